@@ -1,0 +1,1 @@
+"""The composition root: settings, runtime, HTTP endpoint and command line."""

@@ -1,0 +1,1 @@
+"""Stores: ports, stored records and one driver a file."""

@@ -1,0 +1,63 @@
+"""What the use cases ask of a store. Protocols only: no driver is reachable from here.
+
+Every read takes the organisation: tenant scope is part of the store's own query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from .records import CompletionFilter, Cursor, LedgerEntry, UsageTotals
+
+
+class StoreUnavailableError(Exception):
+    """The store can't be reached or can't write. Nothing of the call was kept, and the call may be repeated."""
+
+
+class LedgerStore(Protocol):
+    """The append-only ledger of attempts. Every method raises StoreUnavailableError."""
+
+    async def append(self, entries: Sequence[LedgerEntry]) -> None:
+        """Commit all entries in one transaction, durably, before returning. An entry already there stays as it is."""
+        ...
+
+    async def completion(self, organisation: str, completion_id: str) -> Sequence[LedgerEntry]:
+        """One completion's entries by attempt; empty if there is none in that organisation."""
+        ...
+
+    async def completion_by_key(self, organisation: str, idempotency_key: str) -> Sequence[LedgerEntry]:
+        """The same by idempotency key; the newest completion, should the key have been used again."""
+        ...
+
+    async def completions(
+        self, organisation: str, *, where: CompletionFilter, limit: int, after: Cursor | None = None
+    ) -> Sequence[Sequence[LedgerEntry]]:
+        """Completions, newest first, each with all its entries. A completion matches where any of its entries does;
+        `where.outcome` is its last attempt's."""
+        ...
+
+    async def usage_totals(self, organisation: str, *, since: datetime, until: datetime) -> UsageTotals:
+        """Sums over entries with since <= time < until."""
+        ...
+
+
+class InflightLog(Protocol):
+    """Attempts that were sent and are not yet in the ledger: what a killed process leaves for its successor.
+
+    Survives the kill of the process, not the loss of power. Calls are quick and synchronous.
+    """
+
+    def begin(self, entry: LedgerEntry) -> None:
+        """Note an attempt before it is sent, as the entry that would be booked if nothing more were heard of it.
+        Raises StoreUnavailableError."""
+        ...
+
+    def end(self, entry: LedgerEntry) -> None:
+        """Forget an attempt whose entry is committed. `entry` has the same key as the one given to `begin`."""
+        ...
+
+    def abandoned(self) -> Sequence[LedgerEntry]:
+        """What an earlier process left: noted, never ended."""
+        ...

@@ -1,0 +1,102 @@
+"""What is stored, as plain dataclasses. Money is Decimal USD; times are aware UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """How an attempt ended. ABANDONED: its process died; booked, estimated, by the next start."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    ABANDONED = "abandoned"
+
+
+class CostSource(StrEnum):
+    """Where the cost comes from. UNKNOWN: the model has no known price, and the cost is null."""
+
+    PROVIDER = "provider"
+    PRICE_TABLE = "price_table"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One attempt sent to a vendor. Key: (time, completion_id, attempt), so that booking twice is booking once.
+
+    `time` is the millisecond inside the completion's UUIDv7; `attempt` counts from 1 over retries and fallbacks.
+    Token sums include their parts (see `providers.types.Usage`). `estimated`: tokens were not told by the vendor.
+    """
+
+    time: datetime
+    completion_id: str
+    attempt: int
+    organisation: str
+    principal: str
+    provider: str
+    model: str
+    outcome: Outcome
+    end_user: str | None = None
+    config: str | None = None
+    config_version: int | None = None
+    idempotency_key: str | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: Decimal | None = None
+    cost_source: CostSource = CostSource.UNKNOWN
+    price_version: str | None = None
+    latency_ms: int = 0
+    time_to_first_token_ms: int | None = None
+    finish_reason: str | None = None
+    error_code: str | None = None
+    estimated: bool = False
+    cached: bool = False
+    streamed: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionFilter:
+    """All given conditions hold at once. `since` is inclusive, `until` exclusive; `label` is (name, value)."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    provider: str | None = None
+    model: str | None = None
+    outcome: Outcome | None = None
+    end_user: str | None = None
+    label: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A place in the list of completions, newest first: strictly older than this completion."""
+
+    time: datetime
+    completion_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class UsageTotals:
+    """Sums over ledger entries. `cost` sums the priced entries only; `unpriced` counts those without a cost."""
+
+    completions: int = 0
+    attempts: int = 0
+    failed_attempts: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: Decimal = Decimal(0)
+    unpriced: int = 0
+    estimated: int = 0

@@ -1,0 +1,1 @@
+"""Adapters that talk to model vendors: sans-IO codecs, one HTTP seam, prices."""

@@ -1,0 +1,82 @@
+"""Stream events → completion. The one fold that every vendor's stream passes through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from .types import (
+    Finished,
+    FinishReason,
+    ProviderCompletion,
+    ReasoningDelta,
+    StreamEvent,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+
+
+@dataclass(slots=True)
+class _PartialToolCall:
+    id: str = ""
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Fold:
+    """Accumulates one stream. `completion()` may be asked at any moment: a cut stream folds to what was produced."""
+
+    _text: list[str] = field(default_factory=list)
+    _reasoning: list[str] = field(default_factory=list)
+    _tools: dict[int, _PartialToolCall] = field(default_factory=dict)
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    model: str | None = None
+
+    def add(self, event: StreamEvent) -> None:
+        match event:
+            case TextDelta(text):
+                self._text.append(text)
+            case ReasoningDelta(text):
+                self._reasoning.append(text)
+            case ToolCallDelta(index):
+                self._add_tool(index, event)
+            case Finished(finish_reason, usage, model):
+                self.finish_reason = finish_reason or self.finish_reason
+                self.usage = usage or self.usage
+                self.model = model or self.model
+
+    def _add_tool(self, index: int, delta: ToolCallDelta) -> None:
+        call = self._tools.setdefault(index, _PartialToolCall())
+        call.id = call.id or delta.id or ""
+        call.name = call.name or delta.name or ""
+        call.arguments.append(delta.arguments)
+
+    def completion(self) -> ProviderCompletion:
+        return ProviderCompletion(
+            content="".join(self._text) if self._text else None,
+            reasoning="".join(self._reasoning) if self._reasoning else None,
+            tool_calls=tuple(
+                ToolCall(call.id, call.name, "".join(call.arguments)) for _, call in sorted(self._tools.items())
+            ),
+            finish_reason=self.finish_reason,
+            usage=self.usage,
+            model=self.model,
+        )
+
+    @property
+    def produced_bytes(self) -> int:
+        """UTF-8 bytes of everything the model has written so far: what an estimate of its tokens rests on."""
+        pieces: Iterable[str] = (*self._text, *self._reasoning)
+        tools = (piece for call in self._tools.values() for piece in (call.name, *call.arguments))
+        return sum(len(piece.encode()) for piece in (*pieces, *tools))
+
+
+def fold(events: Iterable[StreamEvent]) -> ProviderCompletion:
+    accumulator = Fold()
+    for event in events:
+        accumulator.add(event)
+    return accumulator.completion()

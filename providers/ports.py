@@ -1,0 +1,110 @@
+"""What a codec, a transport and a provider are. Protocols only: no client library is reachable from here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from .errors import ProviderError
+from .sse import ServerSentEvent
+from .types import CompletionRequest, Credentials, ProviderCompletion, StreamEvent
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedCall:
+    """A request on the vendor's wire: `path` is joined to the base URL, `body` becomes JSON."""
+
+    path: str
+    body: Mapping[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class StreamDecoder(Protocol):
+    """Turns one stream's server-sent events into neutral events. Holds that one stream's state; no sockets."""
+
+    def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
+        """Decode one event. Raises ProviderError for an error event, ProviderBadResponseError for malformed data."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """True once the vendor has said that the stream is whole. A body that ends before was cut off."""
+        ...
+
+
+class Codec(Protocol):
+    """A vendor's wire format, without I/O."""
+
+    provider: str
+
+    def encode(self, request: CompletionRequest, *, stream: bool) -> EncodedCall:
+        """Raises UnsupportedFeatureError for what the vendor can't do; nothing is dropped in silence."""
+        ...
+
+    def headers(self, credentials: Credentials) -> Mapping[str, str]:
+        """The headers that authenticate a call."""
+        ...
+
+    def decode(self, payload: Any) -> ProviderCompletion:
+        """Decode a plain answer (parsed JSON). Raises ProviderBadResponseError, or the error a 200 body carries."""
+        ...
+
+    def decoder(self) -> StreamDecoder:
+        """A fresh decoder for one stream."""
+        ...
+
+    def error(self, status: int, payload: Any, retry_after: float | None) -> ProviderError:
+        """The error that a non-2xx answer means. `payload` is parsed JSON, or None where the body is not JSON."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TransportResponse:
+    """A whole HTTP answer. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class TransportStream(Protocol):
+    """An HTTP answer whose body is still arriving."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    def chunks(self) -> AsyncIterator[bytes]: ...
+
+    async def read(self) -> bytes:
+        """The rest of the body, bounded like a plain answer's."""
+        ...
+
+
+class Transport(Protocol):
+    """HTTP to a vendor. Raises ProviderTimeoutError or ProviderUnavailableError (`provider` names the vendor)."""
+
+    async def post(self, url: str, *, headers: Mapping[str, str], body: bytes, provider: str) -> TransportResponse: ...
+
+    def stream(
+        self, url: str, *, headers: Mapping[str, str], body: bytes, provider: str
+    ) -> AbstractAsyncContextManager[TransportStream]:
+        """Leaving the context closes the upstream connection."""
+        ...
+
+
+class ModelProvider(Protocol):
+    """One vendor, ready to be called. Credentials and transport are arguments of the call."""
+
+    name: str
+
+    async def complete(
+        self, request: CompletionRequest, *, credentials: Credentials, transport: Transport
+    ) -> ProviderCompletion: ...
+
+    def stream(
+        self, request: CompletionRequest, *, credentials: Credentials, transport: Transport
+    ) -> AsyncGenerator[Sequence[StreamEvent], None]:
+        """Yields the events of each chunk that arrived together; never an empty batch. `aclose()` hangs up."""
+        ...

@@ -1,0 +1,1 @@
+"""The use cases, free of GraphQL: they take and return domain dataclasses."""

@@ -1,0 +1,75 @@
+"""The errors that a caller sees. `code` is part of the API; the text is for people; `path` names the bad input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from .types import Attempt
+
+
+class DomainError(Exception):
+    """Base of every error that is meant for the caller."""
+
+    code: ClassVar[str]
+    retryable: bool = False
+    retry_after_ms: int | None = None
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class UnauthenticatedError(DomainError):
+    code = "UNAUTHENTICATED"
+
+
+class ForbiddenError(DomainError):
+    code = "FORBIDDEN"
+
+
+class BadUserInputError(DomainError):
+    code = "BAD_USER_INPUT"
+
+    def __init__(self, message: str, *, path: Sequence[str | int] = ()) -> None:
+        super().__init__(message)
+        self.path = tuple(path)
+
+
+class NotFoundError(DomainError):
+    code = "NOT_FOUND"
+
+
+class ConflictError(DomainError):
+    code = "CONFLICT"
+
+
+class ServiceUnavailableError(DomainError):
+    code = "SERVICE_UNAVAILABLE"
+    retryable = True
+
+
+class CompletionFailedError(DomainError):
+    """A completion that no attempt could answer. `code` is the last attempt's, or DEADLINE_EXCEEDED."""
+
+    code: str  # type: ignore[misc]  # one class, the code is the vendor's verdict
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        completion_id: str,
+        attempts: Sequence[Attempt] = (),
+        provider: str | None = None,
+        retryable: bool = False,
+        retry_after_ms: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.completion_id = completion_id
+        self.attempts = tuple(attempts)
+        self.provider = provider
+        self.retryable = retryable
+        self.retry_after_ms = retry_after_ms

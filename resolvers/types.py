@@ -1,0 +1,88 @@
+"""What a completion is asked and answered with, free of GraphQL and of any vendor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from persistence.records import CostSource, Outcome
+from providers.types import FinishReason, Message, Tool, ToolCall, ToolChoice
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a completion may go: a provider's name and that vendor's own model name."""
+
+    provider: str
+    model: str
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.model}"
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteCommand:
+    """One completion as the caller asks for it. `timeout_ms` bounds everything: retries and fallbacks included."""
+
+    target: Target
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    fallbacks: tuple[Target, ...] = ()
+    timeout_ms: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    end_user: str | None = None
+    idempotency_key: str | None = None
+    provider_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call to a vendor, as told to the caller. `error_code` is None for the attempt that answered."""
+
+    provider: str
+    model: str
+    outcome: Outcome
+    error_code: str | None
+    latency_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """Tokens by kind and their exact cost in USD; `cost` is None where no price is known."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_input_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    cost: Decimal | None
+    cost_source: CostSource
+    estimated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The answer. `usage` sums all attempts; `model` and `provider` are those that answered."""
+
+    id: str
+    provider: str
+    model: str
+    content: str | None
+    reasoning: str | None
+    tool_calls: tuple[ToolCall, ...]
+    finish_reason: FinishReason
+    usage: TokenUsage
+    latency_ms: int
+    time_to_first_token_ms: int | None
+    attempts: tuple[Attempt, ...]
+    cached: bool
+    created_at: datetime

@@ -19,11 +19,13 @@ class Outcome(StrEnum):
 
 
 class CostSource(StrEnum):
-    """Where the cost comes from. UNKNOWN: the model has no known price, and the cost is null."""
+    """Where the cost comes from. UNKNOWN: the model has no known price, and the cost is null. NOT_BILLED: the vendor
+    answered with an error, which costs nothing."""
 
     PROVIDER = "provider"
     PRICE_TABLE = "price_table"
     UNKNOWN = "unknown"
+    NOT_BILLED = "not_billed"
 
 
 @dataclass(frozen=True, slots=True)

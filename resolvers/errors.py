@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from .types import Attempt
+    from .types import Attempt, TokenUsage
 
 
 class DomainError(Exception):
@@ -61,7 +61,8 @@ class CompletionFailedError(DomainError):
         *,
         code: str,
         completion_id: str,
-        attempts: Sequence[Attempt] = (),
+        attempts: Sequence[Attempt],
+        usage: TokenUsage,
         provider: str | None = None,
         retryable: bool = False,
         retry_after_ms: int | None = None,
@@ -70,6 +71,7 @@ class CompletionFailedError(DomainError):
         self.code = code
         self.completion_id = completion_id
         self.attempts = tuple(attempts)
+        self.usage = usage
         self.provider = provider
         self.retryable = retryable
         self.retry_after_ms = retry_after_ms

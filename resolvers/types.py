@@ -86,3 +86,89 @@ class Completion:
     attempts: tuple[Attempt, ...]
     cached: bool
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRef:
+    """Names one completion of the caller's organisation: exactly one of the two is given."""
+
+    id: str | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionStarted:
+    completion_id: str
+    sequence: int
+    provider: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextProduced:
+    completion_id: str
+    sequence: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningProduced:
+    completion_id: str
+    sequence: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallProduced:
+    """A fragment of tool call number `index`; `id` and `name` come with its first fragment."""
+
+    completion_id: str
+    sequence: int
+    index: int
+    id: str | None
+    name: str | None
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSwitched:
+    """The route left a target for the next one. Only ever before the first delta."""
+
+    completion_id: str
+    sequence: int
+    provider: str
+    model: str
+    error_code: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionFinished:
+    completion_id: str
+    sequence: int
+    completion: Completion
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionFailed:
+    """`usage` is what the failed attempts cost; the deltas before this event were booked with it."""
+
+    completion_id: str
+    sequence: int
+    code: str
+    message: str
+    provider: str | None
+    retryable: bool
+    retry_after_ms: int | None
+    attempts: tuple[Attempt, ...]
+    usage: TokenUsage
+
+
+CompletionEvent = (
+    CompletionStarted
+    | TextProduced
+    | ReasoningProduced
+    | ToolCallProduced
+    | ProviderSwitched
+    | CompletionFinished
+    | CompletionFailed
+)

@@ -1,0 +1,5 @@
+"""`python -m gateway` is `ai-middleware`."""
+
+from .cli import main
+
+main()

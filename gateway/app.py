@@ -1,0 +1,103 @@
+"""The application: `/graphql` beside the probes, and the runtime that the lifespan opens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Response
+from starlette.routing import Route, WebSocketRoute
+from strawberry.http.ides import get_graphql_ide_html
+
+from graph.engine import Engine
+from graph.schema import build_schema
+
+from .endpoint import GraphQLEndpoint
+from .exchange import ASGIScope, Receive, Send
+from .runtime import Runtime, open_runtime
+from .settings import Environment, Settings
+from .websocket import GraphQLSocket
+
+PATH = "/graphql"
+
+
+class _Late:
+    """An ASGI application that exists only once the runtime is open."""
+
+    def __init__(self) -> None:
+        self.app: GraphQLEndpoint | GraphQLSocket | None = None
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        assert self.app is not None  # noqa: S101  # the lifespan runs before the first request
+        await self.app(scope, receive, send)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The server's application. Its lifespan opens the runtime and raises SettingsError where it can't."""
+    http, socket = _Late(), _Late()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
+        schema = build_schema()
+        engine = Engine(schema)
+        async with open_runtime(settings) as runtime, _internal_server(settings, runtime):
+            page = get_graphql_ide_html(graphql_ide="graphiql").encode() if _is_local(settings) else None
+            http.app = GraphQLEndpoint(engine, runtime, page=page)
+            socket.app = GraphQLSocket(schema, engine, runtime)
+            if _is_local(settings):
+                add_readiness(app, runtime)
+            yield {"runtime": runtime}
+
+    app = FastAPI(title="AI Middleware", lifespan=lifespan, openapi_url=None)
+    app.router.routes.append(Route(PATH, endpoint=http))
+    app.router.routes.append(WebSocketRoute(PATH, endpoint=socket))
+    app.add_api_route("/healthcheck", _alive, methods=["GET"])
+    return app
+
+
+def add_readiness(app: FastAPI, runtime: Runtime) -> None:
+    async def ready() -> Response:
+        missing = runtime.missing()
+        text = f"missing: {', '.join(missing)}" if missing else "ready"
+        return Response(text + "\n", status_code=503 if missing else 200, media_type="text/plain")
+
+    app.add_api_route("/readyz", ready, methods=["GET"])
+
+
+async def _alive() -> Response:
+    return Response("alive\n", media_type="text/plain")
+
+
+def _is_local(settings: Settings) -> bool:
+    return settings.ENVIRONMENT is Environment.LOCAL
+
+
+@asynccontextmanager
+async def _internal_server(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
+    """`/readyz` on a port of its own, which the public one never shows; LOCAL has it on the public one."""
+    if _is_local(settings):
+        yield
+        return
+    app = FastAPI(title="AI Middleware, internal", openapi_url=None)
+    add_readiness(app, runtime)
+    config = uvicorn.Config(
+        app, host=settings.HOST, port=settings.INTERNAL_PORT, lifespan="off", access_log=False, log_config=None
+    )
+    server = _QuietServer(config)
+    serving = asyncio.create_task(server.serve())
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+
+
+class _QuietServer(uvicorn.Server):
+    """A second server in one process: signals belong to the first."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

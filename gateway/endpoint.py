@@ -1,0 +1,208 @@
+"""`/graphql` over HTTP: POST, GET for queries, and server-sent events (graphql-sse, distinct connections mode).
+
+Follows GraphQL over HTTP (https://graphql.github.io/graphql-over-http/draft/) and the graphql-sse protocol
+(https://github.com/enisdenjo/graphql-sse/blob/master/PROTOCOL.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+import structlog
+from graphql import ExecutionResult, OperationType
+
+from graph.context import Context
+from graph.engine import Engine
+from graph.errors import extensions_of, formatted
+from resolvers.errors import DomainError, UnauthenticatedError
+from resolvers.principal import Principal
+
+from .exchange import ASGIScope, ClientLeftError, Exchange, Receive, RequestError, Send
+from .runtime import Runtime
+
+log = structlog.get_logger("http")
+
+JSON = b"application/json"
+GRAPHQL_JSON = b"application/graphql-response+json"
+EVENT_STREAM = b"text/event-stream"
+HEARTBEAT_S = 12.0
+_ALL = frozenset(OperationType)
+_READS = frozenset({OperationType.QUERY})
+_ANSWERS = frozenset({OperationType.QUERY, OperationType.MUTATION})
+
+
+@dataclass(frozen=True, slots=True)
+class GraphQLRequest:
+    query: str
+    variables: dict[str, Any] | None
+    operation_name: str | None
+
+
+class GraphQLEndpoint:
+    """An ASGI application. `page` is what a browser gets on GET; None where there is none."""
+
+    def __init__(self, engine: Engine, runtime: Runtime, *, page: bytes | None) -> None:
+        self._engine = engine
+        self._runtime = runtime
+        self._page = page
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope, receive, send)
+        started = time.perf_counter()
+        principal: Principal | None = None
+        try:
+            if await self._show_page(exchange):
+                return
+            principal = self._runtime.authenticator.from_header(_text(exchange.headers.get(b"authorization")))
+            request = await self._read(exchange)
+            context = Context(self._runtime.services, principal, exchange.request_id)
+            async with exchange.until_client_leaves():
+                await self._answer(exchange, request, context)
+        except ClientLeftError:
+            exchange.status = 499
+        except DomainError as error:
+            await _refuse(exchange, error)
+        finally:
+            log.info(
+                "request",
+                request_id=exchange.request_id,
+                method=scope["method"],
+                status=exchange.status,
+                organisation=principal.organisation if principal else None,
+                principal=principal.subject if principal else None,
+                duration_ms=round((time.perf_counter() - started) * 1000, 2),
+            )
+
+    async def _show_page(self, exchange: Exchange) -> bool:
+        browser = exchange.scope["method"] == "GET" and b"text/html" in exchange.headers.get(b"accept", b"")
+        if not browser or self._page is None or b"query=" in exchange.scope["query_string"]:
+            return False
+        await exchange.respond(200, self._page, media_type=b"text/html; charset=utf-8")
+        return True
+
+    async def _read(self, exchange: Exchange) -> GraphQLRequest:
+        """Raises RequestError for what is not a GraphQL request."""
+        method = exchange.scope["method"]
+        if method == "GET":
+            return _from_query_string(exchange.scope["query_string"])
+        if method != "POST":
+            raise RequestError("GraphQL is served on POST, and queries on GET", status=405)
+        media_type = exchange.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if media_type != JSON:
+            raise RequestError("the body must be JSON, with content-type application/json", status=415)
+        body = await exchange.body(self._runtime.settings.MAX_BODY_BYTES)
+        return _checked(_parse_json(body, "the body"))
+
+    async def _answer(self, exchange: Exchange, request: GraphQLRequest, context: Context) -> None:
+        reads_only = exchange.scope["method"] == "GET"
+        accept = exchange.headers.get(b"accept", b"")
+        if EVENT_STREAM in accept:
+            await self._stream(exchange, request, context, _READS if reads_only else _ALL)
+            return
+        result = await self._engine.execute(
+            request.query,
+            variables=request.variables,
+            operation_name=request.operation_name,
+            context=context,
+            allowed=_READS if reads_only else _ANSWERS,
+        )
+        modern = GRAPHQL_JSON in accept
+        status = 400 if modern and result.data is None and result.errors and not result.errors[0].path else 200
+        await exchange.respond_json(
+            status, payload(result, context.request_id), media_type=GRAPHQL_JSON if modern else JSON
+        )
+
+    async def _stream(
+        self, exchange: Exchange, request: GraphQLRequest, context: Context, allowed: frozenset[OperationType]
+    ) -> None:
+        results = await self._engine.stream(
+            request.query,
+            variables=request.variables,
+            operation_name=request.operation_name,
+            context=context,
+            allowed=allowed,
+        )
+        if isinstance(results, ExecutionResult):
+            await exchange.respond_json(400, payload(results, context.request_id))
+            return
+        async with aclosing(results):
+            await exchange.start(200, media_type=EVENT_STREAM, headers=((b"cache-control", b"no-cache"),))
+            await _write_events(exchange, results, context.request_id)
+
+
+async def _write_events(exchange: Exchange, results: AsyncGenerator[ExecutionResult, None], request_id: str) -> None:
+    heart = asyncio.create_task(_beat(exchange))
+    try:
+        async for result in results:
+            await exchange.write(b"event: next\ndata: " + orjson.dumps(payload(result, request_id)) + b"\n\n")
+    finally:
+        heart.cancel()
+    await exchange.write(b"event: complete\ndata:\n\n", more=False)
+
+
+async def _beat(exchange: Exchange) -> None:
+    """Comments, so that proxies don't take a quiet stream for a dead one."""
+    while True:
+        await asyncio.sleep(HEARTBEAT_S)
+        await exchange.write(b":\n\n")
+
+
+def payload(result: ExecutionResult, request_id: str) -> dict[str, Any]:
+    """What a result looks like on the wire, errors coded and masked."""
+    if not result.errors:
+        return {"data": result.data}
+    answer: dict[str, Any] = {"errors": formatted(result.errors, request_id)}
+    if result.data is not None or result.errors[0].path:
+        answer["data"] = result.data
+    return answer
+
+
+async def _refuse(exchange: Exchange, error: DomainError) -> None:
+    status = error.status if isinstance(error, RequestError) else 400
+    if isinstance(error, UnauthenticatedError):
+        status = 401
+    answer = {"errors": [{"message": error.message, "extensions": extensions_of(error, exchange.request_id)}]}
+    await exchange.respond_json(status, answer)
+
+
+def _from_query_string(query_string: bytes) -> GraphQLRequest:
+    try:
+        parameters: dict[str, Any] = dict(parse_qsl(query_string.decode(), strict_parsing=True, max_num_fields=16))
+    except ValueError:
+        raise RequestError("the address has no readable parameters: give `query`") from None
+    if "variables" in parameters:
+        parameters["variables"] = _parse_json(parameters["variables"], "`variables`")
+    return _checked(parameters)
+
+
+def _parse_json(text: bytes | str, name: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise RequestError(f"{name} is not JSON") from None
+
+
+def _checked(data: Any) -> GraphQLRequest:
+    if not isinstance(data, dict):
+        raise RequestError("a GraphQL request is a JSON object with `query`")
+    query, variables, name = data.get("query"), data.get("variables"), data.get("operationName")
+    if not isinstance(query, str) or not query:
+        raise RequestError("`query` must be a GraphQL document")
+    if variables is not None and not isinstance(variables, dict):
+        raise RequestError("`variables` must be an object")
+    if name is not None and not isinstance(name, str):
+        raise RequestError("`operationName` must be a string")
+    if not isinstance(data.get("extensions") or {}, dict):
+        raise RequestError("`extensions` must be an object")
+    return GraphQLRequest(query, variables, name or None)
+
+
+def _text(header: bytes | None) -> str | None:
+    return None if header is None else header.decode("latin-1")

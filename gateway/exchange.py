@@ -1,0 +1,136 @@
+"""One HTTP exchange at the edge, whatever answers it: request id, bounded body, a client that leaves, the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+from uuid_utils import uuid7
+
+from resolvers.errors import DomainError
+
+Message = MutableMapping[str, Any]
+ASGIScope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+
+
+class RequestError(DomainError):
+    """A request that is not a GraphQL request. `status` is the HTTP status that says so."""
+
+    code = "BAD_USER_INPUT"
+
+    def __init__(self, message: str, *, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ClientLeftError(Exception):
+    """The client closed the connection; there is nobody to answer."""
+
+
+def request_id_of(headers: dict[bytes, bytes]) -> str:
+    """The caller's `X-Request-Id` where it is 1 to 128 plain characters; else a fresh one that sorts by time."""
+    given = headers.get(b"x-request-id", b"")
+    return given.decode() if _REQUEST_ID.fullmatch(given) else uuid7().hex
+
+
+class Exchange:
+    """An HTTP request and its answer over ASGI."""
+
+    def __init__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.request_id = request_id_of(self.headers)
+        self.status = 0
+        self._receive = receive
+        self._send = send
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body. Raises RequestError (413) past `limit` bytes, ClientLeftError where it never ends."""
+        declared = self.headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > limit:
+            raise RequestError(f"the body is larger than {limit} bytes", status=413)
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientLeftError
+            chunk: bytes = message.get("body", b"")
+            size += len(chunk)
+            if size > limit:
+                raise RequestError(f"the body is larger than {limit} bytes", status=413)
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def until_client_leaves(self) -> _DisconnectWatch:
+        """To be entered once the body is read: what runs inside is cancelled when the client goes away."""
+        return _DisconnectWatch(self._receive)
+
+    async def respond(
+        self, status: int, body: bytes, *, media_type: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> None:
+        await self.start(
+            status, media_type=media_type, headers=((b"content-length", str(len(body)).encode()), *headers)
+        )
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def respond_json(self, status: int, answer: object, *, media_type: bytes = b"application/json") -> None:
+        headers = ((b"www-authenticate", b"Bearer"),) if status == 401 else ()
+        await self.respond(status, orjson.dumps(answer), media_type=media_type, headers=headers)
+
+    async def start(self, status: int, *, media_type: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        self.status = status
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [
+                    (b"content-type", media_type),
+                    (b"x-request-id", self.request_id.encode()),
+                    *headers,
+                ],
+            }
+        )
+
+    async def write(self, chunk: bytes, *, more: bool = True) -> None:
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
+
+
+class _DisconnectWatch:
+    """Cancels the task that entered it when the client leaves, and turns that cancellation into ClientLeftError."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._left = False
+
+    async def __aenter__(self) -> Self:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a coroutine always runs in a task
+        self._task = task
+        self._watcher = asyncio.create_task(self._watch())
+        return self
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._left = True
+        self._task.cancel()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._left:
+            self._watcher.cancel()
+            return
+        if isinstance(error, asyncio.CancelledError):
+            self._task.uncancel()
+            raise ClientLeftError from None

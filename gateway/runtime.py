@@ -1,0 +1,89 @@
+"""Everything a process holds open, built and closed in one place: used by the server, the command line and tests."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from persistence.inflight import FileInflightLog
+from persistence.ports import StoreUnavailableError
+from persistence.sqlite import open_sqlite_ledger
+from providers.http import open_transport
+from providers.registry import ROWS, build_providers
+from providers.types import Credentials
+from resolvers.ledger import Ledger, open_ledger
+from resolvers.routing import Circuits, Vendor
+from resolvers.run import Services
+from resolvers.running import RunningCompletions
+
+from .auth import Authenticator
+from .keys import DeploymentKeys, deployment_keys
+from .settings import Environment, Settings, SettingsError
+
+SCRIPTED = "scripted"
+LEDGER_FILE = "ledger.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What a server works with. `keys` are secrets; nothing prints them."""
+
+    settings: Settings
+    keys: DeploymentKeys = field(repr=False)
+    authenticator: Authenticator
+    services: Services
+
+    def missing(self) -> list[str]:
+        """The dependencies that don't answer, by name; empty when the process is ready to serve."""
+        return [] if self.services.ledger.available else ["ledger"]
+
+
+def vendors(settings: Settings, keys: DeploymentKeys) -> Mapping[str, Vendor]:
+    """The providers that this deployment can call. Raises SettingsError for a key that doesn't open."""
+    providers = build_providers()
+    sealer = keys.sealer()
+    found: dict[str, Vendor] = {}
+    for row in ROWS:
+        base_url: str | None = getattr(settings, row.base_url_variable)
+        key = settings.api_key(row.key_variable, sealer)
+        if row.base_url is None:
+            if base_url is not None:
+                found[row.name] = Vendor(providers[row.name], Credentials(key or "", base_url))
+        elif key is not None:
+            found[row.name] = Vendor(providers[row.name], Credentials(key, base_url))
+    if settings.ENVIRONMENT is Environment.LOCAL:
+        found[SCRIPTED] = Vendor(providers[SCRIPTED], Credentials(""))
+    return found
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
+    """Opens every client, and closes them in the opposite order. Raises SettingsError for what the operator can mend."""
+    keys = deployment_keys(settings)
+    async with AsyncExitStack() as stack:
+        ledger = await _open_ledger(settings, stack)
+        transport = await stack.enter_async_context(open_transport(max_connections=settings.MAX_UPSTREAM_CONNECTIONS))
+        services = Services(
+            vendors=vendors(settings, keys),
+            transport=transport,
+            ledger=ledger,
+            circuits=Circuits(time.monotonic),
+            running=RunningCompletions(),
+            clock=time.monotonic,
+            random=random.random,
+        )
+        yield Runtime(settings, keys, Authenticator(keys.signing_secret), services)
+
+
+async def _open_ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
+    try:
+        inflight = stack.enter_context(FileInflightLog.open(settings.DATA_DIR))
+        store = await stack.enter_async_context(open_sqlite_ledger(settings.DATA_DIR / LEDGER_FILE))
+    except StoreUnavailableError as error:
+        raise SettingsError(f"DATA_DIR: {error}") from None
+    ledger = await stack.enter_async_context(open_ledger(store, inflight))
+    await ledger.recover()
+    return ledger

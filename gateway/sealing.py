@@ -1,0 +1,44 @@
+"""Settings that are secrets may be sealed: `enc:v1:` and base64 of nonce and AES-256-GCM ciphertext."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+_PREFIX = "enc:v1:"
+_NONCE_BYTES = 12  # NIST SP 800-38D, 8.2
+_PURPOSE = b"ai-middleware setting v1"
+
+
+class SealError(Exception):
+    """A sealed value that doesn't open. Says why, and nothing of the value."""
+
+
+def is_sealed(text: str) -> bool:
+    return text.startswith(_PREFIX)
+
+
+class Sealer:
+    """Seals and opens with one key of 32 bytes."""
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AESGCM(key)
+
+    def seal(self, text: str) -> str:
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        sealed = self._cipher.encrypt(nonce, text.encode(), _PURPOSE)
+        return _PREFIX + base64.b64encode(nonce + sealed).decode()
+
+    def open(self, text: str) -> str:
+        """Raises SealError."""
+        try:
+            raw = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
+            return self._cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _PURPOSE).decode()
+        except (binascii.Error, ValueError):
+            raise SealError("the value after enc:v1: is not what `ai-middleware encrypt` prints") from None
+        except InvalidTag:
+            raise SealError("was sealed with another ENCRYPTION_KEY, or has been changed") from None

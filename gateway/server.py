@@ -1,0 +1,118 @@
+"""The server process: uvicorn with every timeout stated, and what it tells the person who started it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+import sys
+from collections.abc import Sequence
+
+import uvicorn
+
+from .app import PATH, create_app
+from .keys import deployment_keys, developer_token
+from .runtime import SCRIPTED, vendors
+from .settings import Environment, Settings
+from .telemetry import configure_logging
+
+SHUTDOWN_S = 30
+KEEP_ALIVE_S = 75
+WEBSOCKET_PING_S = 20.0
+EXAMPLE_MODELS = {
+    "openai": "gpt-4o-mini",
+    "anthropic": "claude-haiku-4-5",
+    "google": "gemini-2.5-flash",
+    "groq": "llama-3.3-70b-versatile",
+    "mistral": "mistral-small-latest",
+    "openrouter": "openai/gpt-4o-mini",
+    SCRIPTED: "echo",
+}
+
+
+class _Announcing(uvicorn.Server):
+    """Says where it listens once it does: with PORT=0 nobody knows before."""
+
+    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+        super().__init__(config)
+        self._settings = settings
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            sys.stdout.write(announcement(self._settings, port))
+            sys.stdout.flush()
+
+
+def serve(settings: Settings) -> int:
+    """Runs until SIGTERM or SIGINT; the exit code. Raises SettingsError before anything is opened."""
+    configure_logging(settings.ENVIRONMENT)
+    vendors(settings, deployment_keys(settings))
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.HOST,
+        port=settings.PORT,
+        loop="uvloop",
+        http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=settings.MAX_BODY_BYTES,
+        ws_ping_interval=WEBSOCKET_PING_S,
+        ws_ping_timeout=WEBSOCKET_PING_S,
+        ws_per_message_deflate=False,  # tokens are too short to be worth the CPU
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+    )
+    server = _Announcing(config, settings)
+    server.run()
+    return 0 if server.started else 1
+
+
+def announcement(settings: Settings, port: int) -> str:
+    """What a person needs next. The token is shown where it was made for that: in LOCAL."""
+    host = "localhost" if settings.HOST in ("127.0.0.1", "0.0.0.0", "::") else settings.HOST  # noqa: S104  # compared
+    url = f"http://{host}:{port}{PATH}"
+    if settings.ENVIRONMENT is Environment.PRODUCTION:
+        return f"AI Middleware listens on {url}\n"
+    keys = deployment_keys(settings)
+    ready = list(vendors(settings, keys))
+    token = developer_token(settings, keys)
+    missing = [name for name in EXAMPLE_MODELS if name not in ready]
+    return "\n".join(
+        [
+            f"AI Middleware listens on {url}",
+            "",
+            f"  GraphiQL          {url}   (its page loads scripts from a CDN)",
+            f"  Developer token   {token}",
+            f"  Providers ready   {', '.join(_label(name) for name in ready)}",
+            f"  Without a key     {', '.join(missing) or 'none'}",
+            "",
+            "Try it:",
+            "",
+            _curl(url, token, ready),
+            "",
+            "",
+        ]
+    )
+
+
+def _label(name: str) -> str:
+    return f"{name} (a development fake, offline)" if name == SCRIPTED else name
+
+
+def _curl(url: str, token: str, ready: Sequence[str]) -> str:
+    name = next((name for name in EXAMPLE_MODELS if name in ready), SCRIPTED)
+    query = (
+        "mutation($input: CompleteInput!) { complete(input: $input) "
+        "{ content provider model usage { inputTokens outputTokens cost } } }"
+    )
+    message = {"role": "USER", "content": "Say hello in one sentence."}
+    body = {"query": query, "variables": {"input": {"model": f"{name}/{EXAMPLE_MODELS[name]}", "messages": [message]}}}
+    return (
+        f"curl -sS {url} -H 'content-type: application/json' -H 'authorization: Bearer {token}' "
+        f"-d {shlex.quote(json.dumps(body))}"
+    )

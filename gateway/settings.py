@@ -1,0 +1,172 @@
+"""The settings: the only reader of the environment. One table in the README is generated from this class."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from .sealing import Sealer, SealError, is_sealed
+
+MIN_SECRET_BYTES = 32  # HS256 needs a key of at least 256 bits: RFC 7518, 3.2
+
+
+class SettingsError(Exception):
+    """One line that names the variable and what is wrong with it; never its value where that is a secret."""
+
+
+class Environment(StrEnum):
+    LOCAL = "LOCAL"
+    PRODUCTION = "PRODUCTION"
+
+
+_NO_SERVER = "Not used by this version, and refused, so that nobody believes that data is kept there."
+
+
+class Settings(BaseSettings):
+    """Read once at start. A wrong or half-set value is a SettingsError."""
+
+    model_config = SettingsConfigDict(case_sensitive=True, extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    ENVIRONMENT: Environment = Field(
+        default=Environment.LOCAL,
+        description="`LOCAL` or `PRODUCTION`, which takes no generated secret and has no `scripted` provider.",
+    )
+    HOST: str = Field(default="127.0.0.1", description="The address to listen on; `0.0.0.0` in a container.")
+    PORT: int = Field(default=8080, ge=0, le=65535, description="The API's port; 0 takes a free one.")
+    INTERNAL_PORT: int = Field(
+        default=8081, ge=0, le=65535, description="The port of `/readyz`; with `LOCAL` it is `PORT` itself."
+    )
+    MAX_WORKERS: int = Field(
+        default=1, description="Server processes. The embedded stores belong to one process: 1 and no other value."
+    )
+    DATA_DIR: Path = Field(default=Path("data"), description="Where the embedded stores and generated secrets live.")
+    JWT_TOKEN_SECRET: SecretStr | None = Field(
+        default=None, description="Signs and checks tokens (HS256); at least 32 bytes. Generated with `LOCAL`."
+    )
+    ENCRYPTION_KEY: SecretStr | None = Field(
+        default=None, description="32 bytes in base64: opens the `enc:v1:…` values. Generated with `LOCAL`."
+    )
+    ALLOWED_ORIGINS: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Origins of browser pages that may open a WebSocket here, separated by commas."
+    )
+    MAX_BODY_BYTES: int = Field(default=4 * 1024 * 1024, ge=1024, description="The largest request body.")
+    MAX_UPSTREAM_CONNECTIONS: int = Field(default=1000, ge=1, description="Connections to vendors, all together.")
+
+    OPENAI_API_KEY: SecretStr | None = Field(default=None, description="Key for `openai`, plain or `enc:v1:…`.")
+    ANTHROPIC_API_KEY: SecretStr | None = Field(default=None, description="Key for `anthropic`, likewise.")
+    GOOGLE_API_KEY: SecretStr | None = Field(default=None, description="Key for `google` (Gemini), likewise.")
+    GROQ_API_KEY: SecretStr | None = Field(default=None, description="Key for `groq`, likewise.")
+    MISTRAL_API_KEY: SecretStr | None = Field(default=None, description="Key for `mistral`, likewise.")
+    OPENROUTER_API_KEY: SecretStr | None = Field(default=None, description="Key for `openrouter`, likewise.")
+    COMPATIBLE_API_KEY: SecretStr | None = Field(
+        default=None, description="Key for `compatible`, likewise; absent where that endpoint takes none."
+    )
+    OPENAI_BASE_URL: str | None = Field(default=None, description="Instead of `https://api.openai.com/v1`.")
+    ANTHROPIC_BASE_URL: str | None = Field(default=None, description="Instead of `https://api.anthropic.com`.")
+    GOOGLE_BASE_URL: str | None = Field(
+        default=None, description="Instead of `https://generativelanguage.googleapis.com`."
+    )
+    GROQ_BASE_URL: str | None = Field(default=None, description="Instead of `https://api.groq.com`.")
+    MISTRAL_BASE_URL: str | None = Field(default=None, description="Instead of `https://api.mistral.ai`.")
+    OPENROUTER_BASE_URL: str | None = Field(default=None, description="Instead of `https://openrouter.ai/api/v1`.")
+    COMPATIBLE_BASE_URL: str | None = Field(
+        default=None, description="Turns on `compatible`: any OpenAI-compatible endpoint, up to and with its `/v1`."
+    )
+
+    MONGODB_CONNECTION_URI: None = Field(default=None, description=_NO_SERVER)
+    TIMESCALE_SERVICE_URL: None = Field(default=None, description=_NO_SERVER)
+    REDIS_URI: None = Field(default=None, description=_NO_SERVER)
+    QUEUE_CONNECTIONURL: None = Field(default=None, description=_NO_SERVER)
+
+    @field_validator(
+        "MONGODB_CONNECTION_URI", "TIMESCALE_SERVICE_URL", "REDIS_URI", "QUEUE_CONNECTIONURL", mode="before"
+    )
+    @classmethod
+    def _refuse_servers(cls, value: object) -> None:
+        if value not in (None, ""):
+            raise ValueError("this version keeps everything in DATA_DIR and connects to no server: unset it")
+
+    @field_validator("MAX_WORKERS")
+    @classmethod
+    def _check_workers(cls, value: int) -> int:
+        if value != 1:
+            raise ValueError("the embedded stores belong to one process: set 1, or leave it out")
+        return value
+
+    @field_validator("ALLOWED_ORIGINS", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("JWT_TOKEN_SECRET")
+    @classmethod
+    def _check_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value().encode()) < MIN_SECRET_BYTES:
+            raise ValueError(f"needs at least {MIN_SECRET_BYTES} bytes; `openssl rand -base64 48` makes one")
+        return value
+
+    @field_validator("ENCRYPTION_KEY")
+    @classmethod
+    def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            decode_key(value.get_secret_value())
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _check_url(cls, value: object, info: Any) -> object:
+        if info.field_name.endswith("_BASE_URL") and value is not None:
+            parts = urlsplit(str(value))
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+                raise ValueError("is not an http or https address such as https://api.example.com/v1")
+        return value
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> Self:
+        if self.ENVIRONMENT is Environment.PRODUCTION:
+            for name in ("JWT_TOKEN_SECRET", "ENCRYPTION_KEY"):
+                if getattr(self, name) is None:
+                    raise ValueError(f"{name}: ENVIRONMENT=PRODUCTION takes no generated secret: set it")
+        if self.COMPATIBLE_API_KEY is not None and self.COMPATIBLE_BASE_URL is None:
+            raise ValueError("COMPATIBLE_BASE_URL: COMPATIBLE_API_KEY is set, the address that it is for is not")
+        return self
+
+    def api_key(self, variable: str, sealer: Sealer) -> str | None:
+        """A vendor's key in the clear; None where it is not set. Raises SettingsError for one that doesn't open."""
+        value: SecretStr | None = getattr(self, variable)
+        text = "" if value is None else value.get_secret_value().strip()
+        if not is_sealed(text):
+            return text or None
+        try:
+            return sealer.open(text)
+        except SealError as error:
+            raise SettingsError(f"{variable}: {error}") from None
+
+
+def decode_key(text: str) -> bytes:
+    """Raises ValueError unless `text` is 32 bytes in base64."""
+    try:
+        key = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != 32:
+        raise ValueError("is not 32 bytes in base64; `openssl rand -base64 32` makes them")
+    return key
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings of this process. Raises SettingsError."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        message = first["msg"].removeprefix("Value error, ")
+        name = ".".join(str(part) for part in first["loc"][:1])
+        raise SettingsError(f"{name}: {message}" if name else message) from None

@@ -1,0 +1,157 @@
+"""`/graphql` over WebSocket: `graphql-transport-ws` alone, on Strawberry's handler.
+
+Each operation builds its principal anew, so that an expired token opens nothing more on an open socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import orjson
+import strawberry
+import structlog
+from graphql import ExecutionResult, OperationType
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.websockets import WebSocket
+from strawberry.asgi import GraphQL
+from strawberry.exceptions import ConnectionRejectionError
+from strawberry.http.exceptions import WebSocketDisconnected
+from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
+from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler, Operation
+from strawberry.types.unset import UNSET, UnsetType
+from uuid_utils import uuid7
+
+from graph.context import Context
+from graph.engine import Engine
+from graph.errors import extensions_of
+from resolvers.errors import DomainError, UnauthenticatedError
+
+from .endpoint import payload
+from .runtime import Runtime
+
+log = structlog.get_logger("websocket")
+
+INIT_TIMEOUT = timedelta(seconds=10)
+MAX_OPERATIONS = 100
+_ALL = frozenset(OperationType)
+
+
+@dataclass(slots=True)
+class SocketContext:
+    """What belongs to a socket: the token it was opened with, looked at again for each operation."""
+
+    header: str | None
+    connection_params: Mapping[str, Any] = field(default_factory=dict)
+
+    def authorization(self) -> str | None:
+        """`connection_init` first: browsers can't set headers on a WebSocket."""
+        for name in ("Authorization", "authorization"):
+            if isinstance(value := self.connection_params.get(name), str):
+                return value
+        return self.header
+
+
+class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
+    view: GraphQLSocket
+
+    async def handle_message(self, message: Any) -> None:
+        if not _well_formed(message):
+            await self.handle_invalid_message("not a graphql-transport-ws message")
+            return
+        await super().handle_message(message)
+
+    async def run_operation(self, operation: Operation[SocketContext, None]) -> None:
+        """Runs one operation to its end. Whatever happens in it stays in it: its siblings go on."""
+        request_id = uuid7().hex
+        try:
+            await self._run(operation, request_id)
+        except DomainError as error:
+            answer = {"message": error.message, "extensions": extensions_of(error, request_id)}
+            await operation.send_operation_message({"id": operation.id, "type": "error", "payload": [answer]})  # type: ignore[list-item,typeddict-item]
+        except WebSocketDisconnected:
+            self.operations.pop(operation.id, None)
+
+    async def _run(self, operation: Operation[SocketContext, None], request_id: str) -> None:
+        runtime = self.view.runtime
+        principal = runtime.authenticator.from_header(self.context.authorization())
+        results = await self.view.engine.stream(
+            operation.query,
+            variables=operation.variables,
+            operation_name=operation.operation_name,
+            context=Context(runtime.services, principal, request_id),
+            allowed=_ALL,
+        )
+        log.info(
+            "operation",
+            request_id=request_id,
+            organisation=principal.organisation,
+            principal=principal.subject,
+        )
+        if isinstance(results, ExecutionResult):
+            errors = payload(results, request_id)["errors"]
+            await operation.send_operation_message({"id": operation.id, "type": "error", "payload": errors})
+            return
+        async with aclosing(results):
+            async for result in results:
+                await operation.send_operation_message(
+                    {"id": operation.id, "type": "next", "payload": payload(result, request_id)}  # type: ignore[typeddict-item]
+                )
+        await operation.send_operation_message({"id": operation.id, "type": "complete"})
+
+
+class GraphQLSocket(GraphQL[SocketContext, None]):
+    """The WebSocket half of the endpoint."""
+
+    graphql_transport_ws_handler_class = SocketHandler
+
+    def __init__(self, schema: strawberry.Schema, engine: Engine, runtime: Runtime) -> None:
+        super().__init__(
+            schema,
+            graphql_ide=None,
+            subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,),
+            connection_init_wait_timeout=INIT_TIMEOUT,
+            max_subscriptions_per_connection=MAX_OPERATIONS,
+            allowed_origins=runtime.settings.ALLOWED_ORIGINS,
+        )
+        self.engine = engine
+        self.runtime = runtime
+
+    async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> SocketContext:
+        return SocketContext(header=request.headers.get("authorization"))
+
+    async def on_ws_connect(self, context: SocketContext) -> UnsetType | dict[str, object] | None:
+        try:
+            self.runtime.authenticator.from_header(context.authorization())
+        except UnauthenticatedError as error:
+            raise ConnectionRejectionError from error
+        return UNSET
+
+    def encode_json(self, data: object) -> str:
+        """Text, for bytes would become binary frames, which browser clients don't read."""
+        return orjson.dumps(data).decode()
+
+    def decode_json(self, data: str | bytes) -> object:
+        return orjson.loads(data)
+
+
+def _well_formed(message: object) -> bool:
+    """Whether a frame has the shape that the protocol gives its type; Strawberry's handler takes that for granted."""
+    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        return False
+    if message["type"] == "complete":
+        return isinstance(message.get("id"), str)
+    if message["type"] != "subscribe":
+        return True
+    call = message.get("payload")
+    return (
+        isinstance(message.get("id"), str)
+        and isinstance(call, dict)
+        and isinstance(call.get("query"), str)
+        and isinstance(call.get("variables") or {}, dict)
+        and isinstance(call.get("operationName") or "", str)
+    )

@@ -1,0 +1,1 @@
+"""Completions: their types, inputs and fields."""

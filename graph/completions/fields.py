@@ -1,0 +1,142 @@
+"""The root fields of completions. They translate; the use cases decide."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated
+
+import strawberry
+
+from graph.context import GraphInfo
+from graph.scopes import Guarded
+from persistence import records
+from resolvers import completions, history
+from resolvers.principal import Scope
+
+from .events import CompletionEvent, event_of
+from .inputs import CompleteInput, CompletionFilter, CompletionRef
+from .types import (
+    Attempt,
+    CancelCompletionPayload,
+    Completion,
+    CompletionRecord,
+    CompletionRecordConnection,
+    CompletionRecordEdge,
+    FinishReason,
+    Label,
+    Outcome,
+    PageInfo,
+    Usage,
+)
+
+Input = Annotated[CompleteInput, strawberry.argument(description="The completion that is asked for.")]
+By = Annotated[CompletionRef, strawberry.argument(description="Which completion.")]
+First = Annotated[int, strawberry.argument(description="How many at most, 1 to 100.")]
+After = Annotated[str | None, strawberry.argument(description="The cursor behind which to go on.")]
+Filter = Annotated[CompletionFilter | None, strawberry.argument(description="Which completions.")]
+
+
+@strawberry.type
+class CompletionMutations:
+    @strawberry.mutation(
+        description="Asks a model and waits for the whole answer. Several in one document run one after the other.",
+        extensions=[Guarded(Scope.COMPLETIONS_WRITE)],
+    )
+    async def complete(self, info: GraphInfo, input: Input) -> Completion | None:  # noqa: A002  # the argument's name
+        context = info.context
+        return Completion.of(await completions.complete(context.services, context.principal, input.command()))
+
+    @strawberry.mutation(
+        description="Stops a running completion: its stream, or answer, ends with finishReason CANCELLED.",
+        extensions=[Guarded(Scope.COMPLETIONS_WRITE)],
+    )
+    async def cancel_completion(self, info: GraphInfo, by: By) -> CancelCompletionPayload | None:
+        context = info.context
+        completion_id, cancelled = await completions.cancel(context.services, context.principal, by.reference())
+        return CancelCompletionPayload(completion_id=strawberry.ID(completion_id), cancelled=cancelled)
+
+
+@strawberry.type
+class CompletionQueries:
+    @strawberry.field(
+        description="One past completion, from the ledger. NOT_FOUND where the organisation has none such.",
+        extensions=[Guarded(Scope.COMPLETIONS_READ)],
+    )
+    async def completion(self, info: GraphInfo, by: By) -> CompletionRecord | None:
+        context = info.context
+        return _record(await history.completion(context.services.ledger, context.principal, by.reference()))
+
+    @strawberry.field(
+        description="Past completions of the organisation, newest first.",
+        extensions=[Guarded(Scope.COMPLETIONS_READ)],
+    )
+    async def completions(
+        self,
+        info: GraphInfo,
+        first: First = 50,
+        after: After = None,
+        filter: Filter = None,  # noqa: A002  # the argument's name
+    ) -> CompletionRecordConnection | None:
+        context = info.context
+        page = await history.completions(
+            context.services.ledger,
+            context.principal,
+            first=first,
+            after=after,
+            where=records.CompletionFilter() if filter is None else filter.conditions(),
+        )
+        return _connection(page, after)
+
+
+@strawberry.type
+class CompletionSubscriptions:
+    @strawberry.subscription(
+        description="Asks a model and shows the answer as it is written.",
+        extensions=[Guarded(Scope.COMPLETIONS_WRITE)],
+    )
+    async def completion_stream(
+        self,
+        info: GraphInfo,
+        input: Input,  # noqa: A002  # the argument's name
+    ) -> AsyncGenerator[CompletionEvent, None]:
+        context = info.context
+        async with aclosing(completions.stream(context.services, context.principal, input.command())) as events:
+            async for event in events:
+                yield event_of(event)
+
+
+def _record(record: history.CompletionRecord) -> CompletionRecord:
+    return CompletionRecord(
+        id=strawberry.ID(record.id),
+        created_at=record.created_at,
+        provider=record.provider,
+        model=record.model,
+        outcome=Outcome(record.outcome.value),
+        error_code=record.error_code,
+        finish_reason=None if record.finish_reason is None else FinishReason(record.finish_reason),
+        usage=Usage.of(record.usage),
+        latency_ms=record.latency_ms,
+        time_to_first_token_ms=record.time_to_first_token_ms,
+        streamed=record.streamed,
+        cached=record.cached,
+        principal=record.principal,
+        end_user=record.end_user,
+        idempotency_key=record.idempotency_key,
+        labels=[Label(name=name, value=value) for name, value in record.labels],
+        attempts=[Attempt.of(attempt) for attempt in record.attempts],
+    )
+
+
+def _connection(page: history.Page, after: str | None) -> CompletionRecordConnection:
+    edges = [CompletionRecordEdge(cursor=cursor, node=_record(record)) for cursor, record in page.records]
+    return CompletionRecordConnection(
+        edges=edges,
+        nodes=[edge.node for edge in edges],
+        page_info=PageInfo(
+            has_next_page=page.more,
+            has_previous_page=after is not None,
+            start_cursor=edges[0].cursor if edges else None,
+            end_cursor=edges[-1].cursor if edges else None,
+        ),
+    )

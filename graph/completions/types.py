@@ -1,0 +1,190 @@
+"""What completions answer with."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Self
+
+import strawberry
+
+from graph.scalars import BigInt
+from providers import types as provider_types
+from resolvers import types as domain
+
+
+@strawberry.enum(description="Why the model stopped.")
+class FinishReason(Enum):
+    STOP = strawberry.enum_value("stop", description="It was done, or met one of the stop texts.")
+    LENGTH = strawberry.enum_value("length", description="It reached maxTokens or the model's own limit.")
+    TOOL_CALLS = strawberry.enum_value("tool_calls", description="It waits for the results of its tool calls.")
+    CONTENT_FILTER = strawberry.enum_value("content_filter", description="The vendor's filter, or the model, refused.")
+    CANCELLED = strawberry.enum_value("cancelled", description="cancelCompletion ended it; the content is partial.")
+    OTHER = strawberry.enum_value("other", description="A reason that this API has no word for.")
+
+
+@strawberry.enum(description="How an attempt ended, or a completion, which ends as its last attempt does.")
+class Outcome(Enum):
+    SUCCEEDED = strawberry.enum_value("succeeded", description="The vendor answered.")
+    FAILED = strawberry.enum_value("failed", description="An error; errorCode says which.")
+    CANCELLED = strawberry.enum_value("cancelled", description="The caller cancelled it or went away.")
+    ABANDONED = strawberry.enum_value(
+        "abandoned", description="The server process died meanwhile; booked, estimated, at the next start."
+    )
+
+
+@strawberry.enum(description="Where a cost comes from.")
+class CostSource(Enum):
+    PROVIDER = strawberry.enum_value("provider", description="The vendor stated what it charged.")
+    PRICE_TABLE = strawberry.enum_value("price_table", description="Tokens times the published prices.")
+    UNKNOWN = strawberry.enum_value("unknown", description="The model has no known price: the cost is null, not 0.")
+    NOT_BILLED = strawberry.enum_value("not_billed", description="The vendor answered with errors, which cost nothing.")
+
+
+@strawberry.type(description="Tokens by kind, and what they cost. The sum of all attempts.")
+class Usage:
+    input_tokens: BigInt = strawberry.field(description="Everything the model read, cached tokens included.")
+    output_tokens: BigInt = strawberry.field(description="Everything the model wrote, reasoning included.")
+    cached_input_tokens: BigInt = strawberry.field(description="Of the input: read from the vendor's prompt cache.")
+    cache_write_tokens: BigInt = strawberry.field(description="Of the input: written to the vendor's prompt cache.")
+    reasoning_tokens: BigInt = strawberry.field(description="Of the output: spent on reasoning, where the vendor says.")
+    cost: Decimal | None = strawberry.field(description="In USD, exact; null where no price is known.")
+    cost_source: CostSource = strawberry.field(description="Where the cost comes from.")
+    estimated: bool = strawberry.field(description="True where tokens are our estimate and not the vendor's count.")
+
+    @classmethod
+    def of(cls, usage: domain.TokenUsage) -> Self:
+        return cls(
+            input_tokens=BigInt(usage.input_tokens),
+            output_tokens=BigInt(usage.output_tokens),
+            cached_input_tokens=BigInt(usage.cached_input_tokens),
+            cache_write_tokens=BigInt(usage.cache_write_tokens),
+            reasoning_tokens=BigInt(usage.reasoning_tokens),
+            cost=usage.cost,
+            cost_source=CostSource(usage.cost_source.value),
+            estimated=usage.estimated,
+        )
+
+
+@strawberry.type(description="One call to a vendor on the way to an answer.")
+class Attempt:
+    provider: str = strawberry.field(description="The provider that was called.")
+    model: str = strawberry.field(description="The vendor's name of the model.")
+    outcome: Outcome = strawberry.field(description="How it ended.")
+    error_code: str | None = strawberry.field(description="The code of its error; null where it answered.")
+    latency_ms: int = strawberry.field(description="From sending to the end, in milliseconds.")
+
+    @classmethod
+    def of(cls, attempt: domain.Attempt) -> Self:
+        return cls(
+            provider=attempt.provider,
+            model=attempt.model,
+            outcome=Outcome(attempt.outcome.value),
+            error_code=attempt.error_code,
+            latency_ms=attempt.latency_ms,
+        )
+
+
+@strawberry.type(description="A call of a tool that the model asks for.")
+class ToolCall:
+    id: strawberry.ID = strawberry.field(description="Names the call; its result is sent back with this toolCallId.")
+    name: str = strawberry.field(description="The tool to call.")
+    arguments: str = strawberry.field(description="JSON text, as the model wrote it: check it before use.")
+
+    @classmethod
+    def of(cls, call: provider_types.ToolCall) -> Self:
+        return cls(id=strawberry.ID(call.id), name=call.name, arguments=call.arguments)
+
+
+@strawberry.type(description="A model's whole answer.")
+class Completion:
+    id: strawberry.ID = strawberry.field(description="Sorts by time.")
+    model: str = strawberry.field(description="The vendor's name of the model that answered.")
+    provider: str = strawberry.field(description="The provider that answered.")
+    content: str | None = strawberry.field(description="The text; null where the model only calls tools.")
+    reasoning: str | None = strawberry.field(description="The model's reasoning text, where the vendor shows it.")
+    tool_calls: list[ToolCall] = strawberry.field(description="The calls that the model asks for, in its order.")
+    finish_reason: FinishReason = strawberry.field(description="Why the model stopped.")
+    usage: Usage = strawberry.field(description="Tokens and cost, all attempts together.")
+    latency_ms: int = strawberry.field(description="From the request to the whole answer, in milliseconds.")
+    time_to_first_token_ms: int | None = strawberry.field(
+        description="From the request to the first delta of a stream, in milliseconds; null where not streamed."
+    )
+    attempts: list[Attempt] = strawberry.field(description="Every call to a vendor, in order: retries and fallbacks.")
+    cached: bool = strawberry.field(description="True where the answer came from the cache and no vendor was called.")
+    created_at: datetime = strawberry.field(description="When the completion was asked for, UTC.")
+
+    @classmethod
+    def of(cls, completion: domain.Completion) -> Self:
+        return cls(
+            id=strawberry.ID(completion.id),
+            model=completion.model,
+            provider=completion.provider,
+            content=completion.content,
+            reasoning=completion.reasoning,
+            tool_calls=[ToolCall.of(call) for call in completion.tool_calls],
+            finish_reason=FinishReason(completion.finish_reason.value),
+            usage=Usage.of(completion.usage),
+            latency_ms=completion.latency_ms,
+            time_to_first_token_ms=completion.time_to_first_token_ms,
+            attempts=[Attempt.of(attempt) for attempt in completion.attempts],
+            cached=completion.cached,
+            created_at=completion.created_at,
+        )
+
+
+@strawberry.type(description="What cancelCompletion did.")
+class CancelCompletionPayload:
+    completion_id: strawberry.ID = strawberry.field(description="The completion that was named.")
+    cancelled: bool = strawberry.field(description="False where it had already ended by itself.")
+
+
+@strawberry.type(description="A label of one's own, to find and group completions by.")
+class Label:
+    name: str = strawberry.field(description="The label's name.")
+    value: str = strawberry.field(description="Its value.")
+
+
+@strawberry.type(description="A past completion as the ledger has it. Texts are not stored.")
+class CompletionRecord:
+    id: strawberry.ID = strawberry.field(description="Sorts by time.")
+    created_at: datetime = strawberry.field(description="When it was asked for, UTC.")
+    provider: str = strawberry.field(description="The provider of the last attempt.")
+    model: str = strawberry.field(description="The vendor's name of the model of the last attempt.")
+    outcome: Outcome = strawberry.field(description="How it ended.")
+    error_code: str | None = strawberry.field(description="The code of its error; null where it succeeded.")
+    finish_reason: FinishReason | None = strawberry.field(description="Why the model stopped; null where it failed.")
+    usage: Usage = strawberry.field(description="Tokens and cost, all attempts together.")
+    latency_ms: int = strawberry.field(description="The time spent at vendors, in milliseconds, all attempts together.")
+    time_to_first_token_ms: int | None = strawberry.field(
+        description="Of the last attempt, in milliseconds; null where not streamed."
+    )
+    streamed: bool = strawberry.field(description="True for completionStream.")
+    cached: bool = strawberry.field(description="True where no vendor was called.")
+    principal: str = strawberry.field(description="The subject of the token that asked.")
+    end_user: str | None = strawberry.field(description="The caller's own name of the person it asked for.")
+    idempotency_key: str | None = strawberry.field(description="The caller's own name of this completion.")
+    labels: list[Label] = strawberry.field(description="As they were given.")
+    attempts: list[Attempt] = strawberry.field(description="Every call to a vendor, in order.")
+
+
+@strawberry.type(description="A completion and its place in the list.")
+class CompletionRecordEdge:
+    cursor: str = strawberry.field(description="Opaque; give it as `after` to go on behind this one.")
+    node: CompletionRecord = strawberry.field(description="The completion.")
+
+
+@strawberry.type(description="Where a page ends (Relay).")
+class PageInfo:
+    has_next_page: bool = strawberry.field(description="True where there are older completions.")
+    has_previous_page: bool = strawberry.field(description="True where the page was asked for with `after`.")
+    start_cursor: str | None = strawberry.field(description="Cursor of the first edge; null for an empty page.")
+    end_cursor: str | None = strawberry.field(description="Cursor of the last edge; null for an empty page.")
+
+
+@strawberry.type(description="A page of completions, newest first (Relay).")
+class CompletionRecordConnection:
+    edges: list[CompletionRecordEdge] = strawberry.field(description="The page.")
+    nodes: list[CompletionRecord] = strawberry.field(description="The same without cursors.")
+    page_info: PageInfo = strawberry.field(description="Where the page ends.")

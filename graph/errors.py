@@ -1,0 +1,75 @@
+"""Errors as the caller sees them: coded, with the request id, and nothing of ours inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from graphql import GraphQLError
+
+from resolvers.errors import BadUserInputError, CompletionFailedError, DomainError
+from resolvers.types import Attempt
+
+log = structlog.get_logger("graph")
+
+
+def formatted(errors: Sequence[GraphQLError], request_id: str) -> list[dict[str, Any]]:
+    """The `errors` of an answer. What is neither a DomainError nor the query's own fault is INTERNAL; its text is only
+    logged."""
+    return [_format(error, request_id) for error in errors]
+
+
+def extensions_of(error: DomainError, request_id: str) -> dict[str, Any]:
+    """`extensions` of one error: its code, the request id, and what else applies."""
+    extensions: dict[str, Any] = {"code": error.code, "requestId": request_id}
+    if isinstance(error, BadUserInputError):
+        if error.path:
+            extensions["path"] = list(error.path)
+        return extensions
+    extensions["retryable"] = error.retryable
+    if error.retry_after_ms is not None:
+        extensions["retryAfterMs"] = error.retry_after_ms
+    if isinstance(error, CompletionFailedError):
+        extensions["completionId"] = error.completion_id
+        extensions["attempts"] = [_attempt(attempt) for attempt in error.attempts]
+        if error.provider is not None:
+            extensions["provider"] = error.provider
+    return extensions
+
+
+def _format(error: GraphQLError, request_id: str) -> dict[str, Any]:
+    answer: dict[str, Any] = {"message": error.message}
+    if error.locations:
+        answer["locations"] = [location.formatted for location in error.locations]
+    if error.path:
+        answer["path"] = error.path
+    original = _original(error)
+    if isinstance(original, DomainError):
+        answer["message"] = original.message
+        answer["extensions"] = extensions_of(original, request_id)
+    elif original is None:
+        answer["extensions"] = {"code": "BAD_USER_INPUT", "requestId": request_id}
+    else:
+        log.error("unexpected error", request_id=request_id, path=error.path, exc_info=original)
+        answer["message"] = "Something went wrong on our side; the request id finds it in the log."
+        answer["extensions"] = {"code": "INTERNAL", "requestId": request_id}
+    return answer
+
+
+def _original(error: GraphQLError) -> BaseException | None:
+    """The exception beneath graphql-core's wrapping; None where the query itself is at fault."""
+    original: BaseException | None = error.original_error
+    while isinstance(original, GraphQLError):
+        original = original.original_error
+    return original
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "provider": attempt.provider,
+        "model": attempt.model,
+        "outcome": attempt.outcome.name,
+        "errorCode": attempt.error_code,
+        "latencyMs": attempt.latency_ms,
+    }

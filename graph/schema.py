@@ -1,0 +1,38 @@
+"""The schema: every domain's root fields put together."""
+
+from __future__ import annotations
+
+import strawberry
+from strawberry.schema.config import StrawberryConfig
+
+from .completions.events import EVENT_TYPES
+from .completions.fields import CompletionMutations, CompletionQueries, CompletionSubscriptions
+from .executor import CompiledExecutor
+from .scalars import SCALARS
+from .usage import UsageQueries
+
+
+@strawberry.type(description="Reads. Root fields are nullable: one that fails does not take its siblings with it.")
+class Query(CompletionQueries, UsageQueries):
+    pass
+
+
+@strawberry.type(description="Writes. Root fields run one after the other.")
+class Mutation(CompletionMutations):
+    pass
+
+
+@strawberry.type(description="Events, over WebSocket (graphql-transport-ws) or server-sent events.")
+class Subscription(CompletionSubscriptions):
+    pass
+
+
+def build_schema() -> strawberry.Schema:
+    return strawberry.Schema(
+        query=Query,
+        mutation=Mutation,
+        subscription=Subscription,
+        types=EVENT_TYPES,
+        config=StrawberryConfig(scalar_map=SCALARS),
+        execution_context_class=CompiledExecutor,
+    )

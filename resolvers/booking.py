@@ -1,0 +1,182 @@
+"""What an attempt is booked as: tokens, cost, outcome. One entry per attempt, whatever its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from itertools import chain
+
+from providers.prices import cost_of
+
+from persistence.records import CostSource, LedgerEntry, Outcome
+from providers.errors import ProviderError
+from providers.fold import Fold
+from providers.types import CompletionRequest, ProviderCompletion, Usage
+
+from .principal import Principal
+from .types import Attempt, CompleteCommand, Target, TokenUsage
+
+BYTES_PER_TOKEN = 4  # English text, by OpenAI's rule of thumb; https://help.openai.com/en/articles/4936856
+
+
+def estimate_tokens(size: int) -> int:
+    """A guess at the tokens of `size` UTF-8 bytes, for entries that no vendor figure is to be had for."""
+    return -(-size // BYTES_PER_TOKEN)
+
+
+def input_bytes(request: CompletionRequest) -> int:
+    """UTF-8 bytes of all that the model reads."""
+    texts = chain.from_iterable(
+        (message.content or "", *(call.name + call.arguments for call in message.tool_calls))
+        for message in request.messages
+    )
+    tools = (f"{tool.name}{tool.description or ''}{dict(tool.parameters)}" for tool in request.tools)
+    return sum(len(text.encode()) for text in chain(texts, tools))
+
+
+def opening_entry(
+    *,
+    principal: Principal,
+    command: CompleteCommand,
+    completion_id: str,
+    created_at: datetime,
+    attempt: int,
+    target: Target,
+    request: CompletionRequest,
+    streamed: bool,
+) -> LedgerEntry:
+    """The entry that stands if nothing more is ever heard of the attempt: abandoned, its input estimated, not yet
+    priced (see `abandoned`)."""
+    return LedgerEntry(
+        time=created_at,
+        completion_id=completion_id,
+        attempt=attempt,
+        organisation=principal.organisation,
+        principal=principal.subject,
+        provider=target.provider,
+        model=target.model,
+        outcome=Outcome.ABANDONED,
+        end_user=command.end_user,
+        idempotency_key=command.idempotency_key,
+        streamed=streamed,
+        labels=command.labels,
+        input_tokens=estimate_tokens(input_bytes(request)),
+        estimated=True,
+    )
+
+
+def abandoned(entry: LedgerEntry) -> LedgerEntry:
+    """What is booked for an attempt whose process died: an opening entry with its price."""
+    if entry.outcome is not Outcome.ABANDONED:
+        return entry  # its end was known, only the commit was missing
+    return _with_usage(entry, Usage(input_tokens=entry.input_tokens), estimated=True)
+
+
+def succeeded(
+    entry: LedgerEntry, answer: ProviderCompletion, *, latency_ms: int, first_token_ms: int | None
+) -> LedgerEntry:
+    """A whole answer. Where the vendor sent no usage, it is estimated from what went in and came out."""
+    usage = answer.usage or Usage(entry.input_tokens, estimate_tokens(_output_bytes(answer)))
+    return replace(
+        _with_usage(entry, usage, estimated=answer.usage is None),
+        outcome=Outcome.SUCCEEDED,
+        latency_ms=latency_ms,
+        time_to_first_token_ms=first_token_ms,
+        finish_reason=answer.finish_reason,
+    )
+
+
+def failed(
+    entry: LedgerEntry, error: ProviderError, *, latency_ms: int, fold: Fold | None = None, first_token_ms: int | None
+) -> LedgerEntry:
+    """An error. One that came as an HTTP status cost nothing; one that cut an answer off cost what was produced."""
+    billed = error.sent and (error.status is None or error.status < 300)
+    booked = _cut_short(entry, fold) if billed else _not_billed(entry)
+    return replace(
+        booked,
+        outcome=Outcome.FAILED,
+        error_code=error.code,
+        latency_ms=latency_ms,
+        time_to_first_token_ms=first_token_ms,
+    )
+
+
+def interrupted(
+    entry: LedgerEntry, *, error_code: str | None, latency_ms: int, fold: Fold | None, first_token_ms: int | None
+) -> LedgerEntry:
+    """Our side ended it: the deadline (`error_code`), or the caller (no code). What was produced is booked."""
+    return replace(
+        _cut_short(entry, fold),
+        outcome=Outcome.FAILED if error_code else Outcome.CANCELLED,
+        error_code=error_code,
+        latency_ms=latency_ms,
+        time_to_first_token_ms=first_token_ms,
+    )
+
+
+def _cut_short(entry: LedgerEntry, fold: Fold | None) -> LedgerEntry:
+    """Exact where the vendor's final figures had already come; else its input figure, or ours, and what we counted."""
+    seen = fold.usage if fold else None
+    if fold and seen and fold.finish_reason:
+        return _with_usage(entry, seen, estimated=False)
+    produced = estimate_tokens(fold.produced_bytes) if fold else 0
+    usage = seen or Usage(input_tokens=entry.input_tokens)
+    return _with_usage(entry, replace(usage, output_tokens=max(usage.output_tokens, produced)), estimated=True)
+
+
+def _not_billed(entry: LedgerEntry) -> LedgerEntry:
+    return replace(
+        entry, input_tokens=0, cost=Decimal(0), cost_source=CostSource.NOT_BILLED, price_version=None, estimated=False
+    )
+
+
+def _with_usage(entry: LedgerEntry, usage: Usage, *, estimated: bool) -> LedgerEntry:
+    priced = cost_of(entry.provider, entry.model, usage, entry.time)
+    return replace(
+        entry,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cached_input_tokens=usage.cached_input_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        cost=priced.cost,
+        cost_source=CostSource(priced.source),
+        price_version=priced.price_version,
+        estimated=estimated,
+    )
+
+
+def _output_bytes(answer: ProviderCompletion) -> int:
+    tools = (call.name + call.arguments for call in answer.tool_calls)
+    return sum(len(text.encode()) for text in (answer.content or "", answer.reasoning or "", *tools))
+
+
+def attempt_of(entry: LedgerEntry) -> Attempt:
+    return Attempt(entry.provider, entry.model, entry.outcome, entry.error_code, entry.latency_ms)
+
+
+def total_usage(entries: Sequence[LedgerEntry]) -> TokenUsage:
+    """A completion is the sum of its attempts. Its cost is unknown as soon as one attempt's is."""
+    costs = [entry.cost for entry in entries]
+    known = [cost for cost in costs if cost is not None]
+    return TokenUsage(
+        input_tokens=sum(entry.input_tokens for entry in entries),
+        output_tokens=sum(entry.output_tokens for entry in entries),
+        cached_input_tokens=sum(entry.cached_input_tokens for entry in entries),
+        cache_write_tokens=sum(entry.cache_write_tokens for entry in entries),
+        reasoning_tokens=sum(entry.reasoning_tokens for entry in entries),
+        cost=sum(known, Decimal(0)) if len(known) == len(costs) else None,
+        cost_source=_cost_source(entries),
+        estimated=any(entry.estimated for entry in entries),
+    )
+
+
+def _cost_source(entries: Sequence[LedgerEntry]) -> CostSource:
+    """The source of the attempts that were billed; unknown wins, for it makes the sum unknown."""
+    sources = [entry.cost_source for entry in entries]
+    if CostSource.UNKNOWN in sources:
+        return CostSource.UNKNOWN
+    billed = [source for source in sources if source is not CostSource.NOT_BILLED]
+    return billed[-1] if billed else CostSource.NOT_BILLED

@@ -1,0 +1,82 @@
+"""Bounds on what a caller may ask, checked before anything is sent. Each refusal names the field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from providers.types import Message, Role
+
+from .errors import BadUserInputError
+from .routing import Vendor, check_targets
+from .types import CompleteCommand
+
+MAX_TIMEOUT_MS = 300_000
+MAX_FALLBACKS = 8
+MAX_LABELS = 20
+MAX_LABEL_LENGTH = 256
+MAX_KEY_LENGTH = 256
+MAX_STOPS = 16
+MAX_TOOLS = 128
+
+
+def check_command(command: CompleteCommand, vendors: Mapping[str, Vendor]) -> None:
+    """Raises BadUserInputError, its `path` from `input` on."""
+    _check_targets(command, vendors)
+    _check_messages(command.messages)
+    _check_range("temperature", command.temperature, 0, 2)
+    _check_range("topP", command.top_p, 0, 1)
+    _check_range("maxTokens", command.max_tokens, 1, 10_000_000)
+    _check_range("timeoutMs", command.timeout_ms, 1, MAX_TIMEOUT_MS)
+    _check_count("stop", command.stop, MAX_STOPS)
+    _check_count("tools", command.tools, MAX_TOOLS)
+    _check_length("endUser", command.end_user)
+    _check_length("idempotencyKey", command.idempotency_key)
+    _check_labels(command.labels)
+    if unknown := sorted(set(command.provider_options) - set(vendors)):
+        raise BadUserInputError(f"no provider named {unknown[0][:100]!r}", path=("input", "providerOptions"))
+
+
+def _check_targets(command: CompleteCommand, vendors: Mapping[str, Vendor]) -> None:
+    _check_count("fallbacks", command.fallbacks, MAX_FALLBACKS)
+    fallbacks = ((target, ("input", "fallbacks", index)) for index, target in enumerate(command.fallbacks))
+    check_targets([(command.target, ("input", "model")), *fallbacks], vendors)
+
+
+def _check_messages(messages: Sequence[Message]) -> None:
+    if not messages:
+        raise BadUserInputError("a completion needs at least one message", path=("input", "messages"))
+    for index, message in enumerate(messages):
+        path = ("input", "messages", index)
+        if message.tool_calls and message.role is not Role.ASSISTANT:
+            raise BadUserInputError("only an assistant's message has tool calls", path=(*path, "toolCalls"))
+        if (message.role is Role.TOOL) != (message.tool_call_id is not None):
+            raise BadUserInputError(
+                "a tool's message names the call it answers, and no other message does", path=(*path, "toolCallId")
+            )
+        if message.content is None and not message.tool_calls:
+            raise BadUserInputError("a message needs content or, an assistant's, tool calls", path=(*path, "content"))
+
+
+def _check_labels(labels: Mapping[str, str]) -> None:
+    if len(labels) > MAX_LABELS:
+        raise BadUserInputError(f"at most {MAX_LABELS} labels", path=("input", "labels"))
+    for name, value in labels.items():
+        if not name or len(name) > MAX_LABEL_LENGTH or len(value) > MAX_LABEL_LENGTH:
+            raise BadUserInputError(
+                f"a label's name and value have 1 to {MAX_LABEL_LENGTH} characters", path=("input", "labels")
+            )
+
+
+def _check_range(name: str, value: float | None, low: float, high: float) -> None:
+    if value is not None and not low <= value <= high:
+        raise BadUserInputError(f"{name} is between {low} and {high}, not {value}", path=("input", name))
+
+
+def _check_count(name: str, values: Sequence[object], most: int) -> None:
+    if len(values) > most:
+        raise BadUserInputError(f"at most {most} {name}, not {len(values)}", path=("input", name))
+
+
+def _check_length(name: str, value: str | None) -> None:
+    if value is not None and not 1 <= len(value) <= MAX_KEY_LENGTH:
+        raise BadUserInputError(f"{name} has 1 to {MAX_KEY_LENGTH} characters", path=("input", name))

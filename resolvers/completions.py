@@ -1,0 +1,224 @@
+"""Completions: one answer, or a stream of it. Check → route → attempt → book → answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+
+from providers.errors import ProviderError
+from providers.types import Finished, ProviderCompletion, ReasoningDelta, StreamEvent, TextDelta
+
+from .checks import check_command
+from .errors import CompletionFailedError, ConflictError, DomainError, NotFoundError
+from .mailbox import Mailbox
+from .principal import Principal
+from .run import AttemptScope, Run, Services
+from .running import Running
+from .types import (
+    CompleteCommand,
+    Completion,
+    CompletionEvent,
+    CompletionFailed,
+    CompletionFinished,
+    CompletionRef,
+    CompletionStarted,
+    ProviderSwitched,
+    ReasoningProduced,
+    TextProduced,
+    ToolCallProduced,
+)
+
+
+async def complete(services: Services, principal: Principal, command: CompleteCommand) -> Completion:
+    """One whole answer, booked before it is returned.
+
+    Raises CompletionFailedError, BadUserInputError, ConflictError or ServiceUnavailableError. When its task is
+    cancelled the upstream connection closes, and what is known of the attempt is booked.
+    """
+    run = _start(services, principal, command, streamed=False)
+    with services.running.claim(principal.organisation, command.idempotency_key, run.id):
+        await _refuse_used_key(services, principal, command)
+        answer = await _within_deadline(run, lambda: _try_targets(run, lambda scope: _call(run, scope)))
+        return run.completion(answer)
+
+
+async def stream(
+    services: Services, principal: Principal, command: CompleteCommand
+) -> AsyncGenerator[CompletionEvent, None]:
+    """The same as events: exactly one CompletionFinished or CompletionFailed at the end.
+
+    Errors found before anything is sent are raised; later ones become CompletionFailed. Closing the generator closes
+    the upstream connection, and what was produced is booked.
+    """
+    run = _start(services, principal, command, streamed=True)
+    with services.running.claim(principal.organisation, command.idempotency_key, run.id):
+        await _refuse_used_key(services, principal, command)
+        mailbox = Mailbox()
+        writer = asyncio.create_task(_write(_Emitter(run, mailbox)))
+        try:
+            async with aclosing(mailbox.events()) as events:
+                async for event in events:
+                    yield event
+            await writer
+        finally:
+            writer.cancel()
+            await asyncio.wait([writer])
+
+
+async def cancel(services: Services, principal: Principal, ref: CompletionRef) -> tuple[str, bool]:
+    """Stops a running completion of the organisation: (its id, True), or (its id, False) where it had already ended.
+
+    Raises NotFoundError where the organisation has no such completion.
+    """
+    if (running := services.running.find(principal.organisation, ref)) is not None:
+        running.cancel()
+        return running.completion_id, True
+    if ref.idempotency_key is not None:
+        entries = await services.ledger.completion_by_key(principal.organisation, ref.idempotency_key)
+    else:
+        entries = await services.ledger.completion(principal.organisation, ref.id or "")
+    if not entries:
+        raise NotFoundError("no such completion")
+    return entries[0].completion_id, False
+
+
+def _start(services: Services, principal: Principal, command: CompleteCommand, *, streamed: bool) -> Run:
+    check_command(command, services.vendors)
+    return Run(services, principal, command, streamed=streamed)
+
+
+async def _refuse_used_key(services: Services, principal: Principal, command: CompleteCommand) -> None:
+    key = command.idempotency_key
+    if key is not None and (used := await services.ledger.completion_by_key(principal.organisation, key)):
+        raise ConflictError(f"idempotencyKey {key!r} was used for {used[0].completion_id}, which has ended")
+
+
+async def _within_deadline(run: Run, work: Callable[[], Awaitable[ProviderCompletion]]) -> ProviderCompletion:
+    """Runs the attempts under the one deadline; returns, or raises, when every entry is committed."""
+    try:
+        async with asyncio.timeout(run.timeout_s) as deadline:
+            run.running = Running(run.id, deadline)
+            with run.services.running.track(run.principal.organisation, run.running):
+                answer = await work()
+    except TimeoutError:
+        await run.settled()
+        if run.running is None or not run.running.cancelled:
+            raise run.deadline_exceeded() from None
+        return run.cut_short()
+    except DomainError:
+        await run.settled()
+        raise
+    await run.settled()
+    return answer
+
+
+async def _try_targets(
+    run: Run, call: Callable[[AttemptScope], Awaitable[ProviderCompletion]], emitter: _Emitter | None = None
+) -> ProviderCompletion:
+    """Attempts along the route until one answers. Raises CompletionFailedError."""
+    step = run.route.first()
+    if step is None:
+        raise run.blocked()
+    if emitter:
+        emitter.started(step.target.provider, step.target.model)
+    while True:
+        if step.delay_s:
+            await asyncio.sleep(step.delay_s)
+        try:
+            with run.attempt(step) as scope:
+                return await call(scope)
+        except ProviderError as error:
+            committed = run.last is not None and run.last.first_token_ms is not None
+            following = None if committed else run.route.after(error, time_left_s=run.time_left_s())
+            if following is None:
+                raise run.failure(error) from error
+            if emitter and following.target != step.target:
+                emitter.switched(following.target.provider, following.target.model, error.code)
+            step = following
+
+
+async def _call(run: Run, scope: AttemptScope) -> ProviderCompletion:
+    vendor = scope.step.vendor
+    answer = await vendor.provider.complete(
+        scope.request, credentials=vendor.credentials, transport=run.services.transport
+    )
+    scope.succeeded(answer)
+    return answer
+
+
+class _Emitter:
+    """Numbers the source events of one stream and hands them to its reader."""
+
+    def __init__(self, run: Run, mailbox: Mailbox) -> None:
+        self.run = run
+        self.mailbox = mailbox
+        self._sequence = 0
+
+    def next(self) -> int:
+        self._sequence += 1
+        return self._sequence
+
+    def started(self, provider: str, model: str) -> None:
+        self.mailbox.put(CompletionStarted(self.run.id, self.next(), provider, model))
+
+    def switched(self, provider: str, model: str, error_code: str) -> None:
+        self.mailbox.put(ProviderSwitched(self.run.id, self.next(), provider, model, error_code))
+
+    def delta(self, event: StreamEvent) -> None:
+        sequence = self.next()
+        if isinstance(event, TextDelta):
+            self.mailbox.put(TextProduced(self.run.id, sequence, event.text))
+        elif isinstance(event, ReasoningDelta):
+            self.mailbox.put(ReasoningProduced(self.run.id, sequence, event.text))
+        elif not isinstance(event, Finished):
+            self.mailbox.put(
+                ToolCallProduced(self.run.id, sequence, event.index, event.id, event.name, event.arguments)
+            )
+
+    def failed(self, error: CompletionFailedError) -> None:
+        self.mailbox.put(
+            CompletionFailed(
+                completion_id=self.run.id,
+                sequence=self.next(),
+                code=error.code,
+                message=error.message,
+                provider=error.provider,
+                retryable=error.retryable,
+                retry_after_ms=error.retry_after_ms,
+                attempts=error.attempts,
+                usage=error.usage,
+            )
+        )
+
+
+async def _write(emitter: _Emitter) -> None:
+    """The writer's side of a stream. Its task is owned, and awaited, by `stream`."""
+    run = emitter.run
+    try:
+        answer = await _within_deadline(run, lambda: _try_targets(run, lambda scope: _relay(emitter, scope), emitter))
+        emitter.mailbox.put(CompletionFinished(run.id, emitter.next(), run.completion(answer)))
+    except CompletionFailedError as error:
+        emitter.failed(error)
+    except DomainError as error:
+        emitter.failed(run.refused(error))
+    finally:
+        emitter.mailbox.close()
+
+
+async def _relay(emitter: _Emitter, scope: AttemptScope) -> ProviderCompletion:
+    vendor = scope.step.vendor
+    upstream = vendor.provider.stream(
+        scope.request, credentials=vendor.credentials, transport=emitter.run.services.transport
+    )
+    async with aclosing(upstream):
+        async for events in upstream:
+            for event in events:
+                scope.fold.add(event)
+                if not isinstance(event, Finished):
+                    scope.produced()
+                emitter.delta(event)
+            await emitter.mailbox.room()
+    answer = scope.fold.completion()
+    scope.succeeded(answer)
+    return answer

@@ -1,0 +1,165 @@
+"""Where a completion goes, and where it goes next. Decides; does no I/O.
+
+Retries live here and nowhere else: only what is retryable, exponential backoff with full jitter, `Retry-After`
+honoured; then the next target with its own retries. A circuit per (provider, model, key) keeps calls from a vendor that
+is down.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from providers.errors import ProviderError, UnsupportedFeatureError
+from providers.ports import ModelProvider
+from providers.types import Credentials
+
+from .errors import BadUserInputError
+from .types import Target
+
+TRIES_PER_TARGET = 3
+BACKOFF_BASE_S = 0.5
+BACKOFF_CAP_S = 8.0
+CIRCUIT_FAILURES = 5
+CIRCUIT_OPEN_S = 10.0
+MAX_CIRCUITS = 4096  # model names come from callers
+
+
+@dataclass(frozen=True, slots=True)
+class Vendor:
+    """A provider that this deployment can call, with the credentials to call it with."""
+
+    provider: ModelProvider
+    credentials: Credentials
+    key_id: str = "environment"
+
+
+def parse_target(text: str, *, path: Sequence[str | int]) -> Target:
+    """ "provider/model", split at the first slash only. Raises BadUserInputError."""
+    provider, slash, model = text.partition("/")
+    if not slash or not provider or not model:
+        raise BadUserInputError(f"a model is written 'provider/model', not {text[:100]!r}", path=path)
+    return Target(provider, model)
+
+
+@dataclass(slots=True)
+class _Circuit:
+    failures: int = 0
+    open_until: float = 0.0
+    probing: bool = False
+
+
+class Circuits:
+    """Consecutive failures open a circuit for ten seconds; then one probe decides. `clock` is monotonic, in seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._circuits: OrderedDict[tuple[str, str, str], _Circuit] = OrderedDict()
+
+    def blocked_for(self, key: tuple[str, str, str]) -> float:
+        """Seconds until a call may be tried; 0 lets this one through, as the probe where the circuit was open."""
+        circuit = self._circuits.get(key)
+        if circuit is None or circuit.failures < CIRCUIT_FAILURES:
+            return 0.0
+        left = circuit.open_until - self._clock()
+        if left > 0:
+            return left
+        if circuit.probing:
+            return CIRCUIT_OPEN_S
+        circuit.probing = True
+        return 0.0
+
+    def succeeded(self, key: tuple[str, str, str]) -> None:
+        self._circuits.pop(key, None)
+
+    def failed(self, key: tuple[str, str, str]) -> None:
+        circuit = self._circuits.setdefault(key, _Circuit())
+        self._circuits.move_to_end(key)
+        circuit.failures += 1
+        circuit.probing = False
+        if circuit.failures >= CIRCUIT_FAILURES:
+            circuit.open_until = self._clock() + CIRCUIT_OPEN_S
+        while len(self._circuits) > MAX_CIRCUITS:
+            self._circuits.popitem(last=False)
+
+    def undecided(self, key: tuple[str, str, str]) -> None:
+        """The call ended without telling anything of the vendor's health: a probe's place becomes free again."""
+        if (circuit := self._circuits.get(key)) is not None:
+            circuit.probing = False
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The next attempt: wait `delay_s`, then call `vendor` for `target`."""
+
+    target: Target
+    vendor: Vendor
+    delay_s: float = 0.0
+
+    @property
+    def circuit(self) -> tuple[str, str, str]:
+        return (self.target.provider, self.target.model, self.vendor.key_id)
+
+
+class Route:
+    """One completion's way through its targets. `blocked` names the target whose open circuit was last in the way."""
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        vendors: Mapping[str, Vendor],
+        circuits: Circuits,
+        random: Callable[[], float],
+    ) -> None:
+        self._targets = [(target, vendors[target.provider]) for target in targets]
+        self._circuits = circuits
+        self._random = random
+        self._position = 0
+        self._tries = 0
+        self.blocked: tuple[Target, float] | None = None
+
+    def first(self) -> Step | None:
+        return self._current()
+
+    def after(self, error: ProviderError, *, time_left_s: float) -> Step | None:
+        """What follows a failed attempt; None when there is nothing left to try in the time that is left."""
+        if isinstance(error, UnsupportedFeatureError):
+            return None
+        if error.retryable and self._tries < TRIES_PER_TARGET:
+            delay = self._delay(error)
+            if delay < time_left_s and (step := self._step(delay)) is not None:
+                return step
+        self._position += 1
+        self._tries = 0
+        return self._current()
+
+    def _delay(self, error: ProviderError) -> float:
+        backoff = self._random() * min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2.0 ** (self._tries - 1))
+        return max(backoff, error.retry_after or 0.0)
+
+    def _current(self) -> Step | None:
+        while self._position < len(self._targets):
+            if (step := self._step(0.0)) is not None:
+                return step
+            self._position += 1
+        return None
+
+    def _step(self, delay_s: float) -> Step | None:
+        target, vendor = self._targets[self._position]
+        step = Step(target, vendor, delay_s)
+        if wait := self._circuits.blocked_for(step.circuit):
+            self.blocked = (target, wait)
+            return None
+        self._tries += 1
+        return step
+
+
+def check_targets(targets: Sequence[tuple[Target, tuple[str | int, ...]]], vendors: Mapping[str, Vendor]) -> None:
+    """Every target's provider must be one that this deployment can call. Raises BadUserInputError."""
+    for target, path in targets:
+        if target.provider not in vendors:
+            ready = ", ".join(sorted(vendors)) or "none"
+            raise BadUserInputError(
+                f"the provider {target.provider[:100]!r} is unknown or has no key here; ready: {ready}", path=path
+            )

@@ -1,0 +1,261 @@
+"""One completion on its way: its id, its route, its attempts and what of them is booked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from persistence.records import LedgerEntry
+from providers.errors import ProviderError, UnsupportedFeatureError
+from providers.fold import Fold
+from providers.ports import Transport
+from providers.types import CompletionRequest, FinishReason, ProviderCompletion
+
+from . import booking
+from .errors import CompletionFailedError, DomainError
+from .ids import new_completion_id
+from .ledger import Ledger
+from .principal import Principal
+from .routing import Circuits, Route, Step, Vendor
+from .running import Running, RunningCompletions
+from .types import CompleteCommand, Completion, Target
+
+DEFAULT_TIMEOUT_MS = 120_000
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the completion use cases work with. `clock` is monotonic, in seconds; `random` is in [0, 1)."""
+
+    vendors: Mapping[str, Vendor]
+    transport: Transport
+    ledger: Ledger
+    circuits: Circuits
+    running: RunningCompletions
+    clock: Callable[[], float]
+    random: Callable[[], float]
+
+
+class Run:
+    """The state of one completion. `running` is set while it may be cancelled."""
+
+    def __init__(self, services: Services, principal: Principal, command: CompleteCommand, *, streamed: bool) -> None:
+        self.id, self.created_at = new_completion_id()
+        self.services = services
+        self.principal = principal
+        self.command = command
+        self.streamed = streamed
+        self.timeout_s = (command.timeout_ms or DEFAULT_TIMEOUT_MS) / 1000
+        self.route = Route((command.target, *command.fallbacks), services.vendors, services.circuits, services.random)
+        self.running: Running | None = None
+        self.attempts_begun = 0
+        self.last: AttemptScope | None = None
+        self.first_token_ms: int | None = None
+        self._started = services.clock()
+        self._entries: list[LedgerEntry] = []
+        self._commits: list[asyncio.Future[None]] = []
+
+    def elapsed_ms(self) -> int:
+        return round((self.services.clock() - self._started) * 1000)
+
+    def time_left_s(self) -> float:
+        return self.timeout_s - (self.services.clock() - self._started)
+
+    def request(self, target: Target) -> CompletionRequest:
+        command = self.command
+        return CompletionRequest(
+            model=target.model,
+            messages=command.messages,
+            tools=command.tools,
+            tool_choice=command.tool_choice,
+            temperature=command.temperature,
+            top_p=command.top_p,
+            max_tokens=command.max_tokens,
+            stop=command.stop,
+            seed=command.seed,
+            end_user=command.end_user,
+            options=command.provider_options.get(target.provider, {}),
+        )
+
+    def attempt(self, step: Step) -> AttemptScope:
+        self.last = AttemptScope(self, step)
+        return self.last
+
+    def book(self, entry: LedgerEntry) -> None:
+        self._entries.append(entry)
+        self._commits.append(self.services.ledger.book(entry))
+
+    async def settled(self) -> None:
+        """Returns when every entry of this completion is committed. Raises ServiceUnavailableError."""
+        for commit in self._commits:
+            await asyncio.shield(commit)
+
+    def completion(self, answer: ProviderCompletion) -> Completion:
+        entries = self._entries
+        target = Target(entries[-1].provider, entries[-1].model) if entries else self.command.target
+        return Completion(
+            id=self.id,
+            provider=target.provider,
+            model=target.model,
+            content=answer.content,
+            reasoning=answer.reasoning,
+            tool_calls=answer.tool_calls,
+            finish_reason=answer.finish_reason or FinishReason.OTHER,
+            usage=booking.total_usage(entries),
+            latency_ms=self.elapsed_ms(),
+            time_to_first_token_ms=self.first_token_ms,
+            attempts=tuple(booking.attempt_of(entry) for entry in entries),
+            cached=False,
+            created_at=self.created_at,
+        )
+
+    def cut_short(self) -> ProviderCompletion:
+        """What a cancelled completion had produced."""
+        partial = self.last.fold.completion() if self.last else ProviderCompletion()
+        return ProviderCompletion(
+            content=partial.content,
+            reasoning=partial.reasoning,
+            tool_calls=partial.tool_calls,
+            finish_reason=FinishReason.CANCELLED,
+        )
+
+    def failure(self, error: ProviderError) -> CompletionFailedError:
+        wait = error.retry_after
+        return self._failure(
+            error.message,
+            code=error.code,
+            provider=error.provider,
+            retryable=error.retryable,
+            retry_after_ms=None if wait is None else round(wait * 1000),
+        )
+
+    def deadline_exceeded(self) -> CompletionFailedError:
+        count = len(self._entries)
+        return self._failure(
+            f"no answer within {round(self.timeout_s * 1000)} ms ({count} {'attempt' if count == 1 else 'attempts'})",
+            code="DEADLINE_EXCEEDED",
+            provider=self._entries[-1].provider if self._entries else None,
+            retryable=True,
+        )
+
+    def blocked(self) -> CompletionFailedError:
+        """Every target's circuit is open: no vendor was called."""
+        target, wait_s = self.route.blocked or (self.command.target, 0.0)
+        return self._failure(
+            f"{target} has been failing and is left alone for a moment",
+            code="PROVIDER_UNAVAILABLE",
+            provider=target.provider,
+            retryable=True,
+            retry_after_ms=round(wait_s * 1000),
+        )
+
+    def refused(self, error: DomainError) -> CompletionFailedError:
+        """An error of our own, such as a ledger that can't be written, told as this completion's failure."""
+        return self._failure(
+            error.message,
+            code=error.code,
+            provider=None,
+            retryable=error.retryable,
+            retry_after_ms=error.retry_after_ms,
+        )
+
+    def _failure(
+        self, message: str, *, code: str, provider: str | None, retryable: bool, retry_after_ms: int | None = None
+    ) -> CompletionFailedError:
+        return CompletionFailedError(
+            message,
+            code=code,
+            completion_id=self.id,
+            attempts=tuple(booking.attempt_of(entry) for entry in self._entries),
+            usage=booking.total_usage(self._entries),
+            provider=provider,
+            retryable=retryable,
+            retry_after_ms=retry_after_ms,
+        )
+
+
+class AttemptScope:
+    """One call to a vendor: noted before it is sent, booked whatever its end, its circuit told."""
+
+    def __init__(self, run: Run, step: Step) -> None:
+        self.step = step
+        self.request = run.request(step.target)
+        self.fold = Fold()
+        self.first_token_ms: int | None = None
+        self._run = run
+        self._started = run.services.clock()
+        self._entry = booking.opening_entry(
+            principal=run.principal,
+            command=run.command,
+            completion_id=run.id,
+            created_at=run.created_at,
+            attempt=run.attempts_begun + 1,
+            target=step.target,
+            request=self.request,
+            streamed=run.streamed,
+        )
+
+    def __enter__(self) -> Self:
+        """Raises ServiceUnavailableError before any vendor is called, when the attempt can't be noted."""
+        self._run.services.ledger.begin(self._entry)
+        self._run.attempts_begun += 1
+        return self
+
+    def produced(self) -> None:
+        """The first delta arrived: from here on there is no second try."""
+        if self.first_token_ms is None:
+            self.first_token_ms = self._elapsed_ms()
+            self._run.first_token_ms = self._run.elapsed_ms()
+
+    def succeeded(self, answer: ProviderCompletion) -> None:
+        self._run.services.circuits.succeeded(self.step.circuit)
+        self._run.book(
+            booking.succeeded(self._entry, answer, latency_ms=self._elapsed_ms(), first_token_ms=self.first_token_ms)
+        )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            return
+        circuits = self._run.services.circuits
+        if isinstance(error, ProviderError) and error.retryable:
+            circuits.failed(self.step.circuit)
+        else:
+            circuits.undecided(self.step.circuit)
+        if isinstance(error, UnsupportedFeatureError):
+            self._run.attempts_begun -= 1
+            self._run.services.ledger.forget(self._entry)
+        elif isinstance(error, ProviderError):
+            self._run.book(
+                booking.failed(
+                    self._entry,
+                    error,
+                    latency_ms=self._elapsed_ms(),
+                    fold=self.fold,
+                    first_token_ms=self.first_token_ms,
+                )
+            )
+        else:
+            self._book_interrupted(error)
+
+    def _book_interrupted(self, error: BaseException) -> None:
+        running = self._run.running
+        code = "INTERNAL"  # a defect of ours: the vendor was called all the same
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
+            code = "DEADLINE_EXCEEDED" if running is not None and running.timed_out else ""
+        self._run.book(
+            booking.interrupted(
+                self._entry,
+                error_code=code or None,
+                latency_ms=self._elapsed_ms(),
+                fold=self.fold,
+                first_token_ms=self.first_token_ms,
+            )
+        )
+
+    def _elapsed_ms(self) -> int:
+        return round((self._run.services.clock() - self._started) * 1000)

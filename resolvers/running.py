@@ -1,0 +1,69 @@
+"""The completions that are running in this process: so that they can be cancelled, and none is asked for twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .errors import ConflictError
+from .types import CompletionRef
+
+
+class Running:
+    """One completion in flight. Its `deadline` scope is what stops it: at its time, or at once by `cancel()`."""
+
+    def __init__(self, completion_id: str, deadline: asyncio.Timeout) -> None:
+        self.completion_id = completion_id
+        self.cancelled = False
+        self._deadline = deadline
+
+    def cancel(self) -> None:
+        """Stop it as if its time were up; `cancelled` tells the two apart."""
+        if not self.cancelled and not self._deadline.expired():
+            self.cancelled = True
+            self._deadline.reschedule(asyncio.get_running_loop().time())
+
+    @property
+    def timed_out(self) -> bool:
+        return self._deadline.expired() and not self.cancelled
+
+
+class RunningCompletions:
+    """By organisation and id, and by organisation and idempotency key. Holds what is in flight and nothing else."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[tuple[str, str], Running] = {}
+        self._by_key: dict[tuple[str, str], str] = {}
+
+    @contextmanager
+    def claim(self, organisation: str, key: str | None, completion_id: str) -> Iterator[None]:
+        """Holds an idempotency key. Raises ConflictError while another completion of the organisation holds it."""
+        if key is None:
+            yield
+            return
+        claim = (organisation, key)
+        if claim in self._by_key:
+            raise ConflictError(f"idempotencyKey {key!r} belongs to {self._by_key[claim]}, which is running")
+        self._by_key[claim] = completion_id
+        try:
+            yield
+        finally:
+            del self._by_key[claim]
+
+    @contextmanager
+    def track(self, organisation: str, running: Running) -> Iterator[None]:
+        self._by_id[organisation, running.completion_id] = running
+        try:
+            yield
+        finally:
+            del self._by_id[organisation, running.completion_id]
+
+    def find(self, organisation: str, ref: CompletionRef) -> Running | None:
+        completion_id = ref.id
+        if ref.idempotency_key is not None:
+            completion_id = self._by_key.get((organisation, ref.idempotency_key))
+        return self._by_id.get((organisation, completion_id or ""))
+
+    def __len__(self) -> int:
+        return len(self._by_id)

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from graph.schema import build_schema
-from persistence.migrations import migrate as migrate_ledger
+from persistence.migrations.sqlite import migrate as migrate_ledger
 from persistence.ports import StoreUnavailableError
 from providers.errors import ProviderError
 from resolvers.principal import Scope
@@ -28,7 +28,7 @@ app = typer.Typer(
     name="ai-middleware",
     help="One GraphQL API in front of every large-language-model provider.",
     no_args_is_help=True,
-    pretty_exceptions_show_locals=False,
+    pretty_exceptions_enable=False,
 )
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 

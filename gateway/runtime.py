@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-from persistence.inflight import FileInflightLog
+from persistence.inflight import open_inflight_log
 from persistence.ports import StoreUnavailableError
 from persistence.sqlite import open_sqlite_ledger
 from providers.http import open_transport
 from providers.registry import ROWS, build_providers
+from providers.scripted import ScriptedProvider
 from providers.types import Credentials
 from resolvers.ledger import Ledger, open_ledger
 from resolvers.routing import Circuits, Vendor
@@ -23,7 +24,6 @@ from .auth import Authenticator
 from .keys import DeploymentKeys, deployment_keys
 from .settings import Environment, Settings, SettingsError
 
-SCRIPTED = "scripted"
 LEDGER_FILE = "ledger.db"
 
 
@@ -55,13 +55,14 @@ def vendors(settings: Settings, keys: DeploymentKeys) -> Mapping[str, Vendor]:
         elif key is not None:
             found[row.name] = Vendor(providers[row.name], Credentials(key, base_url))
     if settings.ENVIRONMENT is Environment.LOCAL:
-        found[SCRIPTED] = Vendor(providers[SCRIPTED], Credentials(""))
+        scripted = ScriptedProvider()
+        found[scripted.name] = Vendor(scripted, Credentials(""))
     return found
 
 
 @asynccontextmanager
 async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
-    """Opens every client, and closes them in the opposite order. Raises SettingsError for what the operator can mend."""
+    """Opens every client; closes them in the opposite order. Raises SettingsError for what the operator can mend."""
     keys = deployment_keys(settings)
     async with AsyncExitStack() as stack:
         ledger = await _open_ledger(settings, stack)
@@ -80,7 +81,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
 
 async def _open_ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
     try:
-        inflight = stack.enter_context(FileInflightLog.open(settings.DATA_DIR))
+        inflight = stack.enter_context(open_inflight_log(settings.DATA_DIR))
         store = await stack.enter_async_context(open_sqlite_ledger(settings.DATA_DIR / LEDGER_FILE))
     except StoreUnavailableError as error:
         raise SettingsError(f"DATA_DIR: {error}") from None

@@ -12,12 +12,13 @@ import uvicorn
 
 from .app import PATH, create_app
 from .keys import deployment_keys, developer_token
-from .runtime import SCRIPTED, vendors
+from .runtime import vendors
 from .settings import Environment, Settings
 from .telemetry import configure_logging
 
 SHUTDOWN_S = 30
 KEEP_ALIVE_S = 75
+SCRIPTED = "scripted"
 WEBSOCKET_PING_S = 20.0
 EXAMPLE_MODELS = {
     "openai": "gpt-4o-mini",

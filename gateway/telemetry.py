@@ -34,7 +34,9 @@ def configure_logging(environment: Environment) -> None:
 
 def _renderers(environment: Environment) -> list[Any]:
     if environment is Environment.LOCAL:
-        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        return [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        ]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=orjson.dumps)]
 
 
@@ -47,5 +49,10 @@ def _logger_factory(environment: Environment) -> Any:
 def _foreign(environment: Environment) -> list[Any]:
     remove = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     if environment is Environment.LOCAL:
-        return [remove, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        return [
+            remove,
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
+        ]
     return [remove, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import strawberry
@@ -23,7 +23,7 @@ from strawberry.exceptions import ConnectionRejectionError
 from strawberry.http.exceptions import WebSocketDisconnected
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler, Operation
-from strawberry.types.unset import UNSET, UnsetType
+from strawberry.types.unset import UnsetType
 from uuid_utils import uuid7
 
 from graph.context import Context
@@ -72,7 +72,7 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
             await self._run(operation, request_id)
         except DomainError as error:
             answer = {"message": error.message, "extensions": extensions_of(error, request_id)}
-            await operation.send_operation_message({"id": operation.id, "type": "error", "payload": [answer]})  # type: ignore[list-item,typeddict-item]
+            await _send(operation, "error", [answer])
         except WebSocketDisconnected:
             self.operations.pop(operation.id, None)
 
@@ -93,15 +93,17 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
             principal=principal.subject,
         )
         if isinstance(results, ExecutionResult):
-            errors = payload(results, request_id)["errors"]
-            await operation.send_operation_message({"id": operation.id, "type": "error", "payload": errors})
+            await _send(operation, "error", payload(results, request_id)["errors"])
             return
         async with aclosing(results):
             async for result in results:
-                await operation.send_operation_message(
-                    {"id": operation.id, "type": "next", "payload": payload(result, request_id)}  # type: ignore[typeddict-item]
-                )
+                await _send(operation, "next", payload(result, request_id))
         await operation.send_operation_message({"id": operation.id, "type": "complete"})
+
+
+async def _send(operation: Operation[SocketContext, None], kind: str, content: object) -> None:
+    # Strawberry's message types know only its own error and result shapes.
+    await operation.send_operation_message(cast("Any", {"id": operation.id, "type": kind, "payload": content}))
 
 
 class GraphQLSocket(GraphQL[SocketContext, None]):
@@ -129,14 +131,15 @@ class GraphQLSocket(GraphQL[SocketContext, None]):
             self.runtime.authenticator.from_header(context.authorization())
         except UnauthenticatedError as error:
             raise ConnectionRejectionError from error
-        return UNSET
+        return UnsetType()
 
     def encode_json(self, data: object) -> str:
         """Text, for bytes would become binary frames, which browser clients don't read."""
         return orjson.dumps(data).decode()
 
     def decode_json(self, data: str | bytes) -> object:
-        return orjson.loads(data)
+        decoded: object = orjson.loads(data)
+        return decoded
 
 
 def _well_formed(message: object) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from inspect import isawaitable
 from typing import Any
 
 import strawberry
@@ -38,8 +38,7 @@ class Guarded(FieldExtension):
         info.context.principal.require(self.scope)
         return next_(source, info, **kwargs)
 
-    async def resolve_async(
-        self, next_: AsyncExtensionResolver, source: Any, info: GraphInfo, **kwargs: Any
-    ) -> Awaitable[Any]:
+    async def resolve_async(self, next_: AsyncExtensionResolver, source: Any, info: GraphInfo, **kwargs: Any) -> Any:
         info.context.principal.require(self.scope)
-        return await next_(source, info, **kwargs)  # type: ignore[no-any-return]
+        result: Any = next_(source, info, **kwargs)
+        return await result if isawaitable(result) else result  # a subscription's is the generator itself

@@ -37,7 +37,8 @@ class StreamDecoder(Protocol):
 class Codec(Protocol):
     """A vendor's wire format, without I/O."""
 
-    provider: str
+    @property
+    def provider(self) -> str: ...
 
     def encode(self, request: CompletionRequest, *, stream: bool) -> EncodedCall:
         """Raises UnsupportedFeatureError for what the vendor can't do; nothing is dropped in silence."""
@@ -72,8 +73,11 @@ class TransportResponse:
 class TransportStream(Protocol):
     """An HTTP answer whose body is still arriving."""
 
-    status: int
-    headers: Mapping[str, str]
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
 
     def chunks(self) -> AsyncIterator[bytes]: ...
 
@@ -97,7 +101,8 @@ class Transport(Protocol):
 class ModelProvider(Protocol):
     """One vendor, ready to be called. Credentials and transport are arguments of the call."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     async def complete(
         self, request: CompletionRequest, *, credentials: Credentials, transport: Transport

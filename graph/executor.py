@@ -1,0 +1,112 @@
+"""The executor: graphql-core's, with compiled plans where a selection is made of plain fields alone."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from graphql import ExecutionResult, GraphQLOutputType, GraphQLResolveInfo, OperationType
+from graphql.execution import Executor
+from graphql.execution.collect_fields import FieldDetailsList, collect_fields
+from graphql.pyutils import Path, is_awaitable
+from strawberry.execution import optimized_is_awaitable
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+from strawberry.schema.schema_converter import GraphQLCoreConverter
+from strawberry.types.field import StrawberryField
+
+from .plan import Compiler, OperationPlans, Plan, PlanCache
+
+
+class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
+    """For `strawberry.Schema(execution_context_class=...)`. Answers as Strawberry's own executor does, to the letter.
+
+    Two things run by plan: the value of a query's or mutation's field, once its resolver has given it, and the events
+    of a subscription. What a plan can't complete is completed anew, the same value, by graphql-core.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._conditions: tuple[object, ...] = ()
+        self._plans: OperationPlans | None = self._find_plans()
+
+    def complete_value(
+        self,
+        return_type: GraphQLOutputType,
+        field_details_list: FieldDetailsList,
+        info: GraphQLResolveInfo[Any],
+        path: Path,
+        result: Any,
+        position_context: Any,
+    ) -> Any:
+        if self._plans is not None and position_context is None and field_details_list[0].node.selection_set:
+            plan = self._plan(return_type, field_details_list)
+            if plan is not None:
+                try:
+                    return plan(result)
+                except Exception:  # noqa: BLE001  # graphql-core meets it again, and words and places it
+                    self._plans = None
+        return super().complete_value(return_type, field_details_list, info, path, result, position_context)
+
+    def build_per_event_executor(self, payload: Any) -> Executor[Any]:
+        plan = self._event_plan
+        return self.stock_event(payload) if plan is None else _CompiledEvent(self, *plan, payload)
+
+    def stock_event(self, payload: Any) -> CompiledExecutor:
+        event = super().build_per_event_executor(payload)
+        assert isinstance(event, CompiledExecutor)  # noqa: S101  # it is a copy of this one
+        # graphql-core keeps what each event collected for as long as the subscription lasts, and never finds it again.
+        event._relevant_sub_fields = {}
+        return event
+
+    def _find_plans(self) -> OperationPlans | None:
+        if (
+            (self.middleware_manager is not None and self.middleware_manager.middlewares)
+            or any(fragment.variable_signatures for fragment in self.fragments.values())
+            or self.is_awaitable not in (is_awaitable, optimized_is_awaitable)
+        ):
+            return None
+        plans = PlanCache.of(self.schema).plans(self.operation, tuple(self.fragment_definitions.values()))
+        variables = self.variable_values.coerced
+        self._conditions = tuple(variables.get(name) for name in plans.conditions)
+        return plans if all(isinstance(value, bool) for value in self._conditions) else None
+
+    def _plan(self, type_: GraphQLOutputType, details: FieldDetailsList) -> Plan | None:
+        assert self._plans is not None  # noqa: S101  # the caller has looked
+        key = (self._conditions, type_, *[id(detail.node) for detail in details])
+        return self._plans.get(key, lambda: Compiler(self.schema, self.collect_subfields).compile(type_, details))
+
+    @cached_property
+    def _event_plan(self) -> tuple[str, Plan] | None:
+        """Response name and plan of the one root field of a subscription."""
+        root = self.schema.subscription_type
+        if root is None or self._plans is None or self.abort_signal is not None or self.hooks is not None:
+            return None
+        collected = collect_fields(self.schema, self.fragments, self.variable_values, root, self.operation)
+        if len(collected.grouped_field_set) != 1 or self.operation.operation is not OperationType.SUBSCRIPTION:
+            return None
+        [(name, details)] = collected.grouped_field_set.items()
+        field = self.schema.get_field(root, details[0].node.name.value)
+        definition = field and field.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
+        # The resolver of a Strawberry subscription gives back the event.
+        if field is None or not isinstance(definition, StrawberryField) or not definition.is_subscription:
+            return None
+        plan = self._plan(field.type, details)
+        return None if plan is None else (name, plan)
+
+
+class _CompiledEvent(CompiledExecutor):
+    """One event of a subscription. It has none of an executor's state, which only graphql-core's own path reads."""
+
+    def __init__(self, executor: CompiledExecutor, name: str, plan: Plan, payload: Any) -> None:
+        self._executor = executor
+        self._name = name
+        self._event = plan
+        self._payload = payload
+
+    def execute_operation(self, serially: bool | None = None) -> Any:
+        try:
+            return ExecutionResult({self._name: self._event(self._payload)}, None)
+        except Exception:  # noqa: BLE001  # as in complete_value
+            event = self._executor.stock_event(self._payload)
+            event._plans = None
+            return event.execute_operation(serially)

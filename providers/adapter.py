@@ -1,0 +1,164 @@
+"""A codec plus a transport makes a provider: the one that serves every vendor with a wire format."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from math import isfinite
+from typing import Any
+
+import orjson
+
+from .errors import ProviderAuthError, ProviderBadResponseError, ProviderError, ProviderInvalidRequestError
+from .ports import Codec, StreamDecoder, Transport, TransportStream
+from .sse import SSEDecoder, SSELimitError
+from .types import CompletionRequest, Credentials, ProviderCompletion, StreamEvent
+
+# Fields that options must not change behind the caller's back: the booked model, the form of the answer, its usage.
+_RESERVED = frozenset({"model", "stream", "stream_options"})
+
+
+@dataclass(frozen=True, slots=True)
+class CodecProvider:
+    """Implements `ports.ModelProvider`. `base_url` serves calls whose credentials name no other."""
+
+    codec: Codec
+    base_url: str | None
+
+    @property
+    def name(self) -> str:
+        return self.codec.provider
+
+    async def complete(
+        self, request: CompletionRequest, *, credentials: Credentials, transport: Transport
+    ) -> ProviderCompletion:
+        """Raises ProviderError."""
+        url, headers, body = self._call(request, credentials, stream=False)
+        answer = await transport.post(url, headers=headers, body=body, provider=self.name)
+        payload = _json(answer.body)
+        if not 200 <= answer.status < 300:
+            raise self._refusal(answer.status, answer.headers, payload, credentials)
+        if payload is None:
+            raise self._bad_response("an answer that is not JSON", answer.status)
+        return self.codec.decode(payload)
+
+    async def stream(
+        self, request: CompletionRequest, *, credentials: Credentials, transport: Transport
+    ) -> AsyncGenerator[Sequence[StreamEvent], None]:
+        """Raises ProviderError; what arrived before an error is yielded first."""
+        url, headers, body = self._call(request, credentials, stream=True)
+        async with transport.stream(url, headers=headers, body=body, provider=self.name) as answer:
+            if not 200 <= answer.status < 300:
+                raise self._refusal(answer.status, answer.headers, _json(await answer.read()), credentials)
+            if not answer.headers.get("content-type", "").lower().startswith("text/event-stream"):
+                raise await self._not_a_stream(answer)
+            sse, decoder = SSEDecoder(), self.codec.decoder()
+            async for chunk in answer.chunks():
+                events, error = self._decode(chunk, sse, decoder)
+                if events:
+                    yield events
+                if error is not None:
+                    raise error
+                if decoder.done:
+                    return
+        raise self._bad_response("the stream ended early", answer.status)
+
+    def _call(
+        self, request: CompletionRequest, credentials: Credentials, *, stream: bool
+    ) -> tuple[str, dict[str, str], bytes]:
+        base_url = credentials.base_url or self.base_url
+        if not base_url:
+            raise self._invalid_request(f"{self.name} has no base URL")
+        if taken := _RESERVED.intersection(request.options):
+            raise self._invalid_request(f"options may not set {', '.join(sorted(taken))}")
+        call = self.codec.encode(request, stream=stream)
+        headers = {"content-type": "application/json", "accept": "text/event-stream" if stream else "application/json"}
+        headers.update(call.headers)
+        headers.update(self._authentication(credentials))
+        try:
+            body = orjson.dumps(call.body)
+        except orjson.JSONEncodeError as error:
+            raise self._invalid_request(f"the request can't be written as JSON: {error}") from None
+        return base_url.rstrip("/") + call.path, headers, body
+
+    def _authentication(self, credentials: Credentials) -> Mapping[str, str]:
+        headers = self.codec.headers(credentials)
+        if all(value.isascii() and value.isprintable() for value in headers.values()):
+            return headers
+        raise ProviderAuthError("the API key holds characters that no header may hold", provider=self.name, sent=False)
+
+    def _decode(
+        self, chunk: bytes, sse: SSEDecoder, decoder: StreamDecoder
+    ) -> tuple[list[StreamEvent], ProviderError | None]:
+        """The events of one chunk, up to the first error in it."""
+        events: list[StreamEvent] = []
+        try:
+            for event in sse.feed(chunk):
+                events.extend(decoder.feed(event))
+        except SSELimitError as error:
+            return events, self._bad_response(str(error), 200)
+        except ProviderError as error:
+            return events, error
+        return events, None
+
+    async def _not_a_stream(self, answer: TransportStream) -> ProviderError:
+        payload = _json(await answer.read())
+        if payload is not None:
+            try:
+                self.codec.decode(payload)
+            except ProviderError as error:  # some vendors answer a stream's request with 200 and an error in JSON
+                return error
+        return self._bad_response("an answer that is not an event stream", answer.status)
+
+    def _refusal(
+        self, status: int, headers: Mapping[str, str], payload: Any, credentials: Credentials
+    ) -> ProviderError:
+        error = self.codec.error(status, payload, retry_after(headers))
+        if credentials.api_key and credentials.api_key in error.message:  # some vendors quote the key they refuse
+            error.message = error.message.replace(credentials.api_key, "[key]")
+            error.args = (error.message,)
+        return error
+
+    def _invalid_request(self, message: str) -> ProviderInvalidRequestError:
+        return ProviderInvalidRequestError(message, provider=self.name, sent=False)
+
+    def _bad_response(self, message: str, status: int) -> ProviderBadResponseError:
+        return ProviderBadResponseError(message, provider=self.name, status=status)
+
+
+def _json(body: bytes) -> Any:
+    """Parsed JSON; None where the body is something else."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """Seconds the vendor asks to wait, never negative; None where it says nothing that can be read.
+
+    `Retry-After` is seconds or an HTTP date (RFC 9110, 10.2.3); `retry-after-ms` is OpenAI's finer form
+    (https://github.com/openai/openai-python).
+    """
+    if (milliseconds := _seconds(headers.get("retry-after-ms"))) is not None:
+        return milliseconds / 1000
+    if (value := headers.get("retry-after")) is None:
+        return None
+    if (seconds := _seconds(value)) is not None:
+        return seconds
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return max(0.0, (at - (now or datetime.now(UTC))).total_seconds())
+
+
+def _seconds(value: str | None) -> float | None:
+    try:
+        number = float(value or "")
+    except ValueError:
+        return None
+    return number if isfinite(number) and number >= 0 else None

@@ -1,0 +1,242 @@
+"""HTTP to the vendors: the one place that knows the client library. It never retries: the router does.
+
+The client is httpx's transport interface over aiohttp (https://www.python-httpx.org/advanced/transports/,
+https://docs.aiohttp.org/en/stable/client.html), used directly: no redirects are followed, no cookies are kept (tenants
+share the pool), nothing is logged. Proxies and certificates come from the usual variables (HTTP_PROXY, HTTPS_PROXY,
+ALL_PROXY, NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.request
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from types import TracebackType
+from typing import Self, cast
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+from .errors import ProviderBadResponseError, ProviderError, ProviderTimeoutError, ProviderUnavailableError
+from .ports import TransportResponse
+
+CONNECT_TIMEOUT_S = 5.0
+POOL_TIMEOUT_S = 5.0
+WRITE_TIMEOUT_S = 30.0
+IDLE_TIMEOUT_S = 120.0
+MAX_CONNECTIONS = 1000
+MAX_BODY_BYTES = 32 * 1024 * 1024
+
+_KEEPALIVE_S = 30.0
+_DRAIN_S = 0.05
+_ROUTES = 1024
+# Aiohttp would add its own; `identity` because a compressed stream reaches the reader late.
+_DEFAULT_HEADERS = {"accept-encoding": "identity", "user-agent": "ai-middleware"}
+
+
+class HttpTransport:
+    """Implements `ports.Transport` over one connection pool. Made by `open_transport`."""
+
+    def __init__(
+        self,
+        direct: AiohttpTransport,
+        proxies: Mapping[str, AiohttpTransport],
+        *,
+        idle_timeout_s: float,
+        max_body_bytes: int,
+    ) -> None:
+        self._direct = direct
+        self._proxies = proxies
+        self._idle_timeout_s = idle_timeout_s
+        self._max_body_bytes = max_body_bytes
+        self._timeouts = {
+            "timeout": {"connect": CONNECT_TIMEOUT_S, "pool": POOL_TIMEOUT_S, "read": idle_timeout_s},
+        }
+        self._route = lru_cache(_ROUTES)(self._find_route)
+
+    def _find_route(self, url: str) -> tuple[httpx.URL, AiohttpTransport]:
+        parsed = httpx.URL(url)
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise httpx.UnsupportedProtocol("a base URL begins with http:// or https:// and a host")
+        proxy = self._proxies.get(parsed.scheme) or self._proxies.get("all")
+        if proxy is None or urllib.request.proxy_bypass(parsed.netloc.decode()):
+            return parsed, self._direct
+        return parsed, proxy
+
+    async def post(self, url: str, *, headers: Mapping[str, str], body: bytes, provider: str) -> TransportResponse:
+        """One whole answer, whatever its status.
+
+        Raises ProviderTimeoutError, ProviderUnavailableError, and ProviderBadResponseError for too large a body.
+        """
+        async with self.stream(url, headers=headers, body=body, provider=provider) as answer:
+            return TransportResponse(answer.status, answer.headers, await answer.read())
+
+    def stream(self, url: str, *, headers: Mapping[str, str], body: bytes, provider: str) -> _Call:
+        """An answer whose body is still arriving. Raises as `post` does; leaving by an exception hangs up at once."""
+        return _Call(self, url, headers, body, provider)
+
+    async def send(self, url: str, headers: Mapping[str, str], body: bytes, provider: str) -> Answer:
+        with _TypedErrors(provider):
+            parsed, transport = self._route(url)
+            request = httpx.Request("POST", parsed, headers=headers, content=body, extensions=self._timeouts)
+            # Aiohttp has no timeout for writing, so one deadline bounds everything up to the answer's headers.
+            async with asyncio.timeout(POOL_TIMEOUT_S + WRITE_TIMEOUT_S + self._idle_timeout_s):
+                response = await transport.handle_async_request(request)
+        return Answer(response, provider, self._max_body_bytes)
+
+
+class Answer:
+    """Implements `ports.TransportStream`."""
+
+    def __init__(self, response: httpx.Response, provider: str, max_body_bytes: int) -> None:
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self._response = response
+        self._provider = provider
+        self._max_body_bytes = max_body_bytes
+        encoded = response.headers.get("content-encoding", "identity") != "identity"
+        raw = cast("httpx.AsyncByteStream", response.stream)
+        self._body = cast("AsyncGenerator[bytes, None]", response.aiter_bytes() if encoded else aiter(raw))
+        self._whole = False
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        with _TypedErrors(self._provider):
+            try:
+                return await anext(self._body)
+            except StopAsyncIteration:
+                self._whole = True
+                raise
+
+    async def read(self) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        async for chunk in self:
+            size += len(chunk)
+            if size > self._max_body_bytes:
+                raise ProviderBadResponseError(
+                    f"an answer of more than {self._max_body_bytes} bytes", provider=self._provider, status=self.status
+                )
+            pieces.append(chunk)
+        return b"".join(pieces)
+
+    async def drain(self) -> None:
+        """Take what little may follow the last event, so that the connection can serve the next call."""
+        if self._whole:
+            return
+        try:
+            async with asyncio.timeout(_DRAIN_S):
+                async for _ in self:
+                    pass
+        except (TimeoutError, ProviderError):
+            return  # the answer is whole already; the connection is just not used again
+
+    async def close(self) -> None:
+        try:
+            await self._body.aclose()
+        finally:
+            await self._response.aclose()
+
+
+class _Call:
+    """The context of one streamed call. A class: this is on the path of every token's stream."""
+
+    __slots__ = ("_answer", "_arguments", "_transport")
+
+    def __init__(
+        self, transport: HttpTransport, url: str, headers: Mapping[str, str], body: bytes, provider: str
+    ) -> None:
+        self._transport = transport
+        self._arguments = (url, headers, body, provider)
+
+    async def __aenter__(self) -> Answer:
+        self._answer = await self._transport.send(*self._arguments)
+        return self._answer
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                await self._answer.drain()
+        finally:
+            await self._answer.close()
+
+
+class _TypedErrors:
+    """Turns the client's exceptions into the project's, once, for every call."""
+
+    __slots__ = ("_provider",)
+
+    def __init__(self, provider: str) -> None:
+        self._provider = provider
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, httpx.HTTPError | httpx.InvalidURL | aiohttp.ClientError | OSError):
+            # httpx-aiohttp files a dropped connection under connect timeouts: only aiohttp's own class tells.
+            cause = error.__cause__ if isinstance(error.__cause__, aiohttp.ClientError) else error
+            raise _typed(cause, self._provider) from error
+
+
+def _typed(error: BaseException, provider: str) -> ProviderError:
+    """The text names the kind of failure only: the client's own may quote an address with its credentials."""
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            return ProviderTimeoutError("no connection in time", provider=provider, sent=False)
+        case TimeoutError() | httpx.TimeoutException():
+            return ProviderTimeoutError("no answer in time", provider=provider)
+        case aiohttp.ClientHttpProxyError() | aiohttp.ClientProxyConnectionError():
+            return ProviderUnavailableError("the proxy refused", provider=provider, sent=False)
+        case aiohttp.ClientConnectorError() | httpx.ConnectError():
+            return ProviderUnavailableError("can't connect", provider=provider, sent=False)
+        case httpx.InvalidURL() | httpx.UnsupportedProtocol() | aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
+            return ProviderUnavailableError("not an HTTP address", provider=provider, sent=False, retryable=False)
+    return ProviderUnavailableError(f"the connection broke ({type(error).__name__})", provider=provider)
+
+
+def _environment_proxies() -> dict[str, httpx.Proxy]:
+    """By scheme. Raises ValueError for a proxy that does not speak HTTP; the text never quotes it."""
+    found = {scheme: url for scheme, url in urllib.request.getproxies().items() if scheme in ("http", "https", "all")}
+    for scheme, url in found.items():
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"{scheme.upper()}_PROXY must begin with http:// or https://")
+    return {scheme: httpx.Proxy(url) for scheme, url in found.items()}
+
+
+@asynccontextmanager
+async def open_transport(
+    *,
+    max_connections: int = MAX_CONNECTIONS,
+    idle_timeout_s: float = IDLE_TIMEOUT_S,
+    max_body_bytes: int = MAX_BODY_BYTES,
+    trust_env: bool = True,
+) -> AsyncGenerator[HttpTransport, None]:
+    """The process's one pool; closed on leaving. A total deadline is the caller's: cancelling a call hangs up.
+
+    Raises ValueError where an environment variable names a proxy that can't be used.
+    """
+    proxies = _environment_proxies() if trust_env else {}
+    tls = httpx.create_ssl_context(trust_env=trust_env)
+    connector = aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=_KEEPALIVE_S, ssl=tls)
+    async with aiohttp.ClientSession(
+        connector=connector, headers=_DEFAULT_HEADERS, cookie_jar=aiohttp.DummyCookieJar()
+    ) as session:
+        yield HttpTransport(
+            AiohttpTransport(client=session, verify=tls),
+            {name: AiohttpTransport(client=session, verify=tls, proxy=proxy) for name, proxy in proxies.items()},
+            idle_timeout_s=idle_timeout_s,
+            max_body_bytes=max_body_bytes,
+        )

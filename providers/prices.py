@@ -1,0 +1,141 @@
+"""Usage → cost in USD. The vendor's own figure wins; else the price table of genai-prices, read offline.
+
+The table (https://github.com/pydantic/genai-prices) finds the model and the prices in force at a time; the sum is done
+here, because the library validates its data anew on every call (100 µs; this takes 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from functools import lru_cache
+from typing import Literal
+
+import genai_prices
+from genai_prices import data_snapshot
+from genai_prices.types import ModelInfo, ModelPrice, StartDateConstraint, TieredPrices, TimeOfDateConstraint
+
+from .types import Usage
+
+PRICE_VERSION = f"genai-prices/{genai_prices.__version__}"
+
+_VENDORS = frozenset({"openai", "anthropic", "google", "groq", "mistral", "openrouter"})
+_PER = Decimal(1_000_000)
+_ZERO = Decimal(0)
+_MODELS = 4096
+
+_Price = Decimal | TieredPrices | None
+_Constraint = StartDateConstraint | TimeOfDateConstraint | None
+
+
+@dataclass(frozen=True, slots=True)
+class PricedCost:
+    """`cost` in USD, None where no price is known. `source` has the values of the ledger's cost source; `price_version`
+    names the table, None where the vendor itself named the cost."""
+
+    cost: Decimal | None
+    source: Literal["provider", "price_table", "unknown"]
+    price_version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    """USD for a million tokens of each kind; None where the table has no price for that kind."""
+
+    input: _Price = None
+    cache_read: _Price = None
+    cache_write: _Price = None
+    output: _Price = None
+    reasoning: _Price = None
+
+
+_FREE = _Rates(_ZERO, _ZERO, _ZERO, _ZERO, _ZERO)
+
+
+def cost_of(provider: str, model: str, usage: Usage, at: datetime) -> PricedCost:
+    """What `usage` cost at the aware time `at`. Each token is priced once: as plain input, cache read, cache write,
+    output or reasoning. Cache writes are taken at the vendor's standard lifetime (Anthropic: 5 minutes)."""
+    if usage.cost is not None:
+        return PricedCost(usage.cost, "provider", None)
+    rates = _rates_at(_schedule(provider, model), at)
+    cost = _sum(rates, usage) if rates is not None else None
+    return PricedCost(cost, "unknown" if cost is None else "price_table", PRICE_VERSION)
+
+
+def load_prices() -> None:
+    """Read the price table (about half a second), so that the first completion does not wait for it."""
+    data_snapshot.get_snapshot()
+
+
+def _sum(rates: _Rates, usage: Usage) -> Decimal | None:
+    plain = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
+    parts = (
+        (plain, rates.input),
+        (usage.cached_input_tokens, rates.cache_read),
+        (usage.cache_write_tokens, rates.cache_write),
+        (usage.output_tokens - usage.reasoning_tokens, rates.output),
+        (usage.reasoning_tokens, rates.reasoning),
+    )
+    total = _ZERO
+    for count, price in parts:
+        if count <= 0:
+            continue
+        if price is None:
+            return None
+        total += count * _rate(price, usage.input_tokens)
+    return total / _PER
+
+
+def _rate(price: Decimal | TieredPrices, input_tokens: int) -> Decimal:
+    """A tier holds for the whole call once its input passes the tier's start."""
+    if isinstance(price, Decimal):
+        return price
+    return next((tier.price for tier in reversed(price.tiers) if input_tokens > tier.start), price.base)
+
+
+def _rates_at(schedule: tuple[tuple[_Constraint, _Rates], ...], at: datetime) -> _Rates | None:
+    """The last price whose condition holds; the first one where none does."""
+    for constraint, rates in reversed(schedule):
+        if constraint is None or constraint.active(at):
+            return rates
+    return schedule[0][1] if schedule else None
+
+
+@lru_cache(_MODELS)
+def _schedule(provider: str, model: str) -> tuple[tuple[_Constraint, _Rates], ...]:
+    """A model's prices with their conditions; empty where the table does not know it."""
+    if provider == "scripted":
+        return ((None, _FREE),)
+    info = _find(provider, model)
+    if info is None:
+        return ()
+    if isinstance(info.prices, ModelPrice):
+        return ((None, _rates(info.prices)),)
+    return tuple((each.constraint, _rates(each.prices)) for each in info.prices)
+
+
+def _find(provider: str, model: str) -> ModelInfo | None:
+    """Not through the snapshot's own lookup: its cache has no bound, and callers choose the model names."""
+    if provider not in _VENDORS:
+        return None
+    vendors = data_snapshot.get_snapshot().providers
+    vendor = next(each for each in vendors if each.id == provider)
+    return vendor.find_model(model, all_providers=vendors)
+
+
+def _rates(prices: ModelPrice) -> _Rates:
+    """A model with no price at all is a free one; one with prices for other units only (audio hours) has none here."""
+    table: dict[str, Decimal | TieredPrices] = {
+        name: price for name, price in vars(prices).items() if price is not None
+    }
+    if not table:
+        return _FREE
+    plain, output = table.get("input_mtok"), table.get("output_mtok")
+    return _Rates(
+        input=plain,
+        cache_read=table.get("cache_read_mtok", plain),
+        cache_write=table.get("cache_write_mtok", plain),
+        output=output,
+        reasoning=table.get("output_reasoning_mtok", output),
+    )

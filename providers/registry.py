@@ -1,0 +1,115 @@
+"""The vendors, one row each. A new vendor that speaks chat completions is one more row and its transcripts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+
+from .adapter import CodecProvider
+from .anthropic import AnthropicCodec
+from .compatible import CompatibleCodec
+from .gemini import GeminiCodec
+from .groq import GroqCodec
+from .mistral import MistralCodec
+from .openai import OpenAICodec
+from .openrouter import OpenRouterCodec
+from .ports import Codec, ModelProvider
+
+
+class Capability(StrEnum):
+    """What not every API has. END_USER: the vendor is told the caller's own user; elsewhere only our ledger knows."""
+
+    SEED = "seed"
+    END_USER = "end_user"
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRow:
+    """`base_url` is where the vendor serves, None where the operator must say; it ends as the vendor's own SDK has it.
+    The variables are those that operators set; `reference` is the page that the codec follows."""
+
+    name: str
+    title: str
+    base_url: str | None
+    codec: Callable[[], Codec]
+    key_variable: str
+    base_url_variable: str
+    reference: str
+    capabilities: frozenset[Capability] = frozenset(Capability)
+
+
+ROWS: tuple[ProviderRow, ...] = (
+    ProviderRow(
+        name="openai",
+        title="OpenAI",
+        base_url="https://api.openai.com/v1",
+        codec=OpenAICodec,
+        key_variable="OPENAI_API_KEY",
+        base_url_variable="OPENAI_BASE_URL",
+        reference="https://platform.openai.com/docs/api-reference/chat",
+    ),
+    ProviderRow(
+        name="anthropic",
+        title="Anthropic",
+        base_url="https://api.anthropic.com",
+        codec=AnthropicCodec,
+        key_variable="ANTHROPIC_API_KEY",
+        base_url_variable="ANTHROPIC_BASE_URL",
+        reference="https://docs.anthropic.com/en/api/messages",
+        capabilities=frozenset({Capability.END_USER}),
+    ),
+    ProviderRow(
+        name="google",
+        title="Google Gemini",
+        base_url="https://generativelanguage.googleapis.com",
+        codec=GeminiCodec,
+        key_variable="GOOGLE_API_KEY",
+        base_url_variable="GOOGLE_BASE_URL",
+        reference="https://ai.google.dev/api/generate-content",
+        capabilities=frozenset({Capability.SEED}),
+    ),
+    ProviderRow(
+        name="groq",
+        title="Groq",
+        base_url="https://api.groq.com",
+        codec=GroqCodec,
+        key_variable="GROQ_API_KEY",
+        base_url_variable="GROQ_BASE_URL",
+        reference="https://console.groq.com/docs/api-reference",
+    ),
+    ProviderRow(
+        name="mistral",
+        title="Mistral",
+        base_url="https://api.mistral.ai",
+        codec=MistralCodec,
+        key_variable="MISTRAL_API_KEY",
+        base_url_variable="MISTRAL_BASE_URL",
+        reference="https://docs.mistral.ai/api/",
+        capabilities=frozenset({Capability.SEED}),
+    ),
+    ProviderRow(
+        name="openrouter",
+        title="OpenRouter",
+        base_url="https://openrouter.ai/api/v1",
+        codec=OpenRouterCodec,
+        key_variable="OPENROUTER_API_KEY",
+        base_url_variable="OPENROUTER_BASE_URL",
+        reference="https://openrouter.ai/docs/api-reference/chat-completion",
+    ),
+    ProviderRow(
+        name="compatible",
+        title="OpenAI-compatible server",
+        base_url=None,
+        codec=partial(CompatibleCodec, "compatible"),
+        key_variable="COMPATIBLE_API_KEY",
+        base_url_variable="COMPATIBLE_BASE_URL",
+        reference="https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html",
+    ),
+)
+
+
+def build_providers() -> dict[str, ModelProvider]:
+    """Every vendor by name. Keys and other base URLs come with each call."""
+    return {row.name: CodecProvider(row.codec(), row.base_url) for row in ROWS}

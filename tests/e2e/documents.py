@@ -1,0 +1,69 @@
+"""The documents that the end-to-end tests send, as a front end would."""
+
+COMPLETE = """
+mutation Complete($input: CompleteInput!) {
+  complete(input: $input) {
+    id model provider content reasoning finishReason latencyMs timeToFirstTokenMs cached createdAt
+    toolCalls { id name arguments }
+    usage {
+      inputTokens outputTokens cachedInputTokens cacheWriteTokens reasoningTokens cost costSource estimated
+    }
+    attempts { provider model outcome errorCode latencyMs }
+  }
+}
+"""
+
+STREAM = """
+subscription Stream($input: CompleteInput!) {
+  completionStream(input: $input) {
+    __typename
+    completionId
+    sequence
+    ... on CompletionStarted { provider model }
+    ... on TextDelta { text }
+    ... on ReasoningDelta { text }
+    ... on ToolCallDelta { index id name arguments }
+    ... on ProviderSwitched { provider model errorCode }
+    ... on CompletionFailed { code message retryable attempts { provider outcome errorCode } usage { outputTokens } }
+    ... on CompletionFinished {
+      completion {
+        id content finishReason toolCalls { id name arguments }
+        usage { inputTokens outputTokens cost costSource estimated }
+        attempts { provider outcome errorCode }
+      }
+    }
+  }
+}
+"""
+
+CANCEL = """
+mutation Cancel($by: CompletionRef!) { cancelCompletion(by: $by) { completionId cancelled } }
+"""
+
+RECORD = """
+query Record($by: CompletionRef!) {
+  completion(by: $by) {
+    id outcome errorCode finishReason provider model streamed principal endUser idempotencyKey
+    labels { name value }
+    usage { inputTokens outputTokens cost costSource estimated }
+    attempts { provider model outcome errorCode latencyMs }
+  }
+}
+"""
+
+RECORDS = """
+query Records($first: Int! = 50, $after: String, $filter: CompletionFilter) {
+  completions(first: $first, after: $after, filter: $filter) {
+    nodes { id outcome usage { inputTokens outputTokens estimated cost } attempts { outcome } }
+    pageInfo { hasNextPage endCursor }
+  }
+}
+"""
+
+USAGE = """
+query Usage($input: UsageInput!) {
+  usage(input: $input) {
+    totals { completions attempts failedAttempts inputTokens outputTokens cost unpriced estimated }
+  }
+}
+"""

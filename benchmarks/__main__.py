@@ -30,13 +30,13 @@ COMPLETION_BOUND, TOKEN_BOUND = 0.6, 0.9
 _PAGE = """\
 # What it costs
 
-`make bench`, Python {python}, {machine}: the median of {rounds} rounds, the servers in turn, one process each, against
-one fake vendor on the same machine. CPU is the server process's user and system time by the kernel's accounting. Ratios travel;
-absolute figures don't.
+`make bench`, Python {python}, {machine}: the median of {rounds} rounds, the servers in turn, one process each,
+against one fake vendor on the same machine. CPU is the server process's user and system time by the kernel's
+accounting. Ratios travel; absolute figures don't.
 
-Completions: {at_once} at once, 30 tokens each, over HTTP; this server checks the token, commits the ledger entry before it
-answers, and selects 13 fields. Streams: {streams} at once, {tokens} tokens each, paced at {pace} ms. The pass-through is
-`benchmarks/passthrough.py`: Starlette and httpx, nothing else.
+Completions: {at_once} at once, 30 tokens each, over HTTP; this server checks the token, commits the ledger entry
+before it answers, and selects 13 fields. Streams: {streams} at once, {tokens} tokens each, paced at {pace} ms. The
+pass-through is `benchmarks/passthrough.py`: Starlette and httpx, nothing else.
 
 | server | unit | per second | CPU a unit | ratio | bound |
 |---|---|---|---|---|---|

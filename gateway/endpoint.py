@@ -20,7 +20,7 @@ from graphql import ExecutionResult, OperationType
 
 from graph.context import Context
 from graph.engine import Engine
-from graph.errors import extensions_of, formatted
+from graph.errors import UNEXPECTED, extensions_of, formatted
 from resolvers.errors import DomainError, UnauthenticatedError
 from resolvers.principal import Principal
 
@@ -69,6 +69,11 @@ class GraphQLEndpoint:
             exchange.status = 499
         except DomainError as error:
             await _refuse(exchange, error)
+        except Exception:
+            log.exception("unexpected error", request_id=exchange.request_id)
+            if exchange.status:
+                raise  # half an answer is out already: the server closes the connection
+            await _fail(exchange)
         finally:
             log.info(
                 "request",
@@ -162,6 +167,12 @@ def payload(result: ExecutionResult, request_id: str) -> dict[str, Any]:
     if result.data is not None or result.errors[0].path:
         answer["data"] = result.data
     return answer
+
+
+async def _fail(exchange: Exchange) -> None:
+    """A defect of ours: told by its code and request id alone."""
+    extensions = {"code": "INTERNAL", "requestId": exchange.request_id}
+    await exchange.respond_json(500, {"errors": [{"message": UNEXPECTED, "extensions": extensions}]})
 
 
 async def _refuse(exchange: Exchange, error: DomainError) -> None:

@@ -12,6 +12,7 @@ from persistence.inflight import open_inflight_log
 from persistence.ports import StoreUnavailableError
 from persistence.sqlite import open_sqlite_ledger
 from providers.http import open_transport
+from providers.prices import load_prices
 from providers.registry import ROWS, build_providers
 from providers.scripted import ScriptedProvider
 from providers.types import Credentials
@@ -64,6 +65,7 @@ def vendors(settings: Settings, keys: DeploymentKeys) -> Mapping[str, Vendor]:
 async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     """Opens every client; closes them in the opposite order. Raises SettingsError for what the operator can mend."""
     keys = deployment_keys(settings)
+    load_prices()  # now, and not while the first completion waits
     async with AsyncExitStack() as stack:
         ledger = await _open_ledger(settings, stack)
         transport = await stack.enter_async_context(open_transport(max_connections=settings.MAX_UPSTREAM_CONNECTIONS))

@@ -11,6 +11,8 @@ from graphql import GraphQLError
 from resolvers.errors import BadUserInputError, CompletionFailedError, DomainError
 from resolvers.types import Attempt
 
+UNEXPECTED = "Something went wrong on our side; the request id finds it in the log."
+
 log = structlog.get_logger("graph")
 
 
@@ -52,7 +54,7 @@ def _format(error: GraphQLError, request_id: str) -> dict[str, Any]:
         answer["extensions"] = {"code": "BAD_USER_INPUT", "requestId": request_id}
     else:
         log.error("unexpected error", request_id=request_id, path=error.path, exc_info=original)
-        answer["message"] = "Something went wrong on our side; the request id finds it in the log."
+        answer["message"] = UNEXPECTED
         answer["extensions"] = {"code": "INTERNAL", "requestId": request_id}
     return answer
 

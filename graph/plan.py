@@ -260,19 +260,24 @@ def _list(complete: Plan) -> Plan:
 
 def _leaf(type_: GraphQLLeafType) -> Plan:
     coerce = type_.coerce_output_value
-    # Members live as long as their class, so that an id stands for one of them alone.
-    members: dict[int, str] = {}
-    if isinstance(type_, CustomGraphQLEnumType):
-        enum: Iterable[object] = type_.wrapped_cls
-        members = {id(member): coerce(member) for member in enum}
 
     def plan(value: Any) -> Any:
-        coerced = members.get(id(value))
-        if coerced is None:
-            coerced = coerce(value)
-            if coerced is None or coerced is Undefined:
-                raise UnplannedError
+        coerced = coerce(value)
+        if coerced is None or coerced is Undefined:
+            raise UnplannedError
         return coerced
+
+    return _enum(type_, plan) if isinstance(type_, CustomGraphQLEnumType) else plan
+
+
+def _enum(type_: CustomGraphQLEnumType, other: Plan) -> Plan:
+    """Members from a table; anything else, as a member's plain value, by `other`."""
+    enum: Iterable[object] = type_.wrapped_cls
+    # Members live as long as their class, so that an id stands for one of them alone.
+    names = {id(member): type_.coerce_output_value(member) for member in enum}
+
+    def plan(value: Any) -> Any:
+        return names.get(id(value)) or other(value)
 
     return plan
 

@@ -10,12 +10,14 @@ import strawberry
 
 from graph.completions.inputs import aware
 from graph.context import GraphInfo
+from graph.inputs import planned
 from graph.scalars import BigInt
 from graph.scopes import Guarded
 from resolvers import history
 from resolvers.principal import Scope
 
 
+@planned
 @strawberry.input(description="What to sum up.")
 class UsageInput:
     since: datetime = strawberry.field(description="From this time on.")

@@ -213,7 +213,15 @@ def _environment_proxies() -> dict[str, httpx.Proxy]:
     for scheme, url in found.items():
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"{scheme.upper()}_PROXY must begin with http:// or https://")
-    return {scheme: httpx.Proxy(url) for scheme, url in found.items()}
+    return {scheme: _proxy(url) for scheme, url in found.items()}
+
+
+def _proxy(url: str) -> httpx.Proxy:
+    """The credentials as a header: aiohttp takes it for the proxy's own, and deprecates the form httpx-aiohttp uses."""
+    proxy = httpx.Proxy(url)
+    if proxy.auth is None:
+        return proxy
+    return httpx.Proxy(proxy.url, headers={"authorization": aiohttp.encode_basic_auth(*proxy.auth)})
 
 
 @asynccontextmanager

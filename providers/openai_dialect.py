@@ -204,9 +204,9 @@ class ChatCompletionsCodec:
         raise self.malformed(f"{key} is of the wrong type")
 
     def count(self, counts: dict[str, Any], key: str) -> int:
-        value = self.typed(counts, key, int) or 0
-        if value < 0:
-            raise self.malformed(f"{key} is negative")
+        value = counts.get(key) or 0
+        if type(value) is not int or value < 0:
+            raise self.malformed(f"{key} is not a count")
         return value
 
     def _message(self, message: Message) -> dict[str, Any]:
@@ -329,11 +329,7 @@ class ChatCompletionsDecoder:
         call_id = codec.typed(call, "id", str) or None
         function = codec.typed(call, "function", dict) or {}
         name = codec.typed(function, "name", str) or None
-        arguments = function.get("arguments") or ""
-        if isinstance(arguments, dict):
-            arguments = orjson.dumps(arguments).decode()
-        elif not isinstance(arguments, str):
-            raise codec.malformed("a tool call's arguments are not text")
+        arguments = self._arguments(function.get("arguments") or "")
         index, known = self._places.get(place, (None, None))
         if index is None or (call_id and known and call_id != known):
             index = self._calls
@@ -341,6 +337,17 @@ class ChatCompletionsDecoder:
             self._places[place] = (index, call_id)
             return ToolCallDelta(index, call_id or f"call_{index}", name, arguments)
         return ToolCallDelta(index, None, name, arguments)
+
+    def _arguments(self, arguments: Any) -> str:
+        """Text, or at some servers the object itself."""
+        if isinstance(arguments, str):
+            return arguments
+        if not isinstance(arguments, dict):
+            raise self._codec.malformed("a tool call's arguments are not text")
+        try:
+            return orjson.dumps(arguments).decode()
+        except orjson.JSONEncodeError as error:
+            raise self._codec.malformed("a tool call's arguments are nested too deep") from error
 
     def _finish(self, choice: dict[str, Any]) -> FinishReason:
         """A forced call ends with "stop" at some vendors; the calls tell what it was."""

@@ -8,11 +8,10 @@ from datetime import datetime
 from decimal import Decimal
 from itertools import chain
 
-from providers.prices import cost_of
-
 from persistence.records import CostSource, LedgerEntry, Outcome
 from providers.errors import ProviderError
 from providers.fold import Fold
+from providers.prices import cost_of
 from providers.types import CompletionRequest, ProviderCompletion, Usage
 
 from .principal import Principal

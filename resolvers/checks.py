@@ -63,7 +63,8 @@ def _check_labels(labels: Mapping[str, str]) -> None:
     for name, value in labels.items():
         if not name or len(name) > MAX_LABEL_LENGTH or len(value) > MAX_LABEL_LENGTH:
             raise BadUserInputError(
-                f"a label's name and value have 1 to {MAX_LABEL_LENGTH} characters", path=("input", "labels")
+                f"a label's name has 1 to {MAX_LABEL_LENGTH} characters, its value at most as many",
+                path=("input", "labels"),
             )
 
 

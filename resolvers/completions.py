@@ -37,7 +37,7 @@ async def complete(services: Services, principal: Principal, command: CompleteCo
     cancelled the upstream connection closes, and what is known of the attempt is booked.
     """
     run = _start(services, principal, command, streamed=False)
-    with services.running.claim(principal.organisation, command.idempotency_key, run.id):
+    with services.running.claim(principal.organisation, command.idempotency_key, run.id, run.commits):
         await _refuse_used_key(services, principal, command)
         answer = await _within_deadline(run, lambda: _try_targets(run, lambda scope: _call(run, scope)))
         return run.completion(answer)
@@ -52,7 +52,7 @@ async def stream(
     the upstream connection, and what was produced is booked.
     """
     run = _start(services, principal, command, streamed=True)
-    with services.running.claim(principal.organisation, command.idempotency_key, run.id):
+    with services.running.claim(principal.organisation, command.idempotency_key, run.id, run.commits):
         await _refuse_used_key(services, principal, command)
         mailbox = Mailbox()
         writer = asyncio.create_task(_write(_Emitter(run, mailbox)))
@@ -72,8 +72,7 @@ async def cancel(services: Services, principal: Principal, ref: CompletionRef) -
     Raises NotFoundError where the organisation has no such completion.
     """
     if (running := services.running.find(principal.organisation, ref)) is not None:
-        running.cancel()
-        return running.completion_id, True
+        return running.completion_id, running.cancel()
     if ref.idempotency_key is not None:
         entries = await services.ledger.completion_by_key(principal.organisation, ref.idempotency_key)
     else:
@@ -96,21 +95,27 @@ async def _refuse_used_key(services: Services, principal: Principal, command: Co
 
 async def _within_deadline(run: Run, work: Callable[[], Awaitable[ProviderCompletion]]) -> ProviderCompletion:
     """Runs the attempts under the one deadline; returns, or raises, when every entry is committed."""
-    try:
-        async with asyncio.timeout(run.timeout_s) as deadline:
-            run.running = Running(run.id, deadline)
-            with run.services.running.track(run.principal.organisation, run.running):
-                answer = await work()
-    except TimeoutError:
-        await run.settled()
-        if run.running is None or not run.running.cancelled:
+    deadline = asyncio.timeout(run.time_left_s())
+    run.running = running = Running(run.id, deadline)
+    with run.services.running.track(run.principal.organisation, running):
+        try:
+            async with deadline:
+                try:
+                    answer = await work()
+                finally:
+                    running.ended = True
+        except TimeoutError:
+            await run.settled()
+            if running.cancelled:
+                return run.cut_short()
+            if not running.timed_out:
+                raise
             raise run.deadline_exceeded() from None
-        return run.cut_short()
-    except DomainError:
+        except Exception:  # whatever it is, it is told when the attempts it leaves behind are committed
+            await run.settled()
+            raise
         await run.settled()
-        raise
-    await run.settled()
-    return answer
+        return answer
 
 
 async def _try_targets(

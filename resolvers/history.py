@@ -113,6 +113,8 @@ def _write_cursor(record: CompletionRecord) -> str:
 def _read_cursor(text: str) -> Cursor:
     try:
         milliseconds, _, completion_id = base64.b64decode(text, altchars=b"-_", validate=True).decode().partition(":")
+        if not completion_id:
+            raise ValueError(text)
         return Cursor(_EPOCH + int(milliseconds) * _MILLISECOND, completion_id)
     except (binascii.Error, ValueError, OverflowError):
         raise BadUserInputError("not a cursor of this list", path=("after",)) from None

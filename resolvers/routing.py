@@ -47,17 +47,21 @@ def parse_target(text: str, *, path: Sequence[str | int]) -> Target:
 class _Circuit:
     failures: int = 0
     open_until: float = 0.0
-    probing: bool = False
+    probe: object | None = None
 
 
 class Circuits:
-    """Consecutive failures open a circuit for ten seconds; then one probe decides. `clock` is monotonic, in seconds."""
+    """Consecutive failures open a circuit for ten seconds; then one probe decides. `clock` is monotonic, in seconds.
+
+    A `caller` is whoever has at most one call under way: calls from before the circuit opened may still end while the
+    probe is out, and must not be taken for it.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._circuits: OrderedDict[tuple[str, str, str], _Circuit] = OrderedDict()
 
-    def blocked_for(self, key: tuple[str, str, str]) -> float:
+    def blocked_for(self, key: tuple[str, str, str], caller: object) -> float:
         """Seconds until a call may be tried; 0 lets this one through, as the probe where the circuit was open."""
         circuit = self._circuits.get(key)
         if circuit is None or circuit.failures < CIRCUIT_FAILURES:
@@ -65,28 +69,28 @@ class Circuits:
         left = circuit.open_until - self._clock()
         if left > 0:
             return left
-        if circuit.probing:
+        if circuit.probe is not None:
             return CIRCUIT_OPEN_S
-        circuit.probing = True
+        circuit.probe = caller
         return 0.0
 
     def succeeded(self, key: tuple[str, str, str]) -> None:
         self._circuits.pop(key, None)
 
-    def failed(self, key: tuple[str, str, str]) -> None:
+    def failed(self, key: tuple[str, str, str], caller: object) -> None:
         circuit = self._circuits.setdefault(key, _Circuit())
         self._circuits.move_to_end(key)
         circuit.failures += 1
-        circuit.probing = False
+        self.undecided(key, caller)
         if circuit.failures >= CIRCUIT_FAILURES:
             circuit.open_until = self._clock() + CIRCUIT_OPEN_S
         while len(self._circuits) > MAX_CIRCUITS:
             self._circuits.popitem(last=False)
 
-    def undecided(self, key: tuple[str, str, str]) -> None:
+    def undecided(self, key: tuple[str, str, str], caller: object) -> None:
         """The call ended without telling anything of the vendor's health: a probe's place becomes free again."""
-        if (circuit := self._circuits.get(key)) is not None:
-            circuit.probing = False
+        if (circuit := self._circuits.get(key)) is not None and circuit.probe is caller:
+            circuit.probe = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,7 @@ class Route:
     def _step(self, delay_s: float) -> Step | None:
         target, vendor = self._targets[self._position]
         step = Step(target, vendor, delay_s)
-        if wait := self._circuits.blocked_for(step.circuit):
+        if wait := self._circuits.blocked_for(step.circuit, self):
             self.blocked = (target, wait)
             return None
         self._tries += 1

@@ -56,7 +56,7 @@ class Run:
         self.first_token_ms: int | None = None
         self._started = services.clock()
         self._entries: list[LedgerEntry] = []
-        self._commits: list[asyncio.Future[None]] = []
+        self.commits: list[asyncio.Future[None]] = []
 
     def elapsed_ms(self) -> int:
         return round((self.services.clock() - self._started) * 1000)
@@ -86,11 +86,11 @@ class Run:
 
     def book(self, entry: LedgerEntry) -> None:
         self._entries.append(entry)
-        self._commits.append(self.services.ledger.book(entry))
+        self.commits.append(self.services.ledger.book(entry))
 
     async def settled(self) -> None:
         """Returns when every entry of this completion is committed. Raises ServiceUnavailableError."""
-        for commit in self._commits:
+        for commit in self.commits:
             await asyncio.shield(commit)
 
     def completion(self, answer: ProviderCompletion) -> Completion:
@@ -200,7 +200,11 @@ class AttemptScope:
 
     def __enter__(self) -> Self:
         """Raises ServiceUnavailableError before any vendor is called, when the attempt can't be noted."""
-        self._run.services.ledger.begin(self._entry)
+        try:
+            self._run.services.ledger.begin(self._entry)
+        except DomainError:
+            self._run.services.circuits.undecided(self.step.circuit, self._run.route)
+            raise
         self._run.attempts_begun += 1
         return self
 
@@ -223,9 +227,9 @@ class AttemptScope:
             return
         circuits = self._run.services.circuits
         if isinstance(error, ProviderError) and error.retryable:
-            circuits.failed(self.step.circuit)
+            circuits.failed(self.step.circuit, self._run.route)
         else:
-            circuits.undecided(self.step.circuit)
+            circuits.undecided(self.step.circuit, self._run.route)
         if isinstance(error, UnsupportedFeatureError):
             self._run.attempts_begun -= 1
             self._run.services.ledger.forget(self._entry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from .errors import ConflictError
@@ -16,13 +16,17 @@ class Running:
     def __init__(self, completion_id: str, deadline: asyncio.Timeout) -> None:
         self.completion_id = completion_id
         self.cancelled = False
+        self.ended = False
         self._deadline = deadline
 
-    def cancel(self) -> None:
-        """Stop it as if its time were up; `cancelled` tells the two apart."""
-        if not self.cancelled and not self._deadline.expired():
+    def cancel(self) -> bool:
+        """Stop it as if its time were up; `cancelled` tells the two apart. False where it had already ended."""
+        if self.ended or self._deadline.expired():
+            return self.cancelled
+        if not self.cancelled:
             self.cancelled = True
             self._deadline.reschedule(asyncio.get_running_loop().time())
+        return True
 
     @property
     def timed_out(self) -> bool:
@@ -37,8 +41,11 @@ class RunningCompletions:
         self._by_key: dict[tuple[str, str], str] = {}
 
     @contextmanager
-    def claim(self, organisation: str, key: str | None, completion_id: str) -> Iterator[None]:
-        """Holds an idempotency key. Raises ConflictError while another completion of the organisation holds it."""
+    def claim(
+        self, organisation: str, key: str | None, completion_id: str, commits: Sequence[asyncio.Future[None]]
+    ) -> Iterator[None]:
+        """Holds an idempotency key until the last of `commits`, from where on the ledger tells of it. Raises
+        ConflictError while another completion of the organisation holds it."""
         if key is None:
             yield
             return
@@ -49,7 +56,10 @@ class RunningCompletions:
         try:
             yield
         finally:
-            del self._by_key[claim]
+            if commits and not commits[-1].done():  # its caller has left; the ledger commits in order
+                commits[-1].add_done_callback(lambda _: self._by_key.pop(claim))
+            else:
+                del self._by_key[claim]
 
     @contextmanager
     def track(self, organisation: str, running: Running) -> Iterator[None]:

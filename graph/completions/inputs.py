@@ -10,6 +10,7 @@ from typing import Any
 import strawberry
 from strawberry.scalars import JSON
 
+from graph.inputs import planned
 from persistence import records
 from providers import types as provider_types
 from resolvers import types as domain
@@ -34,6 +35,7 @@ class ToolChoiceMode(Enum):
     REQUIRED = strawberry.enum_value("required", description="At least one.")
 
 
+@planned
 @strawberry.input(description="A tool call of an earlier turn, as the model asked for it.")
 class ToolCallInput:
     id: strawberry.ID = strawberry.field(description="As in Completion.toolCalls.")
@@ -41,44 +43,54 @@ class ToolCallInput:
     arguments: str = strawberry.field(description="JSON text.")
 
 
+@planned
 @strawberry.input(description="One turn of the conversation.")
 class MessageInput:
     role: Role = strawberry.field(description="Who speaks.")
-    content: str | None = strawberry.field(default=None, description="The text; a tool's result, for role TOOL.")
+    content: str | None = strawberry.field(
+        default=strawberry.UNSET, description="The text; a tool's result, for role TOOL."
+    )
     tool_calls: list[ToolCallInput] | None = strawberry.field(
-        default=None, description="For role ASSISTANT: the calls that it asked for."
+        default=strawberry.UNSET, description="For role ASSISTANT: the calls that it asked for."
     )
     tool_call_id: strawberry.ID | None = strawberry.field(
-        default=None, description="For role TOOL, and there required: the call that this is the result of."
+        default=strawberry.UNSET, description="For role TOOL, and there required: the call that this is the result of."
     )
 
 
+@planned
 @strawberry.input(description="A function that the model may call.")
 class ToolInput:
     name: str = strawberry.field(description="Letters, digits, _ and -.")
-    description: str | None = strawberry.field(default=None, description="Tells the model when and how to use it.")
+    description: str | None = strawberry.field(
+        default=strawberry.UNSET, description="Tells the model when and how to use it."
+    )
     parameters: JSON | None = strawberry.field(
-        default=None, description="JSON Schema of an object; absent for a tool without arguments."
+        default=strawberry.UNSET, description="JSON Schema of an object; absent for a tool without arguments."
     )
 
 
+@planned
 @strawberry.input(one_of=True, description="Either a mode, or the name of the one tool to call.")
 class ToolChoiceInput:
     mode: ToolChoiceMode | None = strawberry.field(default=strawberry.UNSET, description="How free the model is.")
     name: str | None = strawberry.field(default=strawberry.UNSET, description="The tool that must be called.")
 
 
+@planned
 @strawberry.input(description="Where to go when the targets before have failed.")
 class TargetInput:
     model: str = strawberry.field(description='"provider/model", split at the first slash only.')
 
 
+@planned
 @strawberry.input(description="A label of one's own, to find and group completions by.")
 class LabelInput:
     name: str = strawberry.field(description="1 to 256 characters.")
     value: str = strawberry.field(description="Up to 256 characters.")
 
 
+@planned
 @strawberry.input(one_of=True, description="Names one completion.")
 class CompletionRef:
     id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="Its id.")
@@ -90,15 +102,18 @@ class CompletionRef:
         return domain.CompletionRef(id=self.id or None, idempotency_key=self.idempotency_key or None)
 
 
+@planned
 @strawberry.input(description="Which completions to list. All conditions hold at once.")
 class CompletionFilter:
-    since: datetime | None = strawberry.field(default=None, description="Asked for at this time or later.")
-    until: datetime | None = strawberry.field(default=None, description="Asked for before this time.")
-    provider: str | None = strawberry.field(default=None, description="An attempt went to this provider.")
-    model: str | None = strawberry.field(default=None, description="An attempt went to this model (vendor's name).")
-    outcome: Outcome | None = strawberry.field(default=None, description="The completion ended so.")
-    end_user: str | None = strawberry.field(default=None, description="Asked for this end user.")
-    label: LabelInput | None = strawberry.field(default=None, description="Carries this label.")
+    since: datetime | None = strawberry.field(default=strawberry.UNSET, description="Asked for at this time or later.")
+    until: datetime | None = strawberry.field(default=strawberry.UNSET, description="Asked for before this time.")
+    provider: str | None = strawberry.field(default=strawberry.UNSET, description="An attempt went to this provider.")
+    model: str | None = strawberry.field(
+        default=strawberry.UNSET, description="An attempt went to this model (vendor's name)."
+    )
+    outcome: Outcome | None = strawberry.field(default=strawberry.UNSET, description="The completion ended so.")
+    end_user: str | None = strawberry.field(default=strawberry.UNSET, description="Asked for this end user.")
+    label: LabelInput | None = strawberry.field(default=strawberry.UNSET, description="Carries this label.")
 
     def conditions(self) -> records.CompletionFilter:
         return records.CompletionFilter(
@@ -112,36 +127,51 @@ class CompletionFilter:
         )
 
 
+@planned
 @strawberry.input(description="One completion.")
 class CompleteInput:
     model: str = strawberry.field(
         description='"provider/model", split at the first slash only: "openrouter/openai/gpt-4.1".'
     )
     messages: list[MessageInput] = strawberry.field(description="The conversation, oldest first.")
-    tools: list[ToolInput] | None = strawberry.field(default=None, description="What the model may call. Up to 128.")
-    tool_choice: ToolChoiceInput | None = strawberry.field(default=None, description="How free it is to call them.")
-    temperature: float | None = strawberry.field(default=None, description="0 to 2; absent, the vendor's default.")
-    top_p: float | None = strawberry.field(default=None, description="0 to 1; absent, the vendor's default.")
-    max_tokens: int | None = strawberry.field(default=None, description="The most tokens that the model may write.")
-    stop: list[str] | None = strawberry.field(default=None, description="Texts that end the answer. Up to 16.")
-    seed: int | None = strawberry.field(default=None, description="For answers that repeat, where the vendor can.")
+    tools: list[ToolInput] | None = strawberry.field(
+        default=strawberry.UNSET, description="What the model may call. Up to 128."
+    )
+    tool_choice: ToolChoiceInput | None = strawberry.field(
+        default=strawberry.UNSET, description="How free it is to call them."
+    )
+    temperature: float | None = strawberry.field(
+        default=strawberry.UNSET, description="0 to 2; absent, the vendor's default."
+    )
+    top_p: float | None = strawberry.field(
+        default=strawberry.UNSET, description="0 to 1; absent, the vendor's default."
+    )
+    max_tokens: int | None = strawberry.field(
+        default=strawberry.UNSET, description="The most tokens that the model may write."
+    )
+    stop: list[str] | None = strawberry.field(
+        default=strawberry.UNSET, description="Texts that end the answer. Up to 16."
+    )
+    seed: int | None = strawberry.field(
+        default=strawberry.UNSET, description="For answers that repeat, where the vendor can."
+    )
     fallbacks: list[TargetInput] | None = strawberry.field(
-        default=None, description="Tried in order when the model's own retries are used up. Up to 8."
+        default=strawberry.UNSET, description="Tried in order when the model's own retries are used up. Up to 8."
     )
     timeout_ms: int | None = strawberry.field(
-        default=None,
+        default=strawberry.UNSET,
         description="One deadline for everything, retries and fallbacks included: up to 300000; absent, 120000.",
     )
-    labels: list[LabelInput] | None = strawberry.field(default=None, description="To group by. Up to 20.")
+    labels: list[LabelInput] | None = strawberry.field(default=strawberry.UNSET, description="To group by. Up to 20.")
     end_user: str | None = strawberry.field(
-        default=None, description="Your own name of the person asking; handed to vendors that take one."
+        default=strawberry.UNSET, description="Your own name of the person asking; handed to vendors that take one."
     )
     idempotency_key: str | None = strawberry.field(
-        default=None,
+        default=strawberry.UNSET,
         description="Your own name of this completion, unique in the organisation: a second use is a CONFLICT.",
     )
     provider_options: JSON | None = strawberry.field(
-        default=None,
+        default=strawberry.UNSET,
         description="An object keyed by provider; what stands under its name goes into that vendor's request as it is.",
     )
 

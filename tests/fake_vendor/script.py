@@ -6,6 +6,7 @@
 | `[[pace=20]]` | 20 ms before each streamed token |
 | `[[delay=500]]` | 500 ms before the answer's first byte |
 | `[[503]]`, `[[503x2]]` | this status, always or for the first two calls with this very prompt |
+| `[[503@groq]]` | the same of this provider alone |
 | `[[retry=3]]` | errors carry `Retry-After: 3` |
 | `[[cut=5]]` | the connection is cut after 5 tokens; a plain answer's before any byte |
 | `[[hang=5]]` | nothing more comes after 5 tokens; of a plain answer nothing at all |
@@ -17,7 +18,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_DIRECTIVE = re.compile(r"\[\[(\d{3})(?:x(\d+))?\]\]|\[\[([a-z]+)(?:=(\d+))?\]\]")
+_DIRECTIVE = re.compile(r"\[\[(\d{3})(?:x(\d+))?(?:@([a-z]+))?\]\]|\[\[([a-z]+)(?:=(\d+))?\]\]")
 _TOKENS = 10
 NAMES = frozenset({"tokens", "pace", "delay", "retry", "cut", "hang", "tool"})
 
@@ -29,6 +30,7 @@ class Script:
     delay_s: float = 0.0
     status: int | None = None
     failures: int | None = None
+    refuser: str | None = None
     retry_after: int | None = None
     cut: int | None = None
     hang: int | None = None
@@ -41,10 +43,11 @@ def read_script(prompt: str) -> Script:
         return Script()
     status: int | None = None
     failures: int | None = None
+    refuser: str | None = None
     values: dict[str, int] = {}
-    for code, times, name, value in _DIRECTIVE.findall(prompt):
+    for code, times, provider, name, value in _DIRECTIVE.findall(prompt):
         if code:
-            status, failures = int(code), int(times) if times else None
+            status, failures, refuser = int(code), int(times) if times else None, provider or None
         elif name in NAMES:
             values[name] = int(value or 0)
         else:
@@ -55,6 +58,7 @@ def read_script(prompt: str) -> Script:
         delay_s=values.get("delay", 0) / 1000,
         status=status,
         failures=failures,
+        refuser=refuser,
         retry_after=values.get("retry"),
         cut=values.get("cut"),
         hang=values.get("hang"),

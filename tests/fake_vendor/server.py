@@ -10,7 +10,6 @@ from collections import Counter, defaultdict, deque
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any
 
 import orjson
@@ -121,6 +120,8 @@ class FakeVendor:
     def _refusal(self, provider: str, asked: Asked) -> int | None:
         """The status to refuse with, if the prompt wants one of this call."""
         script = read_script(asked.prompt)
+        if script.refuser not in (None, provider):
+            return None
         if script.status is None or script.failures is None:
             return script.status
         if len(self._failures) > _PROMPTS:
@@ -220,13 +221,17 @@ def _json(payload: Any, status: int = 200, headers: Mapping[str, str] | None = N
     )
 
 
+def _request(*parts: Any) -> web.BaseRequest:
+    return web.BaseRequest(*parts, asyncio.get_running_loop(), client_max_size=_BODY)
+
+
 @asynccontextmanager
 async def running(host: str = "127.0.0.1", port: int = 0) -> AsyncGenerator[FakeVendor, None]:
     """A vendor that serves in this loop until the context is left; what is still open then is cut."""
     vendor = FakeVendor()
     server = web.Server(
         vendor.handle,
-        request_factory=partial(web.BaseRequest, client_max_size=_BODY),
+        request_factory=_request,
         handler_cancellation=True,
         access_log=None,
         keepalive_timeout=75,

@@ -1,0 +1,267 @@
+"""A stage for the completion use cases: vendors that do what a test tells them, and a ledger in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, cast
+
+from persistence.ports import StoreUnavailableError
+from persistence.records import CompletionFilter, Cursor, LedgerEntry, UsageTotals
+from providers.errors import ProviderUnavailableError
+from providers.fold import Fold
+from providers.ports import Transport
+from providers.types import (
+    CompletionRequest,
+    Credentials,
+    Finished,
+    FinishReason,
+    Message,
+    ProviderCompletion,
+    Role,
+    StreamEvent,
+    TextDelta,
+    Usage,
+)
+from resolvers import completions
+from resolvers.ledger import open_ledger
+from resolvers.principal import Principal
+from resolvers.routing import Circuits, Vendor
+from resolvers.run import Services
+from resolvers.running import RunningCompletions
+from resolvers.types import CompleteCommand, Completion, CompletionEvent, CompletionRef, Target
+
+ALPHA = Target("alpha", "a-1")
+BETA = Target("beta", "b-1")
+ACME = Principal("key_1", "acme", frozenset(), 0.0)
+GLOBEX = Principal("key_2", "globex", frozenset(), 0.0)
+USAGE = Usage(input_tokens=7, output_tokens=2)
+STOP = (Finished(FinishReason.STOP, USAGE),)
+
+
+class Hold:
+    """A vendor that falls silent until the test sets `free`; `reached` tells that it has."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.free = asyncio.Event()
+
+    async def wait(self) -> None:
+        self.reached.set()
+        await self.free.wait()
+
+
+Step = Sequence[StreamEvent] | BaseException | Hold
+Script = Sequence[Step]
+
+
+def texts(*pieces: str) -> Script:
+    """An answer that comes piece by piece, with its usage."""
+    return [*((TextDelta(piece),) for piece in pieces), STOP]
+
+
+def unavailable(provider: str = "alpha", **changes: Any) -> ProviderUnavailableError:
+    return ProviderUnavailableError("overloaded", provider=provider, **{"status": 503} | changes)
+
+
+@dataclass
+class Call:
+    """One call as the vendor saw it. `ended`: "whole", or the class of what ended it."""
+
+    request: CompletionRequest
+    streamed: bool
+    at: float
+    ended: str | None = None
+
+
+class FakeProvider:
+    """Plays one script a call, plain or streamed alike."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.calls: list[Call] = []
+        self._scripts: deque[Script] = deque()
+
+    def will(self, *scripts: Script) -> None:
+        self._scripts.extend(scripts)
+
+    async def complete(
+        self, request: CompletionRequest, *, credentials: Credentials, transport: Transport
+    ) -> ProviderCompletion:
+        fold = Fold()
+        async with aclosing(self._play(request, streamed=False)) as batches:
+            async for events in batches:
+                for event in events:
+                    fold.add(event)
+        return fold.completion()
+
+    def stream(
+        self, request: CompletionRequest, *, credentials: Credentials, transport: Transport
+    ) -> AsyncGenerator[Sequence[StreamEvent], None]:
+        return self._play(request, streamed=True)
+
+    async def _play(self, request: CompletionRequest, *, streamed: bool) -> AsyncGenerator[Sequence[StreamEvent], None]:
+        call = Call(request, streamed, asyncio.get_running_loop().time())
+        self.calls.append(call)
+        try:
+            for step in self._scripts.popleft():
+                if isinstance(step, BaseException):
+                    raise step
+                if isinstance(step, Hold):
+                    await step.wait()
+                else:
+                    yield step
+        except BaseException as error:
+            call.ended = type(error).__name__
+            raise
+        call.ended = "whole"
+
+    @property
+    def endings(self) -> list[str | None]:
+        return [call.ended for call in self.calls]
+
+
+class MemoryStore:
+    """A ledger store. Commits wait for `gate`; `down` fails every call."""
+
+    def __init__(self) -> None:
+        self.entries: list[LedgerEntry] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.appending = asyncio.Event()
+        self.down = False
+        self.filters: list[CompletionFilter] = []
+
+    async def append(self, entries: Sequence[LedgerEntry]) -> None:
+        self.appending.set()
+        await self.gate.wait()
+        self._check()
+        self.entries.extend(entries)
+
+    async def completion(self, organisation: str, completion_id: str) -> Sequence[LedgerEntry]:
+        self._check()
+        found = [
+            each for each in self.entries if (each.organisation, each.completion_id) == (organisation, completion_id)
+        ]
+        return sorted(found, key=lambda entry: entry.attempt)
+
+    async def completion_by_key(self, organisation: str, idempotency_key: str) -> Sequence[LedgerEntry]:
+        self._check()
+        return [
+            each
+            for each in self.entries
+            if (each.organisation, each.idempotency_key) == (organisation, idempotency_key)
+        ]
+
+    async def completions(
+        self, organisation: str, *, where: CompletionFilter, limit: int, after: Cursor | None = None
+    ) -> Sequence[Sequence[LedgerEntry]]:
+        self._check()
+        self.filters.append(where)
+        keys = sorted({(each.time, each.completion_id) for each in self.entries if each.organisation == organisation})
+        older = [key for key in reversed(keys) if after is None or key < (after.time, after.completion_id)]
+        return [await self.completion(organisation, completion_id) for _, completion_id in older[:limit]]
+
+    async def usage_totals(self, organisation: str, *, since: datetime, until: datetime) -> UsageTotals:
+        self._check()
+        mine = [each for each in self.entries if each.organisation == organisation and since <= each.time < until]
+        return UsageTotals(attempts=len(mine))
+
+    def _check(self) -> None:
+        if self.down:
+            raise StoreUnavailableError("gone")
+
+
+class MemoryInflight:
+    """Notes in memory; `full` refuses new ones."""
+
+    def __init__(self) -> None:
+        self.noted: dict[tuple[str, int], LedgerEntry] = {}
+        self.full = False
+
+    def begin(self, entry: LedgerEntry) -> None:
+        if self.full:
+            raise StoreUnavailableError("no room")
+        self.noted[entry.completion_id, entry.attempt] = entry
+
+    def end(self, entry: LedgerEntry) -> None:
+        self.noted.pop((entry.completion_id, entry.attempt), None)
+
+    def abandoned(self) -> Sequence[LedgerEntry]:
+        return ()
+
+
+@dataclass
+class Scene:
+    services: Services
+    store: MemoryStore
+    inflight: MemoryInflight
+    alpha: FakeProvider
+    beta: FakeProvider
+    jitter: list[float] = field(default_factory=lambda: [0.0])
+
+    async def complete(self, principal: Principal = ACME, **changes: Any) -> Completion:
+        return await completions.complete(self.services, principal, command(**changes))
+
+    def stream(self, principal: Principal = ACME, **changes: Any) -> AsyncGenerator[CompletionEvent, None]:
+        return completions.stream(self.services, principal, command(**changes))
+
+    async def cancel(self, principal: Principal = ACME, **ref: str) -> tuple[str, bool]:
+        return await completions.cancel(self.services, principal, CompletionRef(**ref))
+
+    def started(self, **changes: Any) -> asyncio.Task[Completion]:
+        return asyncio.create_task(self.complete(**changes))
+
+    async def events(self, **changes: Any) -> list[CompletionEvent]:
+        return await collected(self.stream(**changes))
+
+    def booked(self, *fields: str) -> list[tuple[Any, ...]]:
+        """The given fields of each committed entry."""
+        return [tuple(getattr(entry, name) for name in fields) for entry in self.store.entries]
+
+
+def command(**changes: Any) -> CompleteCommand:
+    asked: dict[str, Any] = {"target": ALPHA, "messages": (Message(Role.USER, "hello"),)}
+    return CompleteCommand(**asked | changes)
+
+
+async def collected(events: AsyncGenerator[CompletionEvent, None]) -> list[CompletionEvent]:
+    async with aclosing(events):
+        return [event async for event in events]
+
+
+def only(events: Iterable[CompletionEvent], kind: type) -> Any:
+    (found,) = (event for event in events if isinstance(event, kind))
+    return found
+
+
+def other_tasks() -> set[str]:
+    return {task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+
+
+@asynccontextmanager
+async def open_scene() -> AsyncIterator[Scene]:
+    """At its end nothing may be left: no task, no running completion, no note of an attempt in flight."""
+    before = other_tasks()
+    store, inflight, jitter = MemoryStore(), MemoryInflight(), [0.0]
+    alpha, beta = FakeProvider("alpha"), FakeProvider("beta")
+    clock = asyncio.get_running_loop().time
+    async with open_ledger(store, inflight) as ledger:
+        services = Services(
+            vendors={each.name: Vendor(each, Credentials("secret")) for each in (alpha, beta)},
+            transport=cast("Transport", None),
+            ledger=ledger,
+            circuits=Circuits(clock),
+            running=RunningCompletions(),
+            clock=clock,
+            random=lambda: jitter[0],
+        )
+        yield Scene(services, store, inflight, alpha, beta, jitter)
+        assert len(services.running) == 0
+        assert other_tasks() - before == {"ledger-writer"}
+    assert other_tasks() == before
+    assert inflight.noted == {}

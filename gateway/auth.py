@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jwt
+from jwt.types import Options
 
 from resolvers.errors import UnauthenticatedError
 from resolvers.principal import Principal, Scope
@@ -16,6 +17,9 @@ ALGORITHM = "HS256"
 MAX_TOKEN_LENGTH = 8192
 MAX_REMEMBERED = 10_000
 _REQUIRED = ["sub", "org", "scope", "exp"]
+_LATEST_EXPIRY = 253_402_300_800  # the year 10000: milliseconds, infinity and NaN are no times
+# `exp` is compared at each use, by our clock; `iat` is information, and the minting machine's clock may be ahead.
+_CHECKS: Options = {"require": _REQUIRED, "verify_exp": False, "verify_iat": False}
 
 
 class UnusableTokenError(UnauthenticatedError):
@@ -71,11 +75,11 @@ class Authenticator:
         if len(token) > MAX_TOKEN_LENGTH:
             raise UnusableTokenError("the token is too long")
         try:
-            claims = jwt.decode(
-                token, self._secret, algorithms=[ALGORITHM], options={"require": _REQUIRED, "verify_exp": False}
-            )
+            claims = jwt.decode(token.encode(errors="replace"), self._secret, algorithms=[ALGORITHM], options=_CHECKS)
         except jwt.InvalidSignatureError:
             raise UnusableTokenError("the token was signed with another secret") from None
+        except jwt.ImmatureSignatureError:
+            raise UnusableTokenError("the token is not valid yet") from None
         except jwt.MissingRequiredClaimError as error:
             raise UnusableTokenError(f"the token has no claim {error.claim!r}") from None
         except jwt.InvalidTokenError:
@@ -90,8 +94,9 @@ def _principal(claims: dict[str, Any]) -> Principal:
         and isinstance(organisation, str)
         and isinstance(scope, str)
         and isinstance(expiry, int | float)
+        and 0 < expiry < _LATEST_EXPIRY
         and subject
         and organisation
     ):
-        raise UnusableTokenError("the token's claims sub, org, scope and exp are not of the types that they must be")
+        raise UnusableTokenError("the token's claims sub, org, scope and exp are not what they must be")
     return Principal(subject, organisation, frozenset(scope.split()), float(expiry))

@@ -18,6 +18,7 @@ ASGIScope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+BODY_TIMEOUT_S = 60.0
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -49,31 +50,37 @@ class Exchange:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.request_id = request_id_of(self.headers)
         self.status = 0
+        self.answered = False
         self._receive = receive
         self._send = send
 
     async def body(self, limit: int) -> bytes:
-        """The whole body. Raises RequestError (413) past `limit` bytes, ClientLeftError where it never ends."""
+        """The whole body. Raises RequestError: 413 past `limit` bytes, 408 past BODY_TIMEOUT_S; or ClientLeftError."""
         declared = self.headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > limit:
             raise RequestError(f"the body is larger than {limit} bytes", status=413)
-        chunks: list[bytes] = []
-        size = 0
-        while True:
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                return await self._read(limit)
+        except TimeoutError:
+            raise RequestError(f"the body was not here within {BODY_TIMEOUT_S:g} seconds", status=408) from None
+
+    async def _read(self, limit: int) -> bytes:
+        body = bytearray()
+        more = True
+        while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientLeftError
-            chunk: bytes = message.get("body", b"")
-            size += len(chunk)
-            if size > limit:
+            body += message.get("body", b"")
+            if len(body) > limit:
                 raise RequestError(f"the body is larger than {limit} bytes", status=413)
-            chunks.append(chunk)
-            if not message.get("more_body", False):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            more = message.get("more_body", False)
+        return bytes(body)
 
     def until_client_leaves(self) -> _DisconnectWatch:
-        """To be entered once the body is read: what runs inside is cancelled when the client goes away."""
-        return _DisconnectWatch(self._receive)
+        """To be entered once the body is read: what runs inside is cancelled when the client goes away unanswered."""
+        return _DisconnectWatch(self, self._receive)
 
     async def respond(
         self, status: int, body: bytes, *, media_type: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()
@@ -81,7 +88,7 @@ class Exchange:
         await self.start(
             status, media_type=media_type, headers=((b"content-length", str(len(body)).encode()), *headers)
         )
-        await self._send({"type": "http.response.body", "body": body})
+        await self.write(body, more=False)
 
     async def respond_json(self, status: int, answer: object, *, media_type: bytes = b"application/json") -> None:
         headers = ((b"www-authenticate", b"Bearer"),) if status == 401 else ()
@@ -102,13 +109,15 @@ class Exchange:
         )
 
     async def write(self, chunk: bytes, *, more: bool = True) -> None:
+        self.answered = not more
         await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
 
 
 class _DisconnectWatch:
     """Cancels the task that entered it when the client leaves, and turns that cancellation into ClientLeftError."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, exchange: Exchange, receive: Receive) -> None:
+        self._exchange = exchange
         self._receive = receive
         self._left = False
 
@@ -116,21 +125,22 @@ class _DisconnectWatch:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a coroutine always runs in a task
         self._task = task
+        self._cancelling = task.cancelling()
         self._watcher = asyncio.create_task(self._watch())
         return self
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._left = True
-        self._task.cancel()
+        if not self._exchange.answered:  # once it is, servers report a disconnect all the same
+            self._left = True
+            self._task.cancel()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self._left:
-            self._watcher.cancel()
-            return
-        if isinstance(error, asyncio.CancelledError):
-            self._task.uncancel()
+        self._watcher.cancel()
+        if not self._left or self._task.uncancel() > self._cancelling:
+            return  # what is left of a cancellation is somebody else's
+        if error is None or isinstance(error, asyncio.CancelledError):
             raise ClientLeftError from None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import os
 import secrets
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from resolvers.principal import Scope
 
 from .auth import Authenticator, UnusableTokenError, mint
 from .sealing import Sealer
-from .settings import Environment, Settings, SettingsError, decode_key
+from .settings import MIN_SECRET_BYTES, Environment, Settings, SettingsError, decode_key
 
 DEVELOPER = "developer"
 DEVELOPER_ORGANISATION = "local"
@@ -31,7 +33,7 @@ class DeploymentKeys:
 
 
 def deployment_keys(settings: Settings) -> DeploymentKeys:
-    """Raises SettingsError where DATA_DIR can't be written or holds a damaged key."""
+    """Raises SettingsError where DATA_DIR can't be written or holds a damaged secret."""
     signing, sealing = settings.JWT_TOKEN_SECRET, settings.ENCRYPTION_KEY
     secret = (
         signing.get_secret_value()
@@ -43,6 +45,8 @@ def deployment_keys(settings: Settings) -> DeploymentKeys:
         if sealing
         else _kept(settings.DATA_DIR / "encryption-key", lambda: base64.b64encode(secrets.token_bytes(32)).decode())
     )
+    if len(secret.encode()) < MIN_SECRET_BYTES:
+        raise SettingsError(f"DATA_DIR: {settings.DATA_DIR / 'signing-secret'} is damaged")
     try:
         return DeploymentKeys(secret, decode_key(key))
     except ValueError as error:
@@ -62,11 +66,11 @@ def developer_token(settings: Settings, keys: DeploymentKeys) -> str:
     authenticator = Authenticator(keys.signing_secret)
     token = _kept(path, lambda: _mint_developer(keys))
     try:
-        authenticator.principal(token, margin_s=_RENEW_BEFORE_S)
+        if authenticator.principal(token, margin_s=_RENEW_BEFORE_S).scopes >= set(Scope):
+            return token
     except UnusableTokenError:
-        path.unlink()
-        token = _kept(path, lambda: _mint_developer(keys))
-    return token
+        pass
+    return _renewed(path, _mint_developer(keys))
 
 
 def _mint_developer(keys: DeploymentKeys) -> str:
@@ -81,18 +85,40 @@ def _mint_developer(keys: DeploymentKeys) -> str:
 
 def _kept(path: Path, make: Callable[[], str]) -> str:
     """The file's text; where there is none, makes it, readable by its owner alone. Two processes agree on one."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _disk_errors():
         if not path.exists():
-            new = path.with_name(f"{path.name}.{os.getpid()}")
-            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                file.write(make())
-            try:
-                os.link(new, path)
-            except FileExistsError:
-                pass  # another process was first: its text counts
-            finally:
-                new.unlink()
-        return path.read_text().strip()
+            with _written(path, make()) as new, suppress(FileExistsError):  # another process was first: its text counts
+                path.hardlink_to(new)
+        try:
+            return path.read_text(encoding="ascii").strip()
+        except UnicodeDecodeError:
+            raise SettingsError(f"DATA_DIR: {path} is damaged") from None
+
+
+def _renewed(path: Path, text: str) -> str:
+    with _disk_errors(), _written(path, text) as new:
+        new.replace(path)
+    return text
+
+
+@contextmanager
+def _written(path: Path, text: str) -> Iterator[Path]:
+    """A file beside `path`, whole and on the disk before it takes that name; gone afterwards unless it was moved."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")  # for its owner alone: mode 0600
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(handle)
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise SettingsError(f"DATA_DIR: {error}") from None

@@ -13,13 +13,15 @@ import uvicorn
 from .app import PATH, create_app
 from .keys import deployment_keys, developer_token
 from .runtime import vendors
-from .settings import Environment, Settings
+from .settings import Environment, Settings, SettingsError
 from .telemetry import configure_logging
 
 SHUTDOWN_S = 30
+BACKLOG = 2048
 KEEP_ALIVE_S = 75
 SCRIPTED = "scripted"
 WEBSOCKET_PING_S = 20.0
+SEND_BUFFER_BYTES = 128 * 1024  # what the kernel may hold for a reader that stalls; else 4 MiB each
 EXAMPLE_MODELS = {
     "openai": "gpt-4o-mini",
     "anthropic": "claude-haiku-4-5",
@@ -52,8 +54,6 @@ def serve(settings: Settings) -> int:
     vendors(settings, deployment_keys(settings))
     config = uvicorn.Config(
         create_app(settings),
-        host=settings.HOST,
-        port=settings.PORT,
         loop="uvloop",
         http="httptools",
         ws="websockets-sansio",
@@ -69,14 +69,30 @@ def serve(settings: Settings) -> int:
         server_header=False,
     )
     server = _Announcing(config, settings)
-    server.run()
+    try:
+        listener = _listen(settings)
+    except OSError as error:
+        raise SettingsError(f"PORT: can't listen on {settings.HOST}:{settings.PORT}: {error.strerror}") from None
+    with listener:
+        server.run(sockets=[listener])
     return 0 if server.started else 1
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """The listening socket; each accepted one inherits its send buffer."""
+    listener = socket.create_server(
+        (settings.HOST, settings.PORT),
+        family=socket.AF_INET6 if ":" in settings.HOST else socket.AF_INET,
+        backlog=BACKLOG,
+    )
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    return listener
 
 
 def announcement(settings: Settings, port: int) -> str:
     """What a person needs next. The token is shown where it was made for that: in LOCAL."""
     host = "localhost" if settings.HOST in ("127.0.0.1", "0.0.0.0", "::") else settings.HOST  # noqa: S104  # compared
-    url = f"http://{host}:{port}{PATH}"
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}{PATH}"
     if settings.ENVIRONMENT is Environment.PRODUCTION:
         return f"AI Middleware listens on {url}\n"
     keys = deployment_keys(settings)
@@ -114,6 +130,6 @@ def _curl(url: str, token: str, ready: Sequence[str]) -> str:
     message = {"role": "USER", "content": "Say hello in one sentence."}
     body = {"query": query, "variables": {"input": {"model": f"{name}/{EXAMPLE_MODELS[name]}", "messages": [message]}}}
     return (
-        f"curl -sS {url} -H 'content-type: application/json' -H 'authorization: Bearer {token}' "
+        f"curl -sS {shlex.quote(url)} -H 'content-type: application/json' -H 'authorization: Bearer {token}' "
         f"-d {shlex.quote(json.dumps(body))}"
     )

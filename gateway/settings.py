@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from strawberry.http.websocket_origin import normalize_allowed_origins
 
 from .sealing import Sealer, SealError, is_sealed
 
@@ -30,9 +31,16 @@ _NO_SERVER = "Not used by this version, and refused, so that nobody believes tha
 
 
 class Settings(BaseSettings):
-    """Read once at start. A wrong or half-set value is a SettingsError."""
+    """Read once at start. A wrong or half-set value is a SettingsError; an empty one counts as not set."""
 
-    model_config = SettingsConfigDict(case_sensitive=True, extra="ignore", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        case_sensitive=True,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        str_strip_whitespace=True,  # secrets read from files come with their newline
+    )
 
     ENVIRONMENT: Environment = Field(
         default=Environment.LOCAL,
@@ -105,6 +113,12 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("ALLOWED_ORIGINS")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        normalize_allowed_origins(value)
+        return value
+
     @field_validator("JWT_TOKEN_SECRET")
     @classmethod
     def _check_secret(cls, value: SecretStr | None) -> SecretStr | None:
@@ -122,10 +136,8 @@ class Settings(BaseSettings):
     @field_validator("*")
     @classmethod
     def _check_url(cls, value: object, info: Any) -> object:
-        if info.field_name.endswith("_BASE_URL") and value is not None:
-            parts = urlsplit(str(value))
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-                raise ValueError("is not an http or https address such as https://api.example.com/v1")
+        if info.field_name.endswith("_BASE_URL") and value is not None and not _is_base_url(str(value)):
+            raise ValueError("is not a plain http or https address such as https://api.example.com/v1")
         return value
 
     @model_validator(mode="after")
@@ -134,6 +146,8 @@ class Settings(BaseSettings):
             for name in ("JWT_TOKEN_SECRET", "ENCRYPTION_KEY"):
                 if getattr(self, name) is None:
                     raise ValueError(f"{name}: ENVIRONMENT=PRODUCTION takes no generated secret: set it")
+            if self.PORT == self.INTERNAL_PORT != 0:
+                raise ValueError("INTERNAL_PORT: is the same as PORT, which with ENVIRONMENT=PRODUCTION it can't be")
         if self.COMPATIBLE_API_KEY is not None and self.COMPATIBLE_BASE_URL is None:
             raise ValueError("COMPATIBLE_BASE_URL: COMPATIBLE_API_KEY is set, the address that it is for is not")
         return self
@@ -141,13 +155,15 @@ class Settings(BaseSettings):
     def api_key(self, variable: str, sealer: Sealer) -> str | None:
         """A vendor's key in the clear; None where it is not set. Raises SettingsError for one that doesn't open."""
         value: SecretStr | None = getattr(self, variable)
-        text = "" if value is None else value.get_secret_value().strip()
-        if not is_sealed(text):
-            return text or None
-        try:
-            return sealer.open(text)
-        except SealError as error:
-            raise SettingsError(f"{variable}: {error}") from None
+        text = "" if value is None else value.get_secret_value()
+        if is_sealed(text):
+            try:
+                text = sealer.open(text).strip()
+            except SealError as error:
+                raise SettingsError(f"{variable}: {error}") from None
+        if not _is_plain(text):
+            raise SettingsError(f"{variable}: has characters that no HTTP header may carry")
+        return text or None
 
 
 def decode_key(text: str) -> bytes:
@@ -159,6 +175,26 @@ def decode_key(text: str) -> bytes:
     if len(key) != 32:
         raise ValueError("is not 32 bytes in base64; `openssl rand -base64 32` makes them")
     return key
+
+
+def _is_base_url(text: str) -> bool:
+    """Without a user and password: addresses are logged and printed, and keys have their own variables."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    return (
+        parts.scheme in ("http", "https")
+        and bool(parts.hostname)
+        and port != 0
+        and _is_plain(text)
+        and not any(mark in text for mark in "@?#")
+    )
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isprintable() and " " not in text
 
 
 def load_settings(**overrides: Any) -> Settings:

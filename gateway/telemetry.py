@@ -30,6 +30,7 @@ def configure_logging(environment: Environment) -> None:
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_foreign(environment))
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.captureWarnings(True)
 
 
 def _renderers(environment: Environment) -> list[Any]:

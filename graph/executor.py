@@ -17,6 +17,10 @@ from strawberry.types.field import StrawberryField
 from .plan import Compiler, OperationPlans, Plan, PlanCache
 
 
+MAX_FAILURES = 10
+"""Of plans, in one operation or event; then it goes on without. Most of an answer may be completed twice each time."""
+
+
 class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
     """For `strawberry.Schema(execution_context_class=...)`. Answers as Strawberry's own executor does, to the letter.
 
@@ -26,6 +30,7 @@ class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._failures_left = MAX_FAILURES
         self._conditions: tuple[object, ...] = ()
         self._plans: OperationPlans | None = self._find_plans()
 
@@ -44,7 +49,9 @@ class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
                 try:
                     return plan(result)
                 except Exception:  # noqa: BLE001  # graphql-core meets it again, and words and places it
-                    self._plans = None
+                    self._failures_left -= 1
+                    if not self._failures_left:
+                        self._plans = None
         return super().complete_value(return_type, field_details_list, info, path, result, position_context)
 
     def build_per_event_executor(self, payload: Any) -> Executor[Any]:
@@ -107,6 +114,4 @@ class _CompiledEvent(CompiledExecutor):
         try:
             return ExecutionResult({self._name: self._event(self._payload)}, None)
         except Exception:  # noqa: BLE001  # as in complete_value
-            event = self._executor.stock_event(self._payload)
-            event._plans = None
-            return event.execute_operation(serially)
+            return self._executor.stock_event(self._payload).execute_operation(serially)

@@ -18,6 +18,16 @@ from .types import (
 )
 
 
+_MANY = 1024
+
+
+def _append(pieces: list[str], piece: str) -> None:
+    """Joins the pieces now and then: a short string of its own takes ten times its characters."""
+    pieces.append(piece)
+    if len(pieces) >= _MANY:
+        pieces[:] = ["".join(pieces)]
+
+
 @dataclass(slots=True)
 class _PartialToolCall:
     id: str = ""
@@ -39,9 +49,9 @@ class Fold:
     def add(self, event: StreamEvent) -> None:
         match event:
             case TextDelta(text):
-                self._text.append(text)
+                _append(self._text, text)
             case ReasoningDelta(text):
-                self._reasoning.append(text)
+                _append(self._reasoning, text)
             case ToolCallDelta(index):
                 self._add_tool(index, event)
             case Finished(finish_reason, usage, model):
@@ -53,7 +63,7 @@ class Fold:
         call = self._tools.setdefault(index, _PartialToolCall())
         call.id = call.id or delta.id or ""
         call.name = call.name or delta.name or ""
-        call.arguments.append(delta.arguments)
+        _append(call.arguments, delta.arguments)
 
     def completion(self) -> ProviderCompletion:
         return ProviderCompletion(

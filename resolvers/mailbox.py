@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from .types import CompletionEvent, ReasoningProduced, TextProduced, ToolCallProduced
 
-MAX_WAITING_CHARACTERS = 256 * 1024
+MAX_WAITING_CHARACTERS = 16 * 1024
 EVENT_WEIGHT = 128  # characters that an event counts for beside its text: a flood of empty ones is bounded too
 
 

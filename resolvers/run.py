@@ -231,7 +231,6 @@ class AttemptScope:
         else:
             circuits.undecided(self.step.circuit, self._run.route)
         if isinstance(error, UnsupportedFeatureError):
-            self._run.attempts_begun -= 1
             self._run.services.ledger.forget(self._entry)
         elif isinstance(error, ProviderError):
             self._run.book(

@@ -3,6 +3,7 @@
 | directive | what happens |
 |---|---|
 | `[[tokens=200]]` | the answer has 200 tokens (10 without it) |
+| `[[wide=500]]` | each token's text is padded to 500 characters |
 | `[[pace=20]]` | 20 ms before each streamed token |
 | `[[delay=500]]` | 500 ms before the answer's first byte |
 | `[[503]]`, `[[503x2]]` | this status, always or for the first two calls with this very prompt |
@@ -20,12 +21,13 @@ from dataclasses import dataclass
 
 _DIRECTIVE = re.compile(r"\[\[(\d{3})(?:x(\d+))?(?:@([a-z]+))?\]\]|\[\[([a-z]+)(?:=(\d+))?\]\]")
 _TOKENS = 10
-NAMES = frozenset({"tokens", "pace", "delay", "retry", "cut", "hang", "tool"})
+NAMES = frozenset({"tokens", "wide", "pace", "delay", "retry", "cut", "hang", "tool"})
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
     tokens: int = _TOKENS
+    wide: int = 0
     pace_s: float = 0.0
     delay_s: float = 0.0
     status: int | None = None
@@ -54,6 +56,7 @@ def read_script(prompt: str) -> Script:
             raise ValueError(f"no directive [[{name}]]")
     return Script(
         tokens=values.get("tokens", _TOKENS),
+        wide=values.get("wide", 0),
         pace_s=values.get("pace", 0) / 1000,
         delay_s=values.get("delay", 0) / 1000,
         status=status,

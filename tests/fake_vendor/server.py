@@ -211,7 +211,7 @@ def _reply(asked: Asked, script: Script) -> Reply:
     if script.tool and asked.tool and not asked.after_tool:
         return Reply(_TOOL_ARGUMENTS, asked.tool, cut_at_limit=False, input_tokens=asked.input_tokens)
     count = script.tokens if asked.max_tokens is None else min(script.tokens, asked.max_tokens)
-    tokens = tuple(f"{' ' if index else ''}token{index}" for index in range(count))
+    tokens = tuple(f"{' ' if index else ''}token{index}".ljust(script.wide, ".") for index in range(count))
     return Reply(tokens, None, cut_at_limit=count < script.tokens, input_tokens=asked.input_tokens)
 
 

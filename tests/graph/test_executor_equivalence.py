@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
 from random import Random
+from types import SimpleNamespace
 from typing import Annotated, Any, NewType
 
 import pytest
@@ -179,6 +180,10 @@ class Again:
         return iter(())
 
 
+class RefusalError(Exception):
+    pass
+
+
 class Undecorated(Leaf):
     """A subclass that Strawberry has not been told of."""
 
@@ -194,7 +199,8 @@ class Raising(Leaf):
 
 
 BAD = [None, Undefined, strawberry.UNSET, object, 7, 2**40, "red", "", 1.5, float("nan"), True, 3, [], {}, (1, None)]
-BAD += [Again(), Later("x"), Later(None), ValueError("an error as value"), b"bytes", Colour.BLUE]
+BAD += [Again(), Later("x"), Later(None), RefusalError("an error as value"), b"bytes", Colour.BLUE]
+BAD += [SimpleNamespace(id="of no type", label=None)]
 
 
 @dataclass
@@ -324,18 +330,69 @@ async def run(
     return [(repr(each.data), [error.formatted for error in each.errors or ()]) for each in results], served.calls
 
 
+async def compare(document: DocumentNode, value: Any, *variables: dict[str, Any]) -> None:
+    for each in variables:
+        expected = await run(StrawberryGraphQLCoreExecutionContext, document, value, each)
+        assert await run(CompiledExecutor, document, value, each) == expected
+
+
 @pytest.mark.parametrize("operation", ["query", "mutation", "subscription"])
 @given(seed=st.integers(0, 2**64))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_answers_like_strawberrys_executor(operation: str, seed: int) -> None:
     random = Random(seed)
     name = random.choice(sorted(OBJECTS))
     value = Data(random, bad=random.choice([0, 0, 0.005, 0.02, 0.1])).root(name)
     document = Selections(random).document(operation, name)
+    asyncio.run(compare(document, value, {"yes": True}, {"yes": False, "no": True}, {"yes": True}))
 
-    async def compare() -> None:
-        for variables in ({"yes": True}, {"yes": False, "no": True}, {"yes": True}):
-            expected = await run(StrawberryGraphQLCoreExecutionContext, document, value, variables)
-            assert await run(CompiledExecutor, document, value, variables) == expected
 
-    asyncio.run(compare())
+EACH = parse("""{ node {
+    id label
+    ... on Leaf { text flag number ratio money at colour shade even anything }
+    ... on Branch { leaf { id } child { id } children { id } holes { id } matrix
+        either { ... on Leaf { id } ... on Lone { words } } eithers { ... on Leaf { id } ... on Lone { words } } }
+} }""")
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda value: type(value).__name__)
+async def test_each_attribute_with_each_bad_value(bad: object) -> None:
+    random = Random(0)
+    good = Data(random, bad=0)
+    for kind in (good.leaf, good.branch):
+        for attribute in vars(kind(2)):
+            value = kind(2)
+            setattr(value, attribute, bad)
+            await compare(EACH, value, {})
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("operation", ["query", "subscription"])
+async def test_a_root_value_that_is_bad(operation: str, bad: object) -> None:
+    for field_ in ("node { id }", "branch { id }", "either { __typename }", "nodes { id }"):
+        await compare(parse(f"{operation} {{ {field_} }}"), bad, {})
+
+
+async def test_fields_are_merged_by_place_and_not_by_their_first_node() -> None:
+    """Within a plan, and where resolvers stand between plans."""
+    good = Data(Random(0), bad=0)
+    inner = good.branch(2)
+    inner.child = inner
+    await compare(
+        parse("""
+            { node { ... on Branch { a: child { ...F } b: child { ...F ...G } } } }
+            fragment F on Branch { leaf { id } }
+            fragment G on Branch { leaf { text } }
+        """),
+        inner,
+        {},
+    )
+    await compare(
+        parse("""
+            { a: either { ...F } b: either { ...F ...G } }
+            fragment F on Lone { resolved node { id } }
+            fragment G on Lone { node { label } }
+        """),
+        Lone(label=None, twin=None, node=good.leaf(), words=[]),
+        {},
+    )

@@ -143,19 +143,15 @@ class MemoryStore:
         self.entries.extend(entries)
 
     async def completion(self, organisation: str, completion_id: str) -> Sequence[LedgerEntry]:
-        self._check()
-        found = [
-            each for each in self.entries if (each.organisation, each.completion_id) == (organisation, completion_id)
-        ]
-        return sorted(found, key=lambda entry: entry.attempt)
+        return self._found(organisation=organisation, completion_id=completion_id)
 
     async def completion_by_key(self, organisation: str, idempotency_key: str) -> Sequence[LedgerEntry]:
+        return self._found(organisation=organisation, idempotency_key=idempotency_key)
+
+    def _found(self, **values: str) -> Sequence[LedgerEntry]:
         self._check()
-        return [
-            each
-            for each in self.entries
-            if (each.organisation, each.idempotency_key) == (organisation, idempotency_key)
-        ]
+        found = (each for each in self.entries if all(getattr(each, name) == value for name, value in values.items()))
+        return sorted(found, key=lambda entry: entry.attempt)
 
     async def completions(
         self, organisation: str, *, where: CompletionFilter, limit: int, after: Cursor | None = None

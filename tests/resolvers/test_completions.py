@@ -335,7 +335,7 @@ async def test_a_probe_that_decides_nothing_leaves_its_place_to_the_next(scene: 
     await idle()
     if end == "client left":
         probe.cancel()
-    await asyncio.wait([probe])
+    await asyncio.gather(probe, return_exceptions=True)
     scene.inflight.full = False
     scene.alpha.will([STOP])
     assert (await scene.complete()).finish_reason is FinishReason.STOP

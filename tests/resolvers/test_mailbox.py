@@ -197,6 +197,7 @@ async def test_empty_texts_take_no_room_at_all() -> None:
     for number in range(10_000):
         mailbox.put(text(number, ""))
     await mailbox.room()
+    assert len(mailbox._waiting[0].texts) == 1
     mailbox.close()
     (event,) = await read(mailbox)
     assert event == text(9999, "")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from providers.errors import (
     ProviderAuthError,
@@ -180,71 +182,100 @@ def test_a_success_between_failures_starts_the_count_anew() -> None:
     assert circuits.blocked_for(KEY, CALLER) == 0
 
 
+def test_a_probe_that_fails_opens_the_circuit_for_another_ten_seconds() -> None:
+    clock = Clock()
+    circuits = opened(clock)
+    for _ in range(3):
+        clock.now += CIRCUIT_OPEN_S
+        assert circuits.blocked_for(KEY, CALLER) == 0
+        circuits.failed(KEY, CALLER)
+        assert circuits.blocked_for(KEY, CALLER) == CIRCUIT_OPEN_S
+
+
+@pytest.mark.parametrize("ends", [Circuits.failed, Circuits.undecided])
+def test_a_call_from_before_the_circuit_opened_is_not_taken_for_the_probe(
+    ends: Callable[[Circuits, tuple[str, str, str], object], None],
+) -> None:
+    clock, probe, earlier = Clock(), object(), object()
+    circuits = opened(clock)
+    clock.now += CIRCUIT_OPEN_S
+    assert circuits.blocked_for(KEY, probe) == 0
+    ends(circuits, KEY, earlier)
+    clock.now += CIRCUIT_OPEN_S
+    assert circuits.blocked_for(KEY, CALLER) == CIRCUIT_OPEN_S, "the probe is still out"
+    circuits.undecided(KEY, probe)
+    assert circuits.blocked_for(KEY, CALLER) == 0
+
+
 def test_circuits_are_bounded_and_the_oldest_failure_goes_first() -> None:
-    circuits = opened(Clock(), ("alpha", "first", "k"))
-    for number in range(MAX_CIRCUITS):
+    first, second = ("alpha", "first", "k"), ("alpha", "second", "k")
+    circuits = opened(Clock(), first)
+    for _ in range(CIRCUIT_FAILURES):
+        circuits.failed(second, CALLER)
+    circuits.failed(first, CALLER)
+    for number in range(MAX_CIRCUITS - 1):
         circuits.failed(("alpha", f"m{number}", "k"), CALLER)
     assert len(circuits._circuits) == MAX_CIRCUITS
-    assert circuits.blocked_for(("alpha", "first", "k"), CALLER) == 0
+    assert circuits.blocked_for(first, CALLER) > 0
+    assert circuits.blocked_for(second, CALLER) == 0
 
 
 class CircuitMachine(RuleBasedStateMachine):
-    """Calls begin and end in any order while time passes. The model knows three things: the count of failures in a
-    row, until when the circuit is open, and which call is the probe."""
-
-    calls: Bundle[object] = Bundle("calls")
+    """Calls begin and end in any order while time passes. The model knows four things: the calls under way, the count
+    of failures in a row, until when the circuit is open, and which call is the probe."""
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
         self.circuits = Circuits(self.clock)
+        self.calls: list[object] = []
         self.failures = 0
         self.open_until = 0.0
         self.probe: object | None = None
 
-    @property
-    def open(self) -> bool:
-        return self.failures >= CIRCUIT_FAILURES
+    @initialize(calls=st.integers(0, 8), failures=st.integers(0, CIRCUIT_FAILURES))
+    def already_under_way(self, calls: int, failures: int) -> None:
+        for _ in range(calls + failures):
+            self.begins()
+        for _ in range(failures):
+            self.fails(0)
 
-    @rule(target=calls)
-    def begins(self) -> object:
-        """A call, or None where the circuit holds it back."""
+    @rule()
+    def begins(self) -> None:
+        """A call, where the circuit does not hold it back."""
         caller = object()
         wait = self.circuits.blocked_for(KEY, caller)
-        if not self.open:
+        if self.failures < CIRCUIT_FAILURES:
             assert wait == 0
         elif self.clock.now < self.open_until:
-            assert wait == pytest.approx(self.open_until - self.clock.now)
+            assert wait == self.open_until - self.clock.now
         elif self.probe is not None:
             assert wait == CIRCUIT_OPEN_S
         else:
             assert wait == 0
             self.probe = caller
-        return None if wait else caller
+        if not wait:
+            self.calls.append(caller)
 
-    @rule(call=consumes(calls))
-    def fails(self, call: object) -> None:
-        if call is None:
-            return
-        self.circuits.failed(KEY, call)
+    @precondition(lambda self: self.calls)
+    @rule(which=st.integers(0, 7))
+    def fails(self, which: int) -> None:
+        self.circuits.failed(KEY, self._ended(which))
         self.failures += 1
-        if self.open:
+        if self.failures >= CIRCUIT_FAILURES:
             self.open_until = self.clock.now + CIRCUIT_OPEN_S
-        self._returned(call)
 
-    @rule(call=consumes(calls))
-    def succeeds(self, call: object) -> None:
-        if call is None:
-            return
+    @precondition(lambda self: self.calls)
+    @rule(which=st.integers(0, 7))
+    def succeeds(self, which: int) -> None:
+        self._ended(which)
         self.circuits.succeeded(KEY)
         self.failures, self.probe = 0, None
 
-    @rule(call=consumes(calls))
-    def is_cancelled(self, call: object) -> None:
-        if call is None:
-            return
-        self.circuits.undecided(KEY, call)
-        self._returned(call)
+    @precondition(lambda self: self.calls)
+    @rule(which=st.integers(0, 7))
+    def tells_nothing(self, which: int) -> None:
+        self.circuits.undecided(KEY, self._ended(which))
 
     @rule(seconds=st.sampled_from([0.5, 5.0, 10.0]))
     def passes(self, seconds: float) -> None:
@@ -254,9 +285,11 @@ class CircuitMachine(RuleBasedStateMachine):
     def holds_no_more_than_it_must(self) -> None:
         assert len(self.circuits._circuits) == bool(self.failures)
 
-    def _returned(self, call: object) -> None:
+    def _ended(self, which: int) -> object:
+        call = self.calls.pop(which % len(self.calls))
         if self.probe is call:
             self.probe = None
+        return call
 
 
 TestCircuitMachine = CircuitMachine.TestCase

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import uvicorn
 
-from .app import PATH, create_app
+from .app import PATH, Gateway
 from .keys import deployment_keys, developer_token
 from .runtime import vendors
 from .settings import Environment, Settings, SettingsError
@@ -53,7 +53,7 @@ def serve(settings: Settings) -> int:
     configure_logging(settings.ENVIRONMENT)
     vendors(settings, deployment_keys(settings))
     config = uvicorn.Config(
-        create_app(settings),
+        Gateway(settings),
         loop="uvloop",
         http="httptools",
         ws="websockets-sansio",

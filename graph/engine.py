@@ -99,6 +99,8 @@ class Engine:
             events: Any = await source if isinstance(source, Awaitable) else source
         except RefusedError as refused:
             return ExecutionResult(None, refused.errors)
+        except Exception as error:  # noqa: BLE001  # as in _execute
+            return _failed(error)
         return events if isinstance(events, ExecutionResult) else _until_error(events)
 
     async def _single(

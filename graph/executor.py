@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from graphql import ExecutionResult, GraphQLOutputType, GraphQLResolveInfo, OperationType
+from graphql import ExecutionResult, GraphQLOutputType, GraphQLResolveInfo, OperationType, is_non_null_type
 from graphql.execution import Executor
 from graphql.execution.collect_fields import FieldDetailsList, collect_fields
 from graphql.pyutils import Path, is_awaitable
@@ -15,7 +15,6 @@ from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types.field import StrawberryField
 
 from .plan import Compiler, OperationPlans, Plan, PlanCache
-
 
 MAX_FAILURES = 10
 """Of plans, in one operation or event; then it goes on without. Most of an answer may be completed twice each time."""
@@ -43,7 +42,8 @@ class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
         result: Any,
         position_context: Any,
     ) -> Any:
-        if self._plans is not None and position_context is None and field_details_list[0].node.selection_set:
+        composite = field_details_list[0].node.selection_set is not None and not is_non_null_type(return_type)
+        if composite and self._plans is not None and position_context is None:
             plan = self._plan(return_type, field_details_list)
             if plan is not None:
                 try:

@@ -40,7 +40,7 @@ from graphql import (
     is_list_type,
     is_non_null_type,
 )
-from graphql.execution.collect_fields import CollectedFields, FieldDetailsList
+from graphql.execution.collect_fields import CollectedFields, FieldDetails, FieldDetailsList
 from graphql.pyutils import is_awaitable
 from graphql.type.introspection import TypeNameMetaFieldDef
 from strawberry.schema.schema_converter import CustomGraphQLEnumType, GraphQLCoreConverter
@@ -192,7 +192,7 @@ class Compiler:
         return plan
 
 
-def _is_usual(detail: Any) -> bool:
+def _is_usual(detail: FieldDetails) -> bool:
     """No incremental delivery, no fragment arguments, no directive but @include and @skip."""
     return (
         detail.defer_usage is None

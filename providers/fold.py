@@ -17,7 +17,6 @@ from .types import (
     Usage,
 )
 
-
 _MANY = 1024
 
 

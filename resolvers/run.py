@@ -24,6 +24,7 @@ from .running import Running, RunningCompletions
 from .types import CompleteCommand, Completion, Target
 
 DEFAULT_TIMEOUT_MS = 120_000
+MAX_INT = 2**31 - 1  # GraphQL's Int; a vendor may ask to wait for longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,7 @@ class Run:
             code=error.code,
             provider=error.provider,
             retryable=error.retryable,
-            retry_after_ms=None if wait is None else round(wait * 1000),
+            retry_after_ms=None if wait is None else min(round(wait * 1000), MAX_INT),
         )
 
     def deadline_exceeded(self) -> CompletionFailedError:

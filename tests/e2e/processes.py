@@ -52,6 +52,7 @@ class Server:
 
     process: subprocess.Popen[str]
     port: int
+    folder: Path
     secret: str = field(repr=False)
 
     @property
@@ -66,9 +67,8 @@ class Server:
         chosen = list(Scope) if scopes is None else scopes
         return mint(self.secret, subject="tester", organisation=organisation, scopes=chosen, lifetime_s=lifetime_s)
 
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+    def log(self) -> str:
+        return (self.folder / "server.log").read_text()
 
 
 def server_environment(folder: Path, vendor: Vendor | None, **more: str) -> dict[str, str]:
@@ -104,7 +104,7 @@ def running_server(environment: Mapping[str, str]) -> Iterator[Server]:
             text=True,
         )
         try:
-            yield Server(process, _port(process, folder), environment["JWT_TOKEN_SECRET"])
+            yield Server(process, _port(process, folder), folder, environment["JWT_TOKEN_SECRET"])
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)

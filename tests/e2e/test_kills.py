@@ -1,4 +1,4 @@
-"""`kill -9` at any moment: an answered completion has its entries, none twice, and no call to a vendor goes unbooked."""
+"""`kill -9` at any moment: what was answered has its entries, none twice, and no call to a vendor goes unbooked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MODEL = "gpt-4o-mini"
 
 
 async def load_until_killed(server: Server, answered: dict[str, dict[str, Any]], kill_after: int) -> None:
-    """Completions, sixteen at a time, until `kill_after` were answered; the server dies upon the last answer's heels."""
+    """Completions, sixteen at a time, until `kill_after` were answered; upon the last one's heels the server dies."""
     killed = asyncio.Event()
     count = 0
 

@@ -1,0 +1,245 @@
+"""Settings: what is wrong is refused in one line that names the variable and keeps its secret."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from gateway.sealing import Sealer
+from gateway.settings import Environment, Settings, SettingsError, decode_key, load_settings
+
+KEY = bytes(range(32))
+KEY_TEXT = base64.b64encode(KEY).decode()
+SECRET = "a-signing-secret-of-more-than-32-bytes"
+PRODUCTION = {"ENVIRONMENT": "PRODUCTION", "JWT_TOKEN_SECRET": SECRET, "ENCRYPTION_KEY": KEY_TEXT}
+VENDORS = ("OPENAI", "ANTHROPIC", "GOOGLE", "GROQ", "MISTRAL", "OPENROUTER", "COMPATIBLE")
+SERVERS = ("MONGODB_CONNECTION_URI", "TIMESCALE_SERVICE_URL", "REDIS_URI", "QUEUE_CONNECTIONURL")
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name, raising=False)
+
+
+def load(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Settings:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return load_settings()
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load(monkeypatch, environment)
+    assert caught.value.__suppress_context__, "a printed chain would show the values"
+    return str(caught.value)
+
+
+def test_defaults_need_nothing() -> None:
+    settings = load_settings()
+    assert (settings.ENVIRONMENT, settings.HOST, settings.PORT) == (Environment.LOCAL, "127.0.0.1", 8080)
+    assert str(settings.DATA_DIR) == "data"
+    assert settings.JWT_TOKEN_SECRET is None
+    assert settings.ENCRYPTION_KEY is None
+    assert settings.ALLOWED_ORIGINS == ()
+    assert all(settings.api_key(f"{vendor}_API_KEY", Sealer(KEY)) is None for vendor in VENDORS)
+
+
+WRONG = [
+    ("PORT", {"PORT": "abc"}),
+    ("PORT", {"PORT": "70000"}),
+    ("PORT", {"PORT": "-1"}),
+    ("PORT", {"PORT": "80.5"}),
+    ("INTERNAL_PORT", {"INTERNAL_PORT": "65536"}),
+    ("INTERNAL_PORT", {**PRODUCTION, "PORT": "8081"}),
+    ("MAX_WORKERS", {"MAX_WORKERS": "2"}),
+    ("MAX_WORKERS", {"MAX_WORKERS": "0"}),
+    ("MAX_WORKERS", {"MAX_WORKERS": "many"}),
+    ("ENVIRONMENT", {"ENVIRONMENT": "prod"}),
+    ("ENVIRONMENT", {"ENVIRONMENT": "production"}),
+    ("JWT_TOKEN_SECRET", {"JWT_TOKEN_SECRET": "s3cret-but-short"}),
+    ("JWT_TOKEN_SECRET", {"JWT_TOKEN_SECRET": "s" * 31}),
+    ("JWT_TOKEN_SECRET", {"ENVIRONMENT": "PRODUCTION", "ENCRYPTION_KEY": KEY_TEXT}),
+    ("ENCRYPTION_KEY", {"ENVIRONMENT": "PRODUCTION", "JWT_TOKEN_SECRET": SECRET}),
+    ("ENCRYPTION_KEY", {"ENCRYPTION_KEY": "not base64 at all!"}),
+    ("ENCRYPTION_KEY", {"ENCRYPTION_KEY": base64.b64encode(b"x" * 31).decode()}),
+    ("ENCRYPTION_KEY", {"ENCRYPTION_KEY": base64.b64encode(b"x" * 33).decode()}),
+    ("ENCRYPTION_KEY", {"ENCRYPTION_KEY": "ümlaut" * 8}),
+    ("COMPATIBLE_BASE_URL", {"COMPATIBLE_API_KEY": "sk-for-nowhere"}),
+    ("MAX_BODY_BYTES", {"MAX_BODY_BYTES": "1023"}),
+    ("MAX_UPSTREAM_CONNECTIONS", {"MAX_UPSTREAM_CONNECTIONS": "0"}),
+    ("ALLOWED_ORIGINS", {"ALLOWED_ORIGINS": "example.com"}),
+    ("ALLOWED_ORIGINS", {"ALLOWED_ORIGINS": "https://example.com, https://example.org/app"}),
+    ("ALLOWED_ORIGINS", {"ALLOWED_ORIGINS": "https://["}),
+    *((name, {name: "scheme://operator:hunter2hunter2@db.internal/x"}) for name in SERVERS),
+]
+
+
+@pytest.mark.parametrize(("variable", "environment"), WRONG)
+def test_a_wrong_value_is_one_line_that_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, environment: dict[str, str]
+) -> None:
+    message = refusal(monkeypatch, environment)
+    assert message.startswith(f"{variable}: ")
+    assert len(message) > len(variable) + 10, "says what is wrong"
+    assert len(message.splitlines()) == 1
+    for name, value in environment.items():
+        if name.endswith(("SECRET", "KEY", "URI", "URL", "CONNECTIONURL")):
+            assert value not in message
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+@pytest.mark.parametrize(
+    "url",
+    [
+        "api.example.com/v1",
+        "ftp://api.example.com",
+        "https://",
+        "https:///v1",
+        "http://[::1",
+        "http://host:99999",
+        "http://host:port",
+        "https://user:hunter2hunter2@api.example.com/v1",
+        "https://api.example.com/v1?key=hunter2hunter2",
+        "https://api.example.com/v1#part",
+        "https://api.example.com/\tv1",
+        "https://api example.com/v1",
+    ],
+)
+def test_a_base_url_is_a_plain_address(monkeypatch: pytest.MonkeyPatch, vendor: str, url: str) -> None:
+    message = refusal(monkeypatch, {f"{vendor}_BASE_URL": url})
+    assert message.startswith(f"{vendor}_BASE_URL: ")
+    assert "hunter2" not in message
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9000", "https://api.example.com/v1/", "http://[::1]:8000/v1"])
+def test_a_base_url_may_have_a_port_and_a_path(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    settings = load(monkeypatch, {"COMPATIBLE_BASE_URL": url})
+    assert settings.COMPATIBLE_BASE_URL == url  # noqa: SIM300  # that is no constant
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_empty_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    assert load(monkeypatch, {name: ""}) == load_settings()
+
+
+def test_an_empty_secret_is_no_secret_in_production(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refusal(monkeypatch, {**PRODUCTION, "JWT_TOKEN_SECRET": ""}).startswith("JWT_TOKEN_SECRET: ")
+    assert refusal(monkeypatch, {**PRODUCTION, "JWT_TOKEN_SECRET": " " * 40}).startswith("JWT_TOKEN_SECRET: ")
+
+
+def test_production_with_both_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch, PRODUCTION)
+    assert settings.ENVIRONMENT is Environment.PRODUCTION
+    assert settings.INTERNAL_PORT == 8081
+
+
+def test_free_ports_do_not_clash_in_production(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch, {**PRODUCTION, "PORT": "0", "INTERNAL_PORT": "0"})
+    assert (settings.PORT, settings.INTERNAL_PORT) == (0, 0)
+
+
+def test_what_surrounds_a_value_does_not_belong_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(
+        monkeypatch,
+        {"JWT_TOKEN_SECRET": f"{SECRET}\n", "ENCRYPTION_KEY": f" {KEY_TEXT}\n", "OPENAI_BASE_URL": "https://h/v1\n"},
+    )
+    assert settings.JWT_TOKEN_SECRET is not None
+    assert settings.JWT_TOKEN_SECRET.get_secret_value() == SECRET
+    assert settings.ENCRYPTION_KEY is not None
+    assert decode_key(settings.ENCRYPTION_KEY.get_secret_value()) == KEY
+    assert settings.OPENAI_BASE_URL == "https://h/v1"
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("https://a.example", ("https://a.example",)),
+        (" https://a.example , http://localhost:3000,", ("https://a.example", "http://localhost:3000")),
+        ("*", ("*",)),
+        (" , ", ()),
+    ],
+)
+def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch, text: str, origins: tuple[str, ...]) -> None:
+    settings = load(monkeypatch, {"ALLOWED_ORIGINS": text})
+    assert settings.ALLOWED_ORIGINS == origins  # noqa: SIM300
+
+
+def test_overrides_go_before_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PORT", "9000")
+    monkeypatch.setenv("HOST", "0.0.0.0")
+    settings = load_settings(PORT=0, DATA_DIR=tmp_path)
+    taken = settings.PORT, settings.HOST, settings.DATA_DIR
+    assert taken == (0, "0.0.0.0", tmp_path)
+    with pytest.raises(SettingsError, match=r"^PORT: "):
+        load_settings(PORT=-5)
+
+
+def test_names_are_taken_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(monkeypatch, {"port": "9000"}).PORT == 8080
+
+
+def test_settings_are_not_changed_after_start() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().PORT = 1
+
+
+def test_no_secret_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {f"{vendor}_API_KEY": f"sk-{vendor}-0123456789" for vendor in VENDORS}
+    settings = load(monkeypatch, {**PRODUCTION, **keys, "COMPATIBLE_BASE_URL": "http://127.0.0.1:1"})
+    shown = f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    for secret in (SECRET, KEY_TEXT, *keys.values()):
+        assert secret not in shown
+
+
+@given(value=st.text(st.characters(codec="ascii", exclude_characters="\x00"), min_size=8))
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("name", ["JWT_TOKEN_SECRET", "ENCRYPTION_KEY", "COMPATIBLE_API_KEY", *SERVERS])
+def test_no_refusal_repeats_a_secret(name: str, value: str) -> None:
+    value = f"\u00bf{value}"  # a character that no message has
+    try:
+        load_settings(**{name: value})
+    except SettingsError as error:
+        assert "\u00bf" not in str(error)  # noqa: PT017  # not every value is refused
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_key_is_plain_or_sealed(monkeypatch: pytest.MonkeyPatch, vendor: str) -> None:
+    sealer, name = Sealer(KEY), f"{vendor}_API_KEY"
+    monkeypatch.setenv("COMPATIBLE_BASE_URL", "http://127.0.0.1:1")
+    assert load(monkeypatch, {name: "sk-plain"}).api_key(name, sealer) == "sk-plain"
+    assert load(monkeypatch, {name: f"  {sealer.seal('sk-sealed')}\n"}).api_key(name, sealer) == "sk-sealed"
+    assert load(monkeypatch, {name: sealer.seal("sk-sealed\n")}).api_key(name, sealer) == "sk-sealed"
+    assert load(monkeypatch, {name: "  "}).api_key(name, sealer) is None
+    assert load(monkeypatch, {name: sealer.seal("")}).api_key(name, sealer) is None
+
+
+UNUSABLE = {
+    "another key": Sealer(bytes(32)).seal("sk-under-another-key"),
+    "changed": Sealer(KEY).seal("sk-changed")[:-8] + "AAAAAAA=",
+    "nothing sealed": "enc:v1:",
+    "not base64": "enc:v1:garbage!",
+    "too short": "enc:v1:AAAA",
+    "space": "sk-in two parts",
+    "header injection": "sk-first\nx-injected: header",
+    "not ASCII": "sk-ключ",
+    "sealed header injection": Sealer(KEY).seal("sk-sealed\r\nx-injected: header"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_an_unusable_key_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    settings = load(monkeypatch, {"OPENAI_API_KEY": UNUSABLE[case]})
+    with pytest.raises(SettingsError) as caught:
+        settings.api_key("OPENAI_API_KEY", Sealer(KEY))
+    message = str(caught.value)
+    assert message.startswith("OPENAI_API_KEY: ")
+    assert len(message.splitlines()) == 1
+    assert "sk-" not in message
+    assert "garbage" not in message
+    assert caught.value.__context__ is None or caught.value.__suppress_context__

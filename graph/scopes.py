@@ -32,7 +32,9 @@ class Guarded(FieldExtension):
         self.scope = scope
 
     def apply(self, field: StrawberryField) -> None:
-        field.directives = [*field.directives, RequiresScope(scope=self.scope.value)]
+        """Runs for each schema that is built of the same fields: the directive replaces its earlier self."""
+        others = [each for each in field.directives if not isinstance(each, RequiresScope)]
+        field.directives = [*others, RequiresScope(scope=self.scope.value)]
 
     def resolve(self, next_: SyncExtensionResolver, source: Any, info: GraphInfo, **kwargs: Any) -> Any:
         info.context.principal.require(self.scope)

@@ -91,8 +91,21 @@ async def test_a_failure_count_is_kept_for_each_prompt() -> None:
 def test_directives() -> None:
     assert read_script("nothing special [not] [[ this ]]") == Script()
     script = read_script(
-        "[[tokens=200]] and [[pace=20]] [[503x2]] [[cut=5]] [[hang=6]] [[delay=500]] [[tool]] [[retry=3]]"
+        "[[tokens=200]] and [[pace=20]] [[503x2@groq]] [[cut=5]] [[hang=6]] [[delay=500]] [[tool]] [[retry=3]] "
+        "[[wide=9]]"
     )
-    assert script == Script(200, 0.02, 0.5, 503, 2, 3, 5, 6, tool=True)
+    assert script == Script(
+        tokens=200,
+        wide=9,
+        pace_s=0.02,
+        delay_s=0.5,
+        status=503,
+        failures=2,
+        refuser="groq",
+        retry_after=3,
+        cut=5,
+        hang=6,
+        tool=True,
+    )
     with pytest.raises(ValueError, match="toknes"):
         read_script("[[toknes=3]]")

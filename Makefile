@@ -46,6 +46,7 @@ format: $(VENV)/.installed-dev ## Bring the code into its form
 .PHONY: schema
 schema: $(VENV)/.installed-dev ## Write schema.graphql from the code, and the README's table of settings
 	$(BIN)/ai-middleware schema > schema.graphql
+	$(BIN)/python -m gateway.settings_table
 
 .PHONY: soak
 soak: $(VENV)/.installed-dev ## The long runs: 100 kills of a working server, stalled readers

@@ -16,6 +16,7 @@ from graph.schema import build_schema
 
 from .endpoint import GraphQLEndpoint
 from .exchange import ASGIScope, Receive, Send
+from .listening import listen
 from .runtime import Runtime, open_runtime
 from .settings import Environment, Settings, SettingsError
 from .websocket import GraphQLSocket
@@ -108,16 +109,14 @@ async def _internal_server(settings: Settings, runtime: Runtime) -> AsyncIterato
         return
     pages = FastAPI(title="AI Middleware, internal", openapi_url=None)
     _add_readiness(pages, runtime)
-    config = uvicorn.Config(
-        pages, host=settings.HOST, port=settings.INTERNAL_PORT, lifespan="off", access_log=False, log_config=None
-    )
-    server = _QuietServer(config)
-    serving = asyncio.create_task(server.serve())
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await serving
+    server = _QuietServer(uvicorn.Config(pages, lifespan="off", access_log=False, log_config=None))
+    with listen(settings.HOST, settings.INTERNAL_PORT, variable="INTERNAL_PORT") as listener:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await serving
 
 
 class _QuietServer(uvicorn.Server):

@@ -33,6 +33,7 @@ JSON = b"application/json"
 GRAPHQL_JSON = b"application/graphql-response+json"
 EVENT_STREAM = b"text/event-stream"
 HEARTBEAT_S = 12.0
+_HEADERS = {401: ((b"www-authenticate", b"Bearer"),), 405: ((b"allow", b"GET, POST"),)}  # RFC 9110, 11.6.1 and 10.2.1
 _ALL = frozenset(OperationType)
 _READS = frozenset({OperationType.QUERY})
 _ANSWERS = frozenset({OperationType.QUERY, OperationType.MUTATION})
@@ -69,7 +70,7 @@ class GraphQLEndpoint:
             exchange.status = 499
         except DomainError as error:
             await _refuse(exchange, error)
-        except Exception:
+        except Exception:  # the last place where a defect of ours can still become an answer
             log.exception("unexpected error", request_id=exchange.request_id)
             if exchange.status:
                 raise  # half an answer is out already: the server closes the connection
@@ -180,7 +181,7 @@ async def _refuse(exchange: Exchange, error: DomainError) -> None:
     if isinstance(error, UnauthenticatedError):
         status = 401
     answer = {"errors": [{"message": error.message, "extensions": extensions_of(error, exchange.request_id)}]}
-    await exchange.respond_json(status, answer)
+    await exchange.respond_json(status, answer, headers=_HEADERS.get(status, ()))
 
 
 def _from_query_string(query_string: bytes) -> GraphQLRequest:

@@ -90,8 +90,14 @@ class Exchange:
         )
         await self.write(body, more=False)
 
-    async def respond_json(self, status: int, answer: object, *, media_type: bytes = b"application/json") -> None:
-        headers = ((b"www-authenticate", b"Bearer"),) if status == 401 else ()
+    async def respond_json(
+        self,
+        status: int,
+        answer: object,
+        *,
+        media_type: bytes = b"application/json",
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
         await self.respond(status, orjson.dumps(answer), media_type=media_type, headers=headers)
 
     async def start(self, status: int, *, media_type: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:

@@ -11,17 +11,17 @@ from collections.abc import Sequence
 import uvicorn
 
 from .app import PATH, Gateway
+from .heads import BoundedHeads
 from .keys import deployment_keys, developer_token
+from .listening import listen
 from .runtime import vendors
-from .settings import Environment, Settings, SettingsError
+from .settings import Environment, Settings
 from .telemetry import configure_logging
 
 SHUTDOWN_S = 30
-BACKLOG = 2048
 KEEP_ALIVE_S = 75
 SCRIPTED = "scripted"
 WEBSOCKET_PING_S = 20.0
-SEND_BUFFER_BYTES = 128 * 1024  # what the kernel may hold for a reader that stalls; else 4 MiB each
 EXAMPLE_MODELS = {
     "openai": "gpt-4o-mini",
     "anthropic": "claude-haiku-4-5",
@@ -51,11 +51,14 @@ class _Announcing(uvicorn.Server):
 def serve(settings: Settings) -> int:
     """Runs until SIGTERM or SIGINT; the exit code. Raises SettingsError before anything is opened."""
     configure_logging(settings.ENVIRONMENT)
-    vendors(settings, deployment_keys(settings))
+    keys = deployment_keys(settings)
+    vendors(settings, keys)
+    if settings.ENVIRONMENT is Environment.LOCAL:
+        developer_token(settings, keys)
     config = uvicorn.Config(
         Gateway(settings),
         loop="uvloop",
-        http="httptools",
+        http=BoundedHeads,
         ws="websockets-sansio",
         ws_max_size=settings.MAX_BODY_BYTES,
         ws_ping_interval=WEBSOCKET_PING_S,
@@ -69,24 +72,9 @@ def serve(settings: Settings) -> int:
         server_header=False,
     )
     server = _Announcing(config, settings)
-    try:
-        listener = _listen(settings)
-    except OSError as error:
-        raise SettingsError(f"PORT: can't listen on {settings.HOST}:{settings.PORT}: {error.strerror}") from None
-    with listener:
+    with listen(settings.HOST, settings.PORT, variable="PORT") as listener:
         server.run(sockets=[listener])
     return 0 if server.started else 1
-
-
-def _listen(settings: Settings) -> socket.socket:
-    """The listening socket; each accepted one inherits its send buffer."""
-    listener = socket.create_server(
-        (settings.HOST, settings.PORT),
-        family=socket.AF_INET6 if ":" in settings.HOST else socket.AF_INET,
-        backlog=BACKLOG,
-    )
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-    return listener
 
 
 def announcement(settings: Settings, port: int) -> str:

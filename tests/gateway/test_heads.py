@@ -1,0 +1,114 @@
+"""What a client may send before its token is looked at is bounded; what belongs to a body is not counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from gateway.heads import MAX_HEAD_BYTES, BoundedHeads
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+POST = b"POST /graphql HTTP/1.1\r\nhost: x\r\n"
+CHUNKED = POST + b"transfer-encoding: chunked\r\n\r\n"
+
+
+async def count_body(scope: Any, receive: Any, send: Any) -> None:
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        size, more = size + len(message.get("body", b"")), message.get("more_body", False)
+    body = b"%d bytes" % size
+    headers = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture
+async def connection() -> AsyncIterator[Connection]:
+    config = uvicorn.Config(count_body, http=BoundedHeads, ws="none", lifespan="off", log_config=None)
+    config.load()
+    state = ServerState()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: BoundedHeads(config, state, {}), "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    try:
+        async with asyncio.timeout(20):
+            yield reader, writer
+    finally:
+        writer.close()
+        server.close()
+        for task in list(state.tasks):
+            await task
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    head = await reader.readuntil(b"\r\n\r\n")
+    (length,) = [line.split(b":")[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")]
+    return head.split()[1], await reader.readexactly(int(length))
+
+
+FLOODS = {
+    "many headers": (POST, b"x-padding: " + b"y" * 1000 + b"\r\n"),
+    "one long header": (POST + b"x-padding: ", b"y" * 1000),
+    "a long address": (b"GET /graphql?query=", b"y" * 1000),
+    "trailers": (CHUNKED + b"1\r\nx\r\n0\r\n", b"x-padding: " + b"y" * 1000 + b"\r\n"),
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+async def test_an_endless_head_is_cut_short(connection: Connection, flood: str) -> None:
+    reader, writer = connection
+    start, padding = FLOODS[flood]
+    writer.write(start)
+    sent = 0
+    while not reader.at_eof() and sent < 100 * MAX_HEAD_BYTES:
+        try:
+            writer.write(padding)
+            await writer.drain()
+        except ConnectionError:
+            break
+        sent += len(padding)
+    assert sent < 100 * MAX_HEAD_BYTES, "the server stopped reading"
+
+
+async def test_the_refusal_says_why(connection: Connection) -> None:
+    reader, writer = connection
+    head = POST + b"x-padding: "
+    writer.write(head.ljust(MAX_HEAD_BYTES + 1, b"y"))
+    status, body = await answer(reader)
+    assert (status, body) == (b"400", b"The head is larger than 65536 bytes.")
+    assert await reader.read() == b""
+
+
+async def test_a_head_of_the_usual_kind_is_taken(connection: Connection) -> None:
+    reader, writer = connection
+    writer.write(POST + b"authorization: Bearer " + b"t" * 8192 + b"\r\ncookie: " + b"c" * 40_000 + b"\r\n\r\n")
+    assert await answer(reader) == (b"200", b"0 bytes")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_bodies_are_not_counted(connection: Connection, chunked: bool) -> None:
+    reader, writer = connection
+    size = 20 * MAX_HEAD_BYTES
+    if chunked:
+        piece = b"%x\r\n" % 1000 + b"y" * 1000 + b"\r\n"
+        writer.write(CHUNKED + piece * (size // 1000) + b"0\r\n\r\n")
+        size -= size % 1000
+    else:
+        writer.write(POST + b"content-length: %d\r\n\r\n" % size + b"y" * size)
+    await writer.drain()
+    assert await answer(reader) == (b"200", b"%d bytes" % size)
+
+
+async def test_a_connection_that_is_kept_starts_anew(connection: Connection) -> None:
+    reader, writer = connection
+    for _ in range(5):
+        writer.write(POST + b"x-padding: " + b"y" * (MAX_HEAD_BYTES // 2) + b"\r\ncontent-length: 1\r\n\r\nx")
+        assert await answer(reader) == (b"200", b"1 bytes")

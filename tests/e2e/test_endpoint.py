@@ -120,6 +120,11 @@ def test_queries_by_get_and_no_mutations(server: Server, token: str) -> None:
     assert error_of(httpx.get(server.url, params={"query": mutation}, headers=headers))["code"] == "BAD_USER_INPUT"
 
 
+def test_another_method_is_told_which_there_are(server: Server, token: str) -> None:
+    answer = httpx.put(server.url, json=TYPENAME, headers={"authorization": f"Bearer {token}"})
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
+
+
 def test_the_newer_media_type_has_its_status(server: Server, token: str) -> None:
     accept = {"accept": "application/graphql-response+json"}
     assert send(server, token, json={"query": "{ nothing }"}, headers=accept).status_code == 400

@@ -20,7 +20,7 @@ from graphql import ExecutionResult, OperationType
 
 from graph.context import Context
 from graph.engine import Engine
-from graph.errors import UNEXPECTED, extensions_of, formatted
+from graph.errors import formatted, internal, refusal
 from resolvers.errors import DomainError, UnauthenticatedError
 from resolvers.principal import Principal
 
@@ -74,7 +74,7 @@ class GraphQLEndpoint:
             log.exception("unexpected error", request_id=exchange.request_id)
             if exchange.status:
                 raise  # half an answer is out already: the server closes the connection
-            await _fail(exchange)
+            await exchange.respond_json(500, {"errors": [internal(exchange.request_id)]})
         finally:
             log.info(
                 "request",
@@ -170,17 +170,11 @@ def payload(result: ExecutionResult, request_id: str) -> dict[str, Any]:
     return answer
 
 
-async def _fail(exchange: Exchange) -> None:
-    """A defect of ours: told by its code and request id alone."""
-    extensions = {"code": "INTERNAL", "requestId": exchange.request_id}
-    await exchange.respond_json(500, {"errors": [{"message": UNEXPECTED, "extensions": extensions}]})
-
-
 async def _refuse(exchange: Exchange, error: DomainError) -> None:
     status = error.status if isinstance(error, RequestError) else 400
     if isinstance(error, UnauthenticatedError):
         status = 401
-    answer = {"errors": [{"message": error.message, "extensions": extensions_of(error, exchange.request_id)}]}
+    answer = {"errors": [refusal(error, exchange.request_id)]}
     await exchange.respond_json(status, answer, headers=_HEADERS.get(status, ()))
 
 

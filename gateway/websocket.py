@@ -28,7 +28,7 @@ from uuid_utils import uuid7
 
 from graph.context import Context
 from graph.engine import Engine
-from graph.errors import extensions_of
+from graph.errors import internal, refusal
 from resolvers.errors import DomainError, UnauthenticatedError
 
 from .endpoint import payload
@@ -71,10 +71,12 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
         try:
             await self._run(operation, request_id)
         except DomainError as error:
-            answer = {"message": error.message, "extensions": extensions_of(error, request_id)}
-            await _send(operation, "error", [answer])
+            await _send(operation, "error", [refusal(error, request_id)])
         except WebSocketDisconnected:
             self.operations.pop(operation.id, None)
+        except Exception:  # a defect of ours: told masked, and to this operation alone
+            log.exception("unexpected error", request_id=request_id)
+            await _send(operation, "error", [internal(request_id)])
 
     async def _run(self, operation: Operation[SocketContext, None], request_id: str) -> None:
         runtime = self.view.runtime

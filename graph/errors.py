@@ -22,6 +22,16 @@ def formatted(errors: Sequence[GraphQLError], request_id: str) -> list[dict[str,
     return [_format(error, request_id) for error in errors]
 
 
+def refusal(error: DomainError, request_id: str) -> dict[str, Any]:
+    """One of the `errors` of an operation that never ran."""
+    return {"message": error.message, "extensions": extensions_of(error, request_id)}
+
+
+def internal(request_id: str) -> dict[str, Any]:
+    """A defect of ours: told by its code and request id alone."""
+    return {"message": UNEXPECTED, "extensions": {"code": "INTERNAL", "requestId": request_id}}
+
+
 def extensions_of(error: DomainError, request_id: str) -> dict[str, Any]:
     """`extensions` of one error: its code, the request id, and what else applies."""
     extensions: dict[str, Any] = {"code": error.code, "requestId": request_id}
@@ -54,8 +64,7 @@ def _format(error: GraphQLError, request_id: str) -> dict[str, Any]:
         answer["extensions"] = {"code": "BAD_USER_INPUT", "requestId": request_id}
     else:
         log.error("unexpected error", request_id=request_id, path=error.path, exc_info=original)
-        answer["message"] = UNEXPECTED
-        answer["extensions"] = {"code": "INTERNAL", "requestId": request_id}
+        answer.update(internal(request_id))
     return answer
 
 

@@ -45,7 +45,7 @@ format: $(VENV)/.installed-dev ## Bring the code into its form
 
 .PHONY: schema
 schema: $(VENV)/.installed-dev ## Write schema.graphql from the code, and the README's table of settings
-	$(BIN)/ai-middleware schema > schema.graphql
+	$(BIN)/ai-middleware schema
 	$(BIN)/python -m gateway.settings_table
 
 .PHONY: soak

@@ -59,14 +59,17 @@ def migrate() -> None:
 
 @app.command()
 def schema(
-    check: Annotated[Path | None, typer.Option(help="Compare with this file and fail where it differs.")] = None,
+    path: Annotated[Path, typer.Argument(help="The file to write; `-` prints instead.")] = Path("schema.graphql"),
 ) -> None:
-    """Prints the GraphQL schema (SDL)."""
+    """Writes the GraphQL schema (SDL)."""
     text = build_schema().as_str() + "\n"
-    if check is None:
+    if str(path) == "-":
         sys.stdout.write(text)
-    elif not check.exists() or check.read_text() != text:
-        _fail(f"{check} is not the schema that the code has: `ai-middleware schema > {check}`")
+        return
+    try:
+        path.write_text(text)
+    except OSError as error:
+        _fail(f"{path} can't be written: {error.strerror}")
 
 
 @app.command()

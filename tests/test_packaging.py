@@ -66,8 +66,8 @@ def test_the_wheel_works_away_from_the_source(installed: Path, tmp_path: Path) -
     where = "import gateway, graph, persistence, providers, resolvers; print(gateway.__file__, graph.__file__)"
     for path in run(sys.executable, "-c", where, cwd=tmp_path, **environment).stdout.split():
         assert Path(path).is_relative_to(installed)
-    schema = run(sys.executable, "-m", "gateway", "schema", cwd=tmp_path, **environment).stdout
+    schema = run(sys.executable, "-m", "gateway", "schema", "-", cwd=tmp_path, **environment).stdout
     assert "type Mutation {" in schema
-    assert schema == run(sys.executable, "-m", "gateway", "schema", cwd=ROOT).stdout
+    assert schema == run(sys.executable, "-m", "gateway", "schema", "-", cwd=ROOT).stdout
     run(sys.executable, "-m", "gateway", "migrate", cwd=tmp_path, **environment)
     assert (data / "ledger.db").stat().st_size > 0

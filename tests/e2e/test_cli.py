@@ -116,8 +116,12 @@ def test_migrate_is_safe_twice(plain: dict[str, str]) -> None:
         assert command("migrate", environment=plain).returncode == 0
 
 
-def test_schema_prints_the_file(plain: dict[str, str]) -> None:
-    assert command("schema", environment=plain).stdout == (Path(__file__).parents[2] / "schema.graphql").read_text()
+def test_schema_writes_the_file_or_prints_it(plain: dict[str, str], tmp_path: Path) -> None:
+    committed = (Path(__file__).parents[2] / "schema.graphql").read_text()
+    written = tmp_path / "written.graphql"
+    assert command("schema", str(written), environment=plain).returncode == 0
+    assert written.read_text() == committed
+    assert command("schema", "-", environment=plain).stdout == committed
 
 
 @pytest.mark.parametrize(

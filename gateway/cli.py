@@ -30,7 +30,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
 def main() -> None:
@@ -144,7 +144,7 @@ async def _print_stream(url: str, token: str, asked: dict[str, Any]) -> None:
                 sys.stdout.write(event["text"])
                 sys.stdout.flush()
             case "ProviderSwitched":
-                errors.print(f"[dim]{event['errorCode']}: on to {event['provider']}/{event['model']}[/dim]")
+                errors.print(f"{event['errorCode']}: on to {event['provider']}/{event['model']}", style="dim")
             case "CompletionFailed":
                 sys.stdout.write("\n")
                 raise client.ApiError(f"{event['code']}: {event['message']}")
@@ -157,8 +157,9 @@ def _print_summary(answer: Any) -> None:
     usage = answer["usage"]
     cost = "cost unknown" if usage["cost"] is None else f"${usage['cost']}"
     errors.print(
-        f"[dim]{answer['provider']}/{answer['model']} · {usage['inputTokens']} tokens in, "
-        f"{usage['outputTokens']} out · {cost} · {answer['latencyMs']} ms[/dim]"
+        f"{answer['provider']}/{answer['model']} · {usage['inputTokens']} tokens in, "
+        f"{usage['outputTokens']} out · {cost} · {answer['latencyMs']} ms",
+        style="dim",
     )
 
 
@@ -171,5 +172,5 @@ def _migrate(settings: Settings) -> None:
 
 
 def _fail(message: str, *, code: int = 1) -> NoReturn:
-    errors.print(f"[red]ai-middleware:[/red] {message}", markup=True)
+    errors.print(f"ai-middleware: {message}", style="red")
     raise SystemExit(code)

@@ -21,9 +21,10 @@ from graphql import ExecutionResult, OperationType
 from graph.context import Context
 from graph.engine import Engine
 from graph.errors import formatted, internal, refusal
-from resolvers.errors import DomainError, UnauthenticatedError
+from resolvers.errors import DomainError, ServiceUnavailableError, UnauthenticatedError
 from resolvers.principal import Principal
 
+from .auth import UnusableTokenError
 from .exchange import ASGIScope, ClientLeftError, Exchange, Receive, RequestError, Send
 from .runtime import Runtime
 
@@ -33,6 +34,7 @@ JSON = b"application/json"
 GRAPHQL_JSON = b"application/graphql-response+json"
 EVENT_STREAM = b"text/event-stream"
 HEARTBEAT_S = 12.0
+_STATUS = {UnusableTokenError: 401, UnauthenticatedError: 401, ServiceUnavailableError: 503}
 _HEADERS = {401: ((b"www-authenticate", b"Bearer"),), 405: ((b"allow", b"GET, POST"),)}  # RFC 9110, 11.6.1 and 10.2.1
 _ALL = frozenset(OperationType)
 _READS = frozenset({OperationType.QUERY})
@@ -70,6 +72,10 @@ class GraphQLEndpoint:
             exchange.status = 499
         except DomainError as error:
             await _refuse(exchange, error)
+        except asyncio.CancelledError:
+            if exchange.status:
+                raise  # half an answer is out already: the server closes the connection
+            await _refuse(exchange, ServiceUnavailableError("the server is shutting down: ask again"))
         except Exception:  # the last place where a defect of ours can still become an answer
             log.exception("unexpected error", request_id=exchange.request_id)
             if exchange.status:
@@ -171,9 +177,7 @@ def payload(result: ExecutionResult, request_id: str) -> dict[str, Any]:
 
 
 async def _refuse(exchange: Exchange, error: DomainError) -> None:
-    status = error.status if isinstance(error, RequestError) else 400
-    if isinstance(error, UnauthenticatedError):
-        status = 401
+    status = error.status if isinstance(error, RequestError) else _STATUS.get(type(error), 400)
     answer = {"errors": [refusal(error, exchange.request_id)]}
     await exchange.respond_json(status, answer, headers=_HEADERS.get(status, ()))
 

@@ -16,6 +16,7 @@ from providers.prices import load_prices
 from providers.registry import ROWS, build_providers
 from providers.scripted import ScriptedProvider
 from providers.types import Credentials
+from resolvers.errors import DomainError
 from resolvers.ledger import Ledger, open_ledger
 from resolvers.routing import Circuits, Vendor
 from resolvers.run import Services
@@ -68,7 +69,12 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     load_prices()  # now, and not while the first completion waits
     async with AsyncExitStack() as stack:
         ledger = await _open_ledger(settings, stack)
-        transport = await stack.enter_async_context(open_transport(max_connections=settings.MAX_UPSTREAM_CONNECTIONS))
+        try:
+            transport = await stack.enter_async_context(
+                open_transport(max_connections=settings.MAX_UPSTREAM_CONNECTIONS)
+            )
+        except ValueError as error:  # the proxy variables of the environment
+            raise SettingsError(str(error)) from None
         services = Services(
             vendors=vendors(settings, keys),
             transport=transport,
@@ -88,5 +94,8 @@ async def _open_ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
     except StoreUnavailableError as error:
         raise SettingsError(f"DATA_DIR: {error}") from None
     ledger = await stack.enter_async_context(open_ledger(store, inflight))
-    await ledger.recover()
+    try:
+        await ledger.recover()
+    except DomainError as error:
+        raise SettingsError(f"DATA_DIR: {error.message}") from None
     return ledger

@@ -31,6 +31,8 @@ from strawberry.schema.schema import validate_document
 MAX_DOCUMENTS = 1_000
 MAX_CHARACTERS = 1024 * 1024
 """Of all cached documents together. Parsed, a character takes up to 300 bytes."""
+MAX_TOKENS = 5_000
+"""Of one document: what an operation costs to validate and to run grows with them."""
 MAX_DOCUMENT_CHARACTERS = 64 * 1024
 """A longer document is parsed and validated anew for each request."""
 
@@ -187,7 +189,7 @@ class DocumentCache:
 
     def _prepare(self, text: str) -> Document | tuple[GraphQLError, ...]:
         try:
-            node = parse(text)
+            node = parse(text, max_tokens=MAX_TOKENS)
         except GraphQLError as error:
             return (error.with_traceback(None),)
         if errors := validate_document(self._schema, node, specified_rules):

@@ -53,10 +53,10 @@ Plan = Callable[[Any], Any]
 
 Collect = Callable[[GraphQLObjectType, FieldDetailsList], CollectedFields]
 
-MAX_FIELDS = 2_000
+MAX_FIELDS = 300
 """Of one plan. A larger selection is left to graphql-core, which visits only what the data reaches."""
 
-MAX_PLANS = 1_000
+MAX_PLANS = 32
 """Of one operation, over all its positions and all values of its @include and @skip."""
 
 _CONDITIONS = frozenset({"include", "skip"})

@@ -70,6 +70,7 @@ class FileInflightLog:
 
     def close(self) -> None:
         os.close(self._file)
+        self._file = -1
 
     def _append(self, record: bytes) -> None:
         try:

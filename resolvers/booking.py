@@ -8,6 +8,8 @@ from datetime import datetime
 from decimal import Decimal
 from itertools import chain
 
+import orjson
+
 from persistence.records import CostSource, LedgerEntry, Outcome
 from providers.errors import ProviderError
 from providers.fold import Fold
@@ -31,8 +33,9 @@ def input_bytes(request: CompletionRequest) -> int:
         (message.content or "", *(call.name + call.arguments for call in message.tool_calls))
         for message in request.messages
     )
-    tools = (f"{tool.name}{tool.description or ''}{dict(tool.parameters)}" for tool in request.tools)
-    return sum(len(text.encode()) for text in chain(texts, tools))
+    tools = (f"{tool.name}{tool.description or ''}" for tool in request.tools)
+    schemas = sum(len(orjson.dumps(tool.parameters)) for tool in request.tools)
+    return schemas + sum(len(text.encode()) for text in chain(texts, tools))
 
 
 def opening_entry(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from providers.types import Message, Role
+import orjson
+
+from providers.types import Message, Role, Tool
 
 from .errors import BadUserInputError
 from .routing import Vendor, check_targets
@@ -17,6 +19,7 @@ MAX_LABEL_LENGTH = 256
 MAX_KEY_LENGTH = 256
 MAX_STOPS = 16
 MAX_TOOLS = 128
+MAX_NAME_LENGTH = 256
 
 
 def check_command(command: CompleteCommand, vendors: Mapping[str, Vendor]) -> None:
@@ -28,18 +31,41 @@ def check_command(command: CompleteCommand, vendors: Mapping[str, Vendor]) -> No
     _check_range("maxTokens", command.max_tokens, 1, 10_000_000)
     _check_range("timeoutMs", command.timeout_ms, 1, MAX_TIMEOUT_MS)
     _check_count("stop", command.stop, MAX_STOPS)
-    _check_count("tools", command.tools, MAX_TOOLS)
+    _check_tools(command.tools)
     _check_length("endUser", command.end_user)
     _check_length("idempotencyKey", command.idempotency_key)
     _check_labels(command.labels)
     if unknown := sorted(set(command.provider_options) - set(vendors)):
         raise BadUserInputError(f"no provider named {unknown[0][:100]!r}", path=("input", "providerOptions"))
+    if command.provider_options:
+        _check_json(command.provider_options, path=("input", "providerOptions"))
 
 
 def _check_targets(command: CompleteCommand, vendors: Mapping[str, Vendor]) -> None:
     _check_count("fallbacks", command.fallbacks, MAX_FALLBACKS)
     fallbacks = ((target, ("input", "fallbacks", index)) for index, target in enumerate(command.fallbacks))
-    check_targets([(command.target, ("input", "model")), *fallbacks], vendors)
+    targets = [(command.target, ("input", "model")), *fallbacks]
+    for target, path in targets:
+        if len(target.model) > MAX_NAME_LENGTH:
+            raise BadUserInputError(f"a model's name has at most {MAX_NAME_LENGTH} characters", path=path)
+    check_targets(targets, vendors)
+
+
+def _check_tools(tools: Sequence[Tool]) -> None:
+    _check_count("tools", tools, MAX_TOOLS)
+    for index, tool in enumerate(tools):
+        path = ("input", "tools", index)
+        if not 1 <= len(tool.name) <= MAX_NAME_LENGTH:
+            raise BadUserInputError(f"a tool's name has 1 to {MAX_NAME_LENGTH} characters", path=(*path, "name"))
+        _check_json(tool.parameters, path=(*path, "parameters"))
+
+
+def _check_json(value: object, *, path: tuple[str | int, ...]) -> None:
+    """What goes into a vendor's body must go into JSON: nested at most 254 deep, whole numbers within 64 bits."""
+    try:
+        orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        raise BadUserInputError("can't be sent as JSON: too deep, or a number too large", path=path) from None
 
 
 def _check_messages(messages: Sequence[Message]) -> None:

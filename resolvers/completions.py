@@ -38,7 +38,7 @@ async def complete(services: Services, principal: Principal, command: CompleteCo
     """
     run = _start(services, principal, command, streamed=False)
     with services.running.claim(principal.organisation, command.idempotency_key, run.id, run.commits):
-        await _refuse_used_key(services, principal, command)
+        await _refuse_used_key(run)
         answer = await _within_deadline(run, lambda: _try_targets(run, lambda scope: _call(run, scope)))
         return run.completion(answer)
 
@@ -53,7 +53,7 @@ async def stream(
     """
     run = _start(services, principal, command, streamed=True)
     with services.running.claim(principal.organisation, command.idempotency_key, run.id, run.commits):
-        await _refuse_used_key(services, principal, command)
+        await _refuse_used_key(run)
         mailbox = Mailbox()
         writer = asyncio.create_task(_write(_Emitter(run, mailbox)))
         try:
@@ -87,9 +87,17 @@ def _start(services: Services, principal: Principal, command: CompleteCommand, *
     return Run(services, principal, command, streamed=streamed)
 
 
-async def _refuse_used_key(services: Services, principal: Principal, command: CompleteCommand) -> None:
-    key = command.idempotency_key
-    if key is not None and (used := await services.ledger.completion_by_key(principal.organisation, key)):
+async def _refuse_used_key(run: Run) -> None:
+    """Raises ConflictError for a key of an earlier completion, CompletionFailedError when the deadline comes first."""
+    key = run.command.idempotency_key
+    if key is None:
+        return
+    try:
+        async with asyncio.timeout(run.time_left_s()):
+            used = await run.services.ledger.completion_by_key(run.principal.organisation, key)
+    except TimeoutError:
+        raise run.deadline_exceeded() from None
+    if used:
         raise ConflictError(f"idempotencyKey {key!r} was used for {used[0].completion_id}, which has ended")
 
 

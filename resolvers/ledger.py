@@ -116,12 +116,18 @@ class Ledger:
     async def write(self) -> None:
         """The writer: one task runs it until `close`, and everything that waits is committed by then."""
         while not self._closed or self._waiting:
-            await self._wake.wait()
+            await self._something_to_do()
             self._wake.clear()
             batch = [*self._owed, *self._waiting]
             self._owed, self._waiting = [], []
             await self._commit(batch)
             self._tell_availability()
+
+    async def _something_to_do(self) -> None:
+        """Until an entry waits; while some are owed, a moment: a process that gets no calls mends itself too."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TRIAL_INTERVAL_S if self._owed else None):
+                await self._wake.wait()
 
     def close(self) -> None:
         """Take no more entries; the writer ends after those that wait, with a last try for those that failed."""

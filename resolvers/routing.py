@@ -23,6 +23,7 @@ BACKOFF_BASE_S = 0.5
 BACKOFF_CAP_S = 8.0
 CIRCUIT_FAILURES = 5
 CIRCUIT_OPEN_S = 10.0
+PROBE_LEASE_S = 300.0  # the longest deadline that a completion may have: no probe is out for longer
 MAX_CIRCUITS = 4096  # model names come from callers
 
 
@@ -43,11 +44,19 @@ def parse_target(text: str, *, path: Sequence[str | int]) -> Target:
     return Target(provider, model)
 
 
+def tells_of_illness(error: ProviderError) -> bool:
+    """Whether an error speaks of the vendor's health. A 4xx is this caller's own, even where another try may help; but
+    a vendor that asks to wait (429) or timed out (408) is better left alone."""
+    blames_the_caller = error.status is not None and 400 <= error.status < 500 and error.status not in (408, 429)
+    return error.retryable and not blames_the_caller
+
+
 @dataclass(slots=True)
 class _Circuit:
     failures: int = 0
     open_until: float = 0.0
     probe: object | None = None
+    probe_until: float = 0.0
 
 
 class Circuits:
@@ -69,9 +78,10 @@ class Circuits:
         left = circuit.open_until - self._clock()
         if left > 0:
             return left
-        if circuit.probe is not None:
+        if circuit.probe is not None and self._clock() < circuit.probe_until:
             return CIRCUIT_OPEN_S
         circuit.probe = caller
+        circuit.probe_until = self._clock() + PROBE_LEASE_S
         return 0.0
 
     def succeeded(self, key: tuple[str, str, str]) -> None:

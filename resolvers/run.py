@@ -19,7 +19,7 @@ from .errors import CompletionFailedError, DomainError
 from .ids import new_completion_id
 from .ledger import Ledger
 from .principal import Principal
-from .routing import Circuits, Route, Step, Vendor
+from .routing import Circuits, Route, Step, Vendor, tells_of_illness
 from .running import Running, RunningCompletions
 from .types import CompleteCommand, Completion, Target
 
@@ -188,25 +188,26 @@ class AttemptScope:
         self.first_token_ms: int | None = None
         self._run = run
         self._started = run.services.clock()
-        self._entry = booking.opening_entry(
-            principal=run.principal,
-            command=run.command,
-            completion_id=run.id,
-            created_at=run.created_at,
-            attempt=run.attempts_begun + 1,
-            target=step.target,
-            request=self.request,
-            streamed=run.streamed,
-        )
 
     def __enter__(self) -> Self:
         """Raises ServiceUnavailableError before any vendor is called, when the attempt can't be noted."""
+        run = self._run
         try:
-            self._run.services.ledger.begin(self._entry)
-        except DomainError:
-            self._run.services.circuits.undecided(self.step.circuit, self._run.route)
+            self._entry = booking.opening_entry(
+                principal=run.principal,
+                command=run.command,
+                completion_id=run.id,
+                created_at=run.created_at,
+                attempt=run.attempts_begun + 1,
+                target=self.step.target,
+                request=self.request,
+                streamed=run.streamed,
+            )
+            run.services.ledger.begin(self._entry)
+        except BaseException:  # whatever it is: this may be the circuit's probe, and its place must become free
+            run.services.circuits.undecided(self.step.circuit, run.route)
             raise
-        self._run.attempts_begun += 1
+        run.attempts_begun += 1
         return self
 
     def produced(self) -> None:
@@ -227,7 +228,7 @@ class AttemptScope:
         if error is None:
             return
         circuits = self._run.services.circuits
-        if isinstance(error, ProviderError) and error.retryable:
+        if isinstance(error, ProviderError) and tells_of_illness(error):
             circuits.failed(self.step.circuit, self._run.route)
         else:
             circuits.undecided(self.step.circuit, self._run.route)

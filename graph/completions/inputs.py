@@ -227,6 +227,8 @@ def _tool(tool: ToolInput, index: int) -> provider_types.Tool:
 def _tool_choice(choice: ToolChoiceInput | None) -> provider_types.ToolChoice | None:
     if choice is None:
         return None
+    if choice.name == "":
+        raise BadUserInputError("name the tool that must be called", path=("input", "toolChoice", "name"))
     if choice.name:
         return provider_types.ToolChoice(provider_types.ToolChoiceMode.REQUIRED, choice.name)
     return provider_types.ToolChoice(provider_types.ToolChoiceMode[(choice.mode or ToolChoiceMode.AUTO).name])

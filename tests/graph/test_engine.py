@@ -265,3 +265,13 @@ def test_a_long_document_is_not_kept(documents: DocumentCache) -> None:
     assert documents.get(short) is documents.get(short)
     assert documents.get(long) is not documents.get(long)
     assert len(documents) == 1
+
+
+async def test_a_document_of_too_many_tokens_is_refused_before_it_is_validated() -> None:
+    aliases = " ".join(f"a{number}: __typename" for number in range(engine.MAX_TOKENS))
+    result = await Engine(strawberry.Schema(Query)).execute(
+        f"{{ {aliases} }}", variables=None, operation_name=None, context=None, allowed=ALL
+    )
+    assert result.data is None
+    assert result.errors
+    assert str(engine.MAX_TOKENS) in result.errors[0].message

@@ -84,6 +84,30 @@ def test_refused_where_it_stands(changes: dict[str, Any], path: tuple[str | int,
     assert caught.value.path == ("input", *path)
 
 
+def nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"target": Target("alpha", "m" * (checks.MAX_NAME_LENGTH + 1))}, ("input", "model")),
+        ({"fallbacks": (Target("beta", "m" * (checks.MAX_NAME_LENGTH + 1)),)}, ("input", "fallbacks", 0)),
+        ({"tools": (Tool("f"), Tool(""))}, ("input", "tools", 1, "name")),
+        ({"tools": (Tool("f", parameters=nested(1000)),)}, ("input", "tools", 0, "parameters")),
+        ({"provider_options": {"alpha": nested(1000)}}, ("input", "providerOptions")),
+        ({"provider_options": {"alpha": {"n": 2**64}}}, ("input", "providerOptions")),
+    ],
+)
+def test_what_no_vendor_could_be_sent_is_refused(changes: dict[str, Any], path: tuple[str | int, ...]) -> None:
+    with pytest.raises(BadUserInputError) as caught:
+        check_command(command(**changes), VENDORS)
+    assert caught.value.path == path
+
+
 def test_an_unknown_provider_is_told_which_ones_are_ready() -> None:
     with pytest.raises(BadUserInputError, match="ready: alpha, beta"):
         check_command(command(target=Target("x" * 5000, "m")), VENDORS)

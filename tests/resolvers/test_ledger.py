@@ -244,6 +244,18 @@ class TestOutage:
         assert (store.committed, inflight.noted) == (["a"], {})
         down.begin(call("b"))
 
+    async def test_it_ends_without_any_call(
+        self, down: Ledger, store: Store, inflight: Inflight, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.failing = False
+        store.entered.clear()
+        now = asyncio.get_running_loop().time()
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now + 1.001)
+        await store.entered.wait()
+        await asyncio.sleep(0)
+        assert down.available
+        assert (store.committed, inflight.noted) == (["a"], {})
+
     async def test_a_trial_that_fails_changes_nothing(
         self, down: Ledger, store: Store, inflight: Inflight, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -11,9 +11,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from providers.errors import (
     ProviderAuthError,
+    ProviderBadResponseError,
     ProviderError,
     ProviderInvalidRequestError,
     ProviderRateLimitedError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
     UnsupportedFeatureError,
 )
 from providers.types import Credentials
@@ -25,11 +28,13 @@ from resolvers.routing import (
     CIRCUIT_FAILURES,
     CIRCUIT_OPEN_S,
     MAX_CIRCUITS,
+    PROBE_LEASE_S,
     TRIES_PER_TARGET,
     Circuits,
     Route,
     Vendor,
     parse_target,
+    tells_of_illness,
 )
 from resolvers.types import Target
 
@@ -205,6 +210,31 @@ def test_a_call_from_before_the_circuit_opened_is_not_taken_for_the_probe(
     assert circuits.blocked_for(KEY, CALLER) == CIRCUIT_OPEN_S, "the probe is still out"
     circuits.undecided(KEY, probe)
     assert circuits.blocked_for(KEY, CALLER) == 0
+
+
+def test_a_probe_that_is_never_heard_of_again_does_not_block_for_ever() -> None:
+    clock = Clock()
+    circuits = opened(clock)
+    clock.now += CIRCUIT_OPEN_S
+    assert circuits.blocked_for(KEY, object()) == 0
+    clock.now += PROBE_LEASE_S
+    assert circuits.blocked_for(KEY, CALLER) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "ill"),
+    [
+        (ProviderUnavailableError("down", provider="alpha", status=503), True),
+        (ProviderUnavailableError("broke", provider="alpha"), True),
+        (ProviderRateLimitedError("wait", provider="alpha", status=429), True),
+        (ProviderTimeoutError("slow", provider="alpha", status=408), True),
+        (ProviderBadResponseError("not JSON", provider="alpha", status=200), True),
+        (ProviderBadResponseError("a tool call of nonsense", provider="alpha", status=400), False),
+        (ProviderAuthError("bad key", provider="alpha", status=401), False),
+    ],
+)
+def test_only_a_vendors_own_trouble_tells_of_illness(error: ProviderError, ill: bool) -> None:
+    assert tells_of_illness(error) is ill
 
 
 def test_circuits_are_bounded_and_the_oldest_failure_goes_first() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import isfinite
+from types import TracebackType
 from typing import Any
 
 import orjson
@@ -18,6 +19,8 @@ from .types import CompletionRequest, Credentials, ProviderCompletion, StreamEve
 
 # Fields that options must not change behind the caller's back: the booked model, the form of the answer, its usage.
 _RESERVED = frozenset({"model", "stream", "stream_options"})
+
+_MIN_KEY_PART = 6  # letters; fewer give nothing away
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,35 +38,37 @@ class CodecProvider:
         self, request: CompletionRequest, *, credentials: Credentials, transport: Transport
     ) -> ProviderCompletion:
         """Raises ProviderError."""
-        url, headers, body = self._call(request, credentials, stream=False)
-        answer = await transport.post(url, headers=headers, body=body, provider=self.name)
-        payload = _json(answer.body)
-        if not 200 <= answer.status < 300:
-            raise self._refusal(answer.status, answer.headers, payload, credentials)
-        if payload is None:
-            raise self._bad_response("an answer that is not JSON", answer.status)
-        return self.codec.decode(payload)
+        with _Redaction(credentials):
+            url, headers, body = self._call(request, credentials, stream=False)
+            answer = await transport.post(url, headers=headers, body=body, provider=self.name)
+            payload = _json(answer.body)
+            if not 200 <= answer.status < 300:
+                raise self._refusal(answer.status, answer.headers, payload)
+            if payload is None:
+                raise self._bad_response("an answer that is not JSON", answer.status)
+            return self.codec.decode(payload)
 
     async def stream(
         self, request: CompletionRequest, *, credentials: Credentials, transport: Transport
     ) -> AsyncGenerator[Sequence[StreamEvent], None]:
         """Raises ProviderError; what arrived before an error is yielded first."""
-        url, headers, body = self._call(request, credentials, stream=True)
-        async with transport.stream(url, headers=headers, body=body, provider=self.name) as answer:
-            if not 200 <= answer.status < 300:
-                raise self._refusal(answer.status, answer.headers, _json(await answer.read()), credentials)
-            if not answer.headers.get("content-type", "").lower().startswith("text/event-stream"):
-                raise await self._not_a_stream(answer)
-            sse, decoder = SSEDecoder(), self.codec.decoder()
-            async for chunk in answer.chunks():
-                events, error = self._decode(chunk, sse, decoder)
-                if events:
-                    yield events
-                if error is not None:
-                    raise error
-                if decoder.done:
-                    return
-        raise self._bad_response("the stream ended early", answer.status)
+        with _Redaction(credentials):
+            url, headers, body = self._call(request, credentials, stream=True)
+            async with transport.stream(url, headers=headers, body=body, provider=self.name) as answer:
+                if not 200 <= answer.status < 300:
+                    raise self._refusal(answer.status, answer.headers, _json(await answer.read()))
+                if not answer.headers.get("content-type", "").lower().startswith("text/event-stream"):
+                    raise await self._not_a_stream(answer)
+                sse, decoder = SSEDecoder(), self.codec.decoder()
+                async for chunk in answer.chunks():
+                    events, error = self._decode(chunk, sse, decoder)
+                    if events:
+                        yield events
+                    if error is not None:
+                        raise error
+                    if decoder.done:
+                        return
+            raise self._bad_response("the stream ended early", answer.status)
 
     def _call(
         self, request: CompletionRequest, credentials: Credentials, *, stream: bool
@@ -112,20 +117,42 @@ class CodecProvider:
                 return error
         return self._bad_response("an answer that is not an event stream", answer.status)
 
-    def _refusal(
-        self, status: int, headers: Mapping[str, str], payload: Any, credentials: Credentials
-    ) -> ProviderError:
-        error = self.codec.error(status, payload, retry_after(headers))
-        if credentials.api_key and credentials.api_key in error.message:  # some vendors quote the key they refuse
-            error.message = error.message.replace(credentials.api_key, "[key]")
-            error.args = (error.message,)
-        return error
+    def _refusal(self, status: int, headers: Mapping[str, str], payload: Any) -> ProviderError:
+        return self.codec.error(status, payload, retry_after(headers))
 
     def _invalid_request(self, message: str) -> ProviderInvalidRequestError:
         return ProviderInvalidRequestError(message, provider=self.name, sent=False)
 
     def _bad_response(self, message: str, status: int) -> ProviderBadResponseError:
         return ProviderBadResponseError(message, provider=self.name, status=status)
+
+
+class _Redaction:
+    """Takes the API key out of the text of any ProviderError that passes: some vendors quote the key they refuse."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._key = credentials.api_key.strip()  # a header's value ends at its last letter, so a vendor quotes it so
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, ProviderError) and self._key:
+            error.message = _redacted(error.message, self._key)
+            error.args = (error.message,)
+
+
+def _redacted(text: str, key: str) -> str:
+    """`text` without `key`, nor the part of it that is left where a codec cut a long text."""
+    text = text.replace(key, "[key]")
+    for length in range(len(key) - 1, _MIN_KEY_PART - 1, -1):
+        if text.endswith(key[:length]):
+            return text[:-length] + "[key]"
+    return text
 
 
 def _json(body: bytes) -> Any:

@@ -24,6 +24,7 @@ from .errors import (
     UnsupportedFeatureError,
     error_class_for_status,
 )
+from .figures import is_count
 from .fold import fold
 from .ports import EncodedCall
 from .sse import ServerSentEvent
@@ -328,7 +329,7 @@ def _count(figures: dict[str, Any], key: str, default: int | None = None) -> int
     value = figures.get(key)
     if value is None:
         value = default
-    if type(value) is not int or value < 0:
+    if not is_count(value):
         raise _malformed(f"{key} is not a count")
     return value
 

@@ -26,6 +26,7 @@ from .errors import (
     ProviderUnavailableError,
     error_class_for_status,
 )
+from .figures import is_count
 from .fold import fold
 from .ports import EncodedCall
 from .sse import ServerSentEvent
@@ -304,9 +305,11 @@ def _usage(payload: dict[str, Any]) -> Usage | None:
 
 
 def _count(counts: dict[str, Any], key: str) -> int:
-    value = _typed(counts, key, int) or 0
-    if value < 0:
-        raise _malformed(f"{key} is negative")
+    value = counts.get(key)
+    if value is None:
+        return 0
+    if not is_count(value):
+        raise _malformed(f"{key} is not a count")
     return value
 
 

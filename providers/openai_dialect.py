@@ -24,6 +24,7 @@ from .errors import (
     ProviderUnavailableError,
     error_class_for_status,
 )
+from .figures import is_count
 from .fold import fold
 from .ports import EncodedCall
 from .sse import ServerSentEvent
@@ -204,8 +205,10 @@ class ChatCompletionsCodec:
         raise self.malformed(f"{key} is of the wrong type")
 
     def count(self, counts: dict[str, Any], key: str) -> int:
-        value = counts.get(key) or 0
-        if type(value) is not int or value < 0:
+        value = counts.get(key)
+        if value is None:
+            return 0
+        if not is_count(value):
             raise self.malformed(f"{key} is not a count")
         return value
 

@@ -21,6 +21,7 @@ from .errors import (
     ProviderTimeoutError,
     ProviderUnavailableError,
 )
+from .figures import is_cost
 from .openai_dialect import ERRORS, UNPAID, ChatCompletionsCodec, Verdict
 from .types import Usage
 
@@ -75,7 +76,7 @@ class OpenRouterCodec(ChatCompletionsCodec):
         cost = counts.get("cost")
         if cost is None:
             return super().counted(counts)
-        if not isinstance(cost, int | float) or cost < 0:
+        if not is_cost(cost):
             raise self.malformed("cost is not an amount")
         return replace(super().counted(counts), cost=Decimal(str(cost)))
 

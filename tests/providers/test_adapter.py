@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -27,13 +27,15 @@ KEY = Credentials("sk-secret")
 
 
 class LetterDecoder:
-    """`data: x` is the text x; `END` ends the stream, `BAD` is an error."""
+    """`data: x` is the text x; `END` ends the stream, `BAD` is an error, and so is what quotes the key."""
 
     done = False
 
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
         if event.data == "BAD":
             raise ProviderRateLimitedError("slow down", provider="letters")
+        if event.data.startswith("ERROR"):
+            raise ProviderInvalidRequestError(event.data, provider="letters")
         self.done = self.done or event.data == "END"
         return () if event.data in ("END", "SILENT") else (TextDelta(event.data),)
 
@@ -51,7 +53,7 @@ class LetterCodec:
 
     def decode(self, payload: Any) -> ProviderCompletion:
         if not isinstance(payload, dict) or "text" not in payload:
-            raise ProviderBadResponseError("no text", provider=self.provider)
+            raise ProviderBadResponseError(f"no text: {payload}", provider=self.provider)
         return ProviderCompletion(content=payload["text"])
 
     def decoder(self) -> LetterDecoder:
@@ -152,11 +154,52 @@ async def test_a_refusal_is_the_codecs_to_judge(status: int, kind: type[Provider
     assert transport.closed
 
 
-async def test_a_refusal_never_quotes_the_key() -> None:
-    with pytest.raises(ProviderAuthError) as raised:
-        await complete(Canned(status=401, body=b'{"error": "bad key sk-secret"}'))
+QUOTED = b'{"error": "bad key sk-secret"}'
+JSON_TYPE = {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("call", "transport"),
+    [
+        (complete, Canned(status=401, body=QUOTED)),
+        (complete, Canned(body=QUOTED)),
+        (batches, Canned(status=401, body=QUOTED)),
+        (batches, Canned(body=QUOTED, headers=JSON_TYPE)),
+        (batches, Canned(chunked=(b"data: a\n\n", b"data: ERROR key sk-secret\n\n"))),
+    ],
+    ids=["refused", "an error in a success", "a stream refused", "no stream", "an error in a stream"],
+)
+async def test_no_error_quotes_the_key(call: Callable[[Canned], Awaitable[object]], transport: Canned) -> None:
+    with pytest.raises(ProviderError) as raised:
+        await call(transport)
     assert "sk-secret" not in f"{raised.value} {raised.value.message} {raised.value!r}"
-    assert "[key]" in str(raised.value)
+    assert "key [key]" in str(raised.value)
+    assert str(raised.value) == raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ("ERROR sk-secre", "ERROR [key]"),
+        ("ERROR sk-sec", "ERROR [key]"),
+        ("ERROR sk-secret, sk-secr", "ERROR [key], [key]"),
+        ("ERROR sk-se", "ERROR sk-se"),
+        ("ERROR sk-secre is cut", "ERROR sk-secre is cut"),
+        ("ERROR", "ERROR"),
+    ],
+)
+async def test_a_key_cut_with_the_text_is_hidden_too(told: str, shown: str) -> None:
+    with pytest.raises(ProviderInvalidRequestError) as raised:
+        await batches(Canned(chunked=(f"data: {told}\n\n".encode(),)))
+    assert raised.value.message == shown
+
+
+@pytest.mark.parametrize(("key", "shown"), [("", "refused: sk-secret"), (" sk-secret ", "refused: [key]")])
+async def test_the_key_is_hidden_as_the_vendor_saw_it(key: str, shown: str) -> None:
+    transport = Canned(status=400, body=b'"sk-secret"')
+    with pytest.raises(ProviderInvalidRequestError) as raised:
+        await PROVIDER.complete(REQUEST, credentials=Credentials(key), transport=transport)
+    assert raised.value.message == shown
 
 
 @pytest.mark.parametrize("key", ["line\nbreak", "ключ", "nul\0"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,8 @@ from .ports import StoreUnavailableError
 from .records import CompletionFilter, CostSource, Cursor, LedgerEntry, Outcome, UsageTotals
 
 READERS = 2
+READ_TIMEOUT_S = 15.0  # one caller's long read must not keep the readers from the others
+_STEPS = 10_000  # of SQLite's machine, between two looks at the clock
 BUSY_TIMEOUT_S = 5.0
 
 _Parameters = Mapping[str, str | int | None]
@@ -152,6 +155,8 @@ class SQLiteLedger:
 
     def _fetch(self, statement: str, parameters: _Parameters) -> list[Any]:
         connection = self._idle.pop()
+        until = time.monotonic() + READ_TIMEOUT_S
+        connection.set_progress_handler(lambda: time.monotonic() > until, _STEPS)
         try:
             return connection.execute(statement, parameters).fetchall()
         finally:

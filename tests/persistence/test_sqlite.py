@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from persistence import sqlite
 from persistence.migrations.sqlite import SchemaVersionError, migrate
 from persistence.ports import StoreUnavailableError
 from persistence.records import CompletionFilter
@@ -91,6 +92,15 @@ async def test_a_broken_file_is_told(ledger: SQLiteLedger, path: Path) -> None:
 async def test_more_readers_than_connections(ledger: SQLiteLedger) -> None:
     await ledger.append([entry()])
     assert await asyncio.gather(*(attempts(ledger) for _ in range(30))) == [1] * 30
+
+
+async def test_a_read_that_takes_too_long_is_broken_off(ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    await ledger.append([entry() for _ in range(2000)])
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite, "READ_TIMEOUT_S", -1.0)
+        with pytest.raises(StoreUnavailableError, match="interrupted"):
+            await attempts(ledger)
+    assert await attempts(ledger) == 2000
 
 
 async def test_a_cancelled_caller_does_not_take_the_commit_along(ledger: SQLiteLedger) -> None:

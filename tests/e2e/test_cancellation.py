@@ -14,7 +14,7 @@ import pytest
 from resolvers.principal import Scope
 
 from .documents import CANCEL, COMPLETE, RECORD, RECORDS, STREAM
-from .processes import Server, Vendor, post
+from .processes import PROVIDERS, Server, Vendor, post
 from .test_providers import asked
 
 LEAVES_WITHIN_S = 1.0
@@ -67,7 +67,7 @@ async def test_mutation_over_http(server: Server, vendor: Vendor, token: str, or
     assert record["usage"]["inputTokens"] > 0
 
 
-@pytest.mark.parametrize("provider", ["openai", "anthropic", "google"])
+@pytest.mark.parametrize("provider", PROVIDERS)
 async def test_websocket(server: Server, vendor: Vendor, token: str, organisation: str, provider: str) -> None:
     completion = {**asked(provider, "[[tokens=500]] [[pace=10]]"), "model": own_model(provider, organisation)}
     async with aiohttp.ClientSession() as session:

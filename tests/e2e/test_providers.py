@@ -12,7 +12,7 @@ from gql.transport.aiohttp import AIOHTTPTransport
 from gql.transport.websockets import WebsocketsTransport
 
 from .documents import COMPLETE, RECORDS, STREAM
-from .processes import MODELS, PROVIDERS, Server
+from .processes import MODELS, PROVIDERS, Server, Vendor
 
 TOOL = {
     "name": "search",
@@ -95,15 +95,18 @@ async def test_tool_call_and_its_result(server: Server, token: str, provider: st
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_ledger_equals_the_vendors_count_to_the_token_and_the_price_table_to_the_cent(
-    server: Server, token: str, provider: str
+    server: Server, vendor: Vendor, token: str, provider: str
 ) -> None:
+    before = vendor.tally(provider, MODELS[provider])
     answers = [await complete(server, token, asked(provider, f"Count. [[tokens={count}]]")) for count in (3, 11)]
     events = await stream(server, token, asked(provider, "Count. [[tokens=5]]"))
     transport = AIOHTTPTransport(url=server.url, headers={"authorization": f"Bearer {token}"})
     async with Client(transport=transport) as session:
         records = (await session.execute(GraphQLRequest(RECORDS)))["completions"]["nodes"]
     assert {record["id"] for record in records} == {*(answer["id"] for answer in answers), events[0]["completionId"]}
-    assert sum(record["usage"]["outputTokens"] for record in records) == 3 + 11 + 5
+    after = vendor.tally(provider, MODELS[provider])
+    for booked, counted in (("inputTokens", "input_tokens"), ("outputTokens", "output_tokens")):
+        assert sum(record["usage"][booked] for record in records) == after[counted] - before.get(counted, 0) > 0
     for record in records:
         usage = record["usage"]
         assert not usage["estimated"]

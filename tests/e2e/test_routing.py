@@ -7,9 +7,10 @@ from typing import Any
 
 import httpx
 import orjson
+import pytest
 
 from .documents import COMPLETE, RECORD, STREAM
-from .processes import MODELS, Server, post
+from .processes import MODELS, PROVIDERS, Server, post
 from .test_providers import asked, complete, stream, text_of
 
 
@@ -25,12 +26,14 @@ async def test_retries_what_is_retryable(server: Server, token: str) -> None:
     assert answer["content"].startswith("token0")
 
 
-async def test_falls_back_and_tells_the_story(server: Server, token: str) -> None:
-    completion = asked("groq", fresh("[[401@groq]]"), fallbacks=[{"model": f"mistral/{MODELS['mistral']}"}])
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_falls_back_and_tells_the_story(server: Server, token: str, provider: str) -> None:
+    other = "mistral" if provider != "mistral" else "groq"
+    completion = asked(provider, fresh(f"[[401@{provider}]]"), fallbacks=[{"model": f"{other}/{MODELS[other]}"}])
     answer = await complete(server, token, completion)
-    assert answer["provider"] == "mistral"
+    assert answer["provider"] == other
     story = [(attempt["provider"], attempt["errorCode"]) for attempt in answer["attempts"]]
-    assert story == [("groq", "PROVIDER_AUTH"), ("mistral", None)]
+    assert story == [(provider, "PROVIDER_AUTH"), (other, None)]
     record = post(server, token, RECORD, {"by": {"id": answer["id"]}})["data"]["completion"]
     assert record["outcome"] == "SUCCEEDED"
     assert record["usage"] == {key: answer["usage"][key] for key in record["usage"]}

@@ -18,7 +18,7 @@ from .runtime import vendors
 from .settings import Environment, Settings
 from .telemetry import configure_logging
 
-SHUTDOWN_S = 30
+SHUTDOWN_S = 25  # Kubernetes kills after 30
 KEEP_ALIVE_S = 75
 SCRIPTED = "scripted"
 WEBSOCKET_PING_S = 20.0

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import uvicorn
 
 from .app import PATH, Gateway
+from .frames import BoundedSocket
 from .heads import BoundedHeads
 from .keys import deployment_keys, developer_token
 from .listening import listen
@@ -59,7 +60,7 @@ def serve(settings: Settings) -> int:
         Gateway(settings),
         loop="uvloop",
         http=BoundedHeads,
-        ws="websockets-sansio",
+        ws=BoundedSocket,
         ws_max_size=settings.MAX_BODY_BYTES,
         ws_ping_interval=WEBSOCKET_PING_S,
         ws_ping_timeout=WEBSOCKET_PING_S,

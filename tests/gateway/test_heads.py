@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from gateway import heads
 from gateway.heads import MAX_HEAD_BYTES, BoundedHeads
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -30,8 +32,8 @@ async def count_body(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-@pytest.fixture
-async def connection() -> AsyncIterator[Connection]:
+@asynccontextmanager
+async def connected() -> AsyncIterator[Connection]:
     config = uvicorn.Config(count_body, http=BoundedHeads, ws="none", lifespan="off", log_config=None)
     config.load()
     state = ServerState()
@@ -46,6 +48,12 @@ async def connection() -> AsyncIterator[Connection]:
         server.close()
         for task in list(state.tasks):
             await task
+
+
+@pytest.fixture
+async def connection() -> AsyncIterator[Connection]:
+    async with connected() as pair:
+        yield pair
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
@@ -112,3 +120,24 @@ async def test_a_connection_that_is_kept_starts_anew(connection: Connection) -> 
     for _ in range(5):
         writer.write(POST + b"x-padding: " + b"y" * (MAX_HEAD_BYTES // 2) + b"\r\ncontent-length: 1\r\n\r\nx")
         assert await answer(reader) == (b"200", b"1 bytes")
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /graphql HT", POST], ids=["nothing", "half a line", "half a head"])
+async def test_a_head_that_never_comes_is_not_waited_for(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "HEAD_TIMEOUT_S", 0.05)
+    async with connected() as (reader, writer):
+        writer.write(sent)
+        with suppress(ConnectionResetError):  # how an abort is told depends on what was still unread
+            assert await reader.read() == b"", "an answer to half a request"
+
+
+async def test_once_the_head_is_here_the_body_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "HEAD_TIMEOUT_S", 0.05)
+    async with connected() as (reader, writer):
+        for _ in range(2):  # the second on the same connection
+            writer.write(POST + b"content-length: 1\r\n\r\n")
+            over = asyncio.Event()
+            asyncio.get_running_loop().call_later(0.1, over.set)
+            await over.wait()
+            writer.write(b"x")
+            assert await answer(reader) == (b"200", b"1 bytes")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from itertools import chain
+from typing import Any
 
 import orjson
 
@@ -81,8 +82,10 @@ def succeeded(
 ) -> LedgerEntry:
     """A whole answer. Where the vendor sent no usage, it is estimated from what went in and came out."""
     usage = answer.usage or Usage(entry.input_tokens, estimate_tokens(_output_bytes(answer)))
-    return replace(
-        _with_usage(entry, usage, estimated=answer.usage is None),
+    return _with_usage(
+        entry,
+        usage,
+        estimated=answer.usage is None,
         outcome=Outcome.SUCCEEDED,
         latency_ms=latency_ms,
         time_to_first_token_ms=first_token_ms,
@@ -134,7 +137,8 @@ def _not_billed(entry: LedgerEntry) -> LedgerEntry:
     )
 
 
-def _with_usage(entry: LedgerEntry, usage: Usage, *, estimated: bool) -> LedgerEntry:
+def _with_usage(entry: LedgerEntry, usage: Usage, *, estimated: bool, **more: Any) -> LedgerEntry:
+    """The entry with these tokens and their price; `more` are other fields to set in the same stroke."""
     priced = cost_of(entry.provider, entry.model, usage, entry.time)
     return replace(
         entry,
@@ -147,6 +151,7 @@ def _with_usage(entry: LedgerEntry, usage: Usage, *, estimated: bool) -> LedgerE
         cost_source=CostSource(priced.source),
         price_version=priced.price_version,
         estimated=estimated,
+        **more,
     )
 
 

@@ -125,8 +125,11 @@ class Ledger:
 
     async def _something_to_do(self) -> None:
         """Until an entry waits; while some are owed, a moment: a process that gets no calls mends itself too."""
+        if not self._owed:
+            await self._wake.wait()
+            return
         with suppress(TimeoutError):
-            async with asyncio.timeout(TRIAL_INTERVAL_S if self._owed else None):
+            async with asyncio.timeout(TRIAL_INTERVAL_S):
                 await self._wake.wait()
 
     def close(self) -> None:

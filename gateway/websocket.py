@@ -99,7 +99,10 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
             return
         async with aclosing(results):
             async for result in results:
-                await _send(operation, "next", payload(result, request_id))
+                message = {"id": operation.id, "type": "next", "payload": payload(result, request_id)}
+                await self.websocket.send_json(
+                    message
+                )  # a token's path: past the state machine, which a next leaves be
         await operation.send_operation_message({"id": operation.id, "type": "complete"})
 
 

@@ -20,10 +20,12 @@ class _Waiting:
     event: CompletionEvent
     texts: list[str]
     size: int
+    swallowed: bool = False
 
     def swallow(self, later: CompletionEvent, text: str) -> None:
         """A tool call's id and name come with its first fragment: the merged event keeps them."""
         earlier = self.event
+        self.swallowed = True
         if isinstance(earlier, ToolCallProduced) and isinstance(later, ToolCallProduced):
             later = replace(later, id=earlier.id or later.id, name=earlier.name or later.name)
         self.event = later
@@ -31,6 +33,8 @@ class _Waiting:
             self.texts.append(text)
 
     def merged(self) -> CompletionEvent:
+        if not self.swallowed:
+            return self.event
         match self.event:
             case TextProduced() | ReasoningProduced() as event:
                 return replace(event, text="".join(self.texts))

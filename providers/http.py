@@ -14,14 +14,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import aiohttp
 import httpx
+from aiohttp.connector import Connection
 from httpx_aiohttp import AiohttpTransport
 
 from .errors import ProviderBadResponseError, ProviderError, ProviderTimeoutError, ProviderUnavailableError
-from .ports import TransportResponse
+from .ports import TransportResponse, current_dispatch
 
 CONNECT_TIMEOUT_S = 5.0
 POOL_TIMEOUT_S = 5.0
@@ -79,6 +80,8 @@ class HttpTransport:
         return _Call(self, url, headers, body, provider)
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes, provider: str) -> Answer:
+        if (dispatch := current_dispatch.get()) is not None:
+            dispatch.waiting = True
         with _TypedErrors(provider):
             parsed, transport = self._route(url)
             request = httpx.Request("POST", parsed, headers=headers, content=body, extensions=self._timeouts)
@@ -171,6 +174,16 @@ class _Call:
             await self._answer.close()
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Tells the call when it has its connection. The client's own tracing could too, for more."""
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Connection:
+        connection = await super().connect(*args, **kwargs)
+        if (dispatch := current_dispatch.get()) is not None:
+            dispatch.waiting = False
+        return connection
+
+
 class _TypedErrors:
     """Turns the client's exceptions into the project's, once, for every call."""
 
@@ -238,7 +251,7 @@ async def open_transport(
     """
     proxies = _environment_proxies() if trust_env else {}
     tls = httpx.create_ssl_context(trust_env=trust_env)
-    connector = aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=_KEEPALIVE_S, ssl=tls)
+    connector = _Connector(limit=max_connections, keepalive_timeout=_KEEPALIVE_S, ssl=tls)
     async with aiohttp.ClientSession(
         connector=connector, headers=_DEFAULT_HEADERS, cookie_jar=aiohttp.DummyCookieJar()
     ) as session:

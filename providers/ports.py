@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -84,6 +85,17 @@ class TransportStream(Protocol):
     async def read(self) -> bytes:
         """The rest of the body, bounded like a plain answer's."""
         ...
+
+
+@dataclass(slots=True)
+class Dispatch:
+    """Where a call is: `waiting` while it has no connection, so that no vendor can have seen any of it."""
+
+    waiting: bool = False
+
+
+current_dispatch: ContextVar[Dispatch | None] = ContextVar("current_dispatch", default=None)
+"""Set by who makes a call and must know, when it is cut short, whether it had gone out. Kept up by the transport."""
 
 
 class Transport(Protocol):

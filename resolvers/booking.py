@@ -109,11 +109,17 @@ def failed(
 
 
 def interrupted(
-    entry: LedgerEntry, *, error_code: str | None, latency_ms: int, fold: Fold | None, first_token_ms: int | None
+    entry: LedgerEntry,
+    *,
+    error_code: str | None,
+    latency_ms: int,
+    sent: bool,
+    fold: Fold | None,
+    first_token_ms: int | None,
 ) -> LedgerEntry:
     """Our side ended it: the deadline (`error_code`), or the caller (no code). What was produced is booked."""
     return replace(
-        _cut_short(entry, fold),
+        _cut_short(entry, fold) if sent else _not_billed(entry),
         outcome=Outcome.FAILED if error_code else Outcome.CANCELLED,
         error_code=error_code,
         latency_ms=latency_ms,

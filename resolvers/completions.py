@@ -74,12 +74,13 @@ async def cancel(services: Services, principal: Principal, ref: CompletionRef) -
     if (running := services.running.find(principal.organisation, ref)) is not None:
         return running.completion_id, running.cancel()
     if ref.idempotency_key is not None:
-        entries = await services.ledger.completion_by_key(principal.organisation, ref.idempotency_key)
+        completion_id = await services.ledger.key_holder(principal.organisation, ref.idempotency_key)
     else:
         entries = await services.ledger.completion(principal.organisation, ref.id or "")
-    if not entries:
+        completion_id = entries[0].completion_id if entries else None
+    if completion_id is None:
         raise NotFoundError("no such completion")
-    return entries[0].completion_id, False
+    return completion_id, False
 
 
 def _start(services: Services, principal: Principal, command: CompleteCommand, *, streamed: bool) -> Run:
@@ -94,11 +95,11 @@ async def _refuse_used_key(run: Run) -> None:
         return
     try:
         async with asyncio.timeout(run.time_left_s()):
-            used = await run.services.ledger.completion_by_key(run.principal.organisation, key)
+            holder = await run.services.ledger.key_holder(run.principal.organisation, key)
     except TimeoutError:
         raise run.deadline_exceeded() from None
-    if used:
-        raise ConflictError(f"idempotencyKey {key!r} was used for {used[0].completion_id}, which has ended")
+    if holder is not None:
+        raise ConflictError(f"idempotencyKey {key!r} was used for {holder}, which has ended")
 
 
 async def _within_deadline(run: Run, work: Callable[[], Awaitable[ProviderCompletion]]) -> ProviderCompletion:

@@ -47,6 +47,7 @@ class Ledger:
         self._inflight = inflight
         self._waiting: list[_Booking] = []
         self._owed: list[_Booking] = []  # no more than was in flight and waiting when the store failed
+        self._at_work: Sequence[_Booking] = ()  # what the running commit holds
         self._wake = asyncio.Event()
         self._closed = False
         self._next_trial = 0.0
@@ -103,6 +104,14 @@ class Ledger:
         with _reading():
             return await self._store.completion_by_key(organisation, idempotency_key)
 
+    async def key_holder(self, organisation: str, idempotency_key: str) -> str | None:
+        """The id of the completion that the key was last used for, its entries committed or not yet."""
+        for each in (*self._waiting, *self._at_work, *self._owed):
+            if each.entry.idempotency_key == idempotency_key and each.entry.organisation == organisation:
+                return each.entry.completion_id
+        entries = await self.completion_by_key(organisation, idempotency_key)
+        return entries[0].completion_id if entries else None
+
     async def completions(
         self, organisation: str, *, where: CompletionFilter, limit: int, after: Cursor | None = None
     ) -> Sequence[Sequence[LedgerEntry]]:
@@ -118,9 +127,10 @@ class Ledger:
         while not self._closed or self._waiting:
             await self._something_to_do()
             self._wake.clear()
-            batch = [*self._owed, *self._waiting]
+            self._at_work = batch = [*self._owed, *self._waiting]
             self._owed, self._waiting = [], []
             await self._commit(batch)
+            self._at_work = ()
             self._tell_availability()
 
     async def _something_to_do(self) -> None:

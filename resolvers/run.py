@@ -11,7 +11,7 @@ from typing import Self
 from persistence.records import LedgerEntry
 from providers.errors import ProviderError, UnsupportedFeatureError
 from providers.fold import Fold
-from providers.ports import Transport
+from providers.ports import Dispatch, Transport, current_dispatch
 from providers.types import CompletionRequest, FinishReason, ProviderCompletion
 
 from . import booking
@@ -187,11 +187,13 @@ class AttemptScope:
         self.fold = Fold()
         self.first_token_ms: int | None = None
         self._run = run
+        self._dispatch = Dispatch()
         self._started = run.services.clock()
 
     def __enter__(self) -> Self:
         """Raises ServiceUnavailableError before any vendor is called, when the attempt can't be noted."""
         run = self._run
+        current_dispatch.set(self._dispatch)
         try:
             self._entry = booking.opening_entry(
                 principal=run.principal,
@@ -257,6 +259,7 @@ class AttemptScope:
                 self._entry,
                 error_code=code or None,
                 latency_ms=self._elapsed_ms(),
+                sent=not self._dispatch.waiting,
                 fold=self.fold,
                 first_token_ms=self.first_token_ms,
             )

@@ -11,7 +11,7 @@ import pytest
 from providers import http
 from providers.errors import ProviderBadResponseError, ProviderTimeoutError, ProviderUnavailableError
 from providers.http import HttpTransport, open_transport
-from providers.ports import TransportResponse
+from providers.ports import Dispatch, TransportResponse, current_dispatch
 
 Handler = Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nX-Thing: Yes\r\n\r\n{}"
@@ -284,6 +284,29 @@ async def test_the_pool_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not raised.value.sent
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
+    assert server.connections == 1
+
+
+async def test_a_call_knows_whether_it_has_gone_out() -> None:
+    arrived = asyncio.Event()
+
+    async def stall(body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.set()
+        await reader.readexactly(1)
+
+    async def call(dispatch: Dispatch) -> None:
+        current_dispatch.set(dispatch)
+        await post(narrow, server.url)
+
+    async with serving(stall) as server, open_transport(trust_env=False, max_connections=1) as narrow:
+        sent, waits = Dispatch(), Dispatch()
+        calls = [asyncio.create_task(call(dispatch)) for dispatch in (sent, waits)]
+        await arrived.wait()
+        assert (sent.waiting, waits.waiting) == (False, True)
+        for each in calls:
+            each.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        assert (sent.waiting, waits.waiting) == (False, True)
     assert server.connections == 1
 
 

@@ -14,7 +14,7 @@ from persistence.ports import StoreUnavailableError
 from persistence.records import CompletionFilter, Cursor, LedgerEntry, UsageTotals
 from providers.errors import ProviderUnavailableError
 from providers.fold import Fold
-from providers.ports import Transport
+from providers.ports import Transport, current_dispatch
 from providers.types import (
     CompletionRequest,
     Credentials,
@@ -53,6 +53,17 @@ class Hold:
     async def wait(self) -> None:
         self.reached.set()
         await self.free.wait()
+
+
+class Unconnected(Hold):
+    """A vendor that the transport has no connection to yet."""
+
+    async def wait(self) -> None:
+        dispatch = current_dispatch.get()
+        assert dispatch is not None
+        dispatch.waiting = True
+        await super().wait()
+        dispatch.waiting = False
 
 
 Step = Sequence[StreamEvent] | BaseException | Hold

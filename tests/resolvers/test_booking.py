@@ -76,8 +76,10 @@ def failed(error: ProviderError, *events: StreamEvent) -> LedgerEntry:
     return booking.failed(opening(), error, latency_ms=30, fold=folded(*events), first_token_ms=None)
 
 
-def interrupted(*events: StreamEvent, code: str | None = None) -> LedgerEntry:
-    return booking.interrupted(opening(), error_code=code, latency_ms=30, fold=folded(*events), first_token_ms=10)
+def interrupted(*events: StreamEvent, code: str | None = None, sent: bool = True) -> LedgerEntry:
+    return booking.interrupted(
+        opening(), error_code=code, latency_ms=30, sent=sent, fold=folded(*events), first_token_ms=10
+    )
 
 
 def tokens(booked: LedgerEntry) -> tuple[int, int, bool]:
@@ -217,6 +219,13 @@ def test_who_ended_it_is_in_the_outcome() -> None:
     assert (by_caller.outcome, by_caller.error_code) == (Outcome.CANCELLED, None)
     assert (by_deadline.outcome, by_deadline.error_code) == (Outcome.FAILED, "DEADLINE_EXCEEDED")
     assert (by_caller.latency_ms, by_caller.time_to_first_token_ms) == (30, 10)
+
+
+def test_what_no_vendor_saw_costs_nothing() -> None:
+    booked = interrupted(code="DEADLINE_EXCEEDED", sent=False)
+    assert (booked.cost, booked.cost_source) == (Decimal(0), CostSource.NOT_BILLED)
+    assert tokens(booked) == (0, 0, False)
+    assert (booked.outcome, booked.error_code) == (Outcome.FAILED, "DEADLINE_EXCEEDED")
 
 
 @given(st.lists(st.one_of(st.text().map(TextDelta), st.text().map(ReasoningDelta)), max_size=10))

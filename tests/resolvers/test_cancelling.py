@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from persistence.records import Outcome
+from persistence.records import CostSource, Outcome
 from providers.errors import ProviderRateLimitedError, UnsupportedFeatureError
 from providers.types import FinishReason
 from resolvers.errors import CompletionFailedError, ConflictError, NotFoundError, ServiceUnavailableError
 
 from .clockwork import idle
-from .scene import BETA, GLOBEX, Hold, Scene, texts, unavailable
+from .scene import BETA, GLOBEX, Hold, Scene, Unconnected, texts, unavailable
 
 
 async def running(scene: Scene) -> str:
@@ -69,6 +69,23 @@ async def test_a_client_that_leaves_as_the_deadline_passes_is_still_a_client_tha
         await task
     await idle()
     assert len(scene.store.entries) == 1
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_what_ends_before_there_is_a_connection_costs_nothing(scene: Scene, streamed: bool) -> None:
+    holds = Unconnected(), Unconnected()
+    holds[1].free.set()  # its connection comes, and then it says nothing
+    for hold in holds:
+        scene.alpha.will([hold, Hold()])
+        task = asyncio.create_task(scene.events() if streamed else scene.complete())
+        await hold.reached.wait()
+        await idle()
+        await scene.cancel(id=await running(scene))
+        await task
+    assert scene.booked("cost_source", "input_tokens", "estimated") == [
+        (CostSource.NOT_BILLED, 0, False),
+        (CostSource.UNKNOWN, 2, True),
+    ]
 
 
 @pytest.mark.parametrize("by", ["id", "idempotency_key"])
@@ -226,3 +243,31 @@ async def test_a_failed_completion_keeps_its_key(scene: Scene) -> None:
         await scene.complete(idempotency_key="k1")
     with pytest.raises(ConflictError, match="ended"):
         await scene.complete(idempotency_key="k1")
+
+
+async def test_a_key_stays_used_while_its_entry_waits_for_the_ledger_to_come_back(scene: Scene) -> None:
+    hold = Hold()
+    scene.alpha.will([hold, *texts("hi")])
+    task = scene.started(idempotency_key="k")
+    await hold.reached.wait()
+    completion_id = await running(scene)
+
+    async def is_still_used() -> None:
+        with pytest.raises(ConflictError, match=completion_id):
+            await scene.complete(idempotency_key="k")
+        assert await scene.cancel(idempotency_key="k") == (completion_id, False)
+
+    scene.store.down = True
+    hold.free.set()
+    with pytest.raises(ServiceUnavailableError):
+        await task
+    scene.store.down = False
+    await is_still_used()  # owed: not in the store yet
+    scene.store.appending.clear()
+    scene.store.gate.clear()
+    await scene.store.appending.wait()
+    await is_still_used()  # within the commit that makes up for it
+    scene.store.gate.set()
+    await idle()
+    await is_still_used()
+    assert len(scene.alpha.calls) == 1

@@ -40,7 +40,8 @@ class Runtime:
 
     def missing(self) -> list[str]:
         """The dependencies that don't answer, by name; empty when the process is ready to serve."""
-        return [] if self.services.ledger.available else ["ledger"]
+        ledger = self.services.ledger
+        return ["ledger"] * (not ledger.available) + ["in-flight log"] * (not ledger.can_note())
 
 
 def vendors(settings: Settings, keys: DeploymentKeys) -> Mapping[str, Vendor]:

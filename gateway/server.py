@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import uvicorn
 
 from .app import PATH, Gateway
+from .connections import BoundedConnection
 from .frames import BoundedSocket
-from .heads import BoundedHeads
 from .keys import deployment_keys, developer_token
 from .listening import listen
 from .runtime import vendors
@@ -59,7 +59,7 @@ def serve(settings: Settings) -> int:
     config = uvicorn.Config(
         Gateway(settings),
         loop="uvloop",
-        http=BoundedHeads,
+        http=BoundedConnection,
         ws=BoundedSocket,
         ws_max_size=settings.MAX_BODY_BYTES,
         ws_ping_interval=WEBSOCKET_PING_S,

@@ -24,7 +24,7 @@ from .migrations.sqlite import check
 from .ports import StoreUnavailableError
 from .records import CompletionFilter, CostSource, Cursor, LedgerEntry, Outcome, UsageTotals
 
-READERS = 2
+REPORT_READERS = 2
 READ_TIMEOUT_S = 15.0  # one caller's long read must not keep the readers from the others
 _STEPS = 10_000  # of SQLite's machine, between two looks at the clock
 BUSY_TIMEOUT_S = 5.0
@@ -100,10 +100,9 @@ class SQLiteLedger:
         self._path = path
         self._busy_timeout_s = busy_timeout_s
         self._closed = False
-        self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="ledger-reader")
-        self._readers = tuple(self._connect() for _ in range(READERS))
+        self._lookups = _Readers([self._connect()])  # of their own: completions wait for them, not for anyone's report
+        self._reports = _Readers([self._connect() for _ in range(REPORT_READERS)])
         self._writer = _Writer(self._connect())
-        self._idle = deque(self._readers)  # as many as reading threads: a thread always finds one
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -122,11 +121,13 @@ class SQLiteLedger:
             await self._writer.append(entries)
 
     async def completion(self, organisation: str, completion_id: str) -> Sequence[LedgerEntry]:
-        rows = await self._read(_COMPLETION, {"organisation": organisation, "completion_id": completion_id})
+        asked = {"organisation": organisation, "completion_id": completion_id}
+        rows = await self._read(self._lookups, _COMPLETION, asked)
         return [_entry(row) for row in rows]
 
     async def completion_by_key(self, organisation: str, idempotency_key: str) -> Sequence[LedgerEntry]:
-        rows = await self._read(_BY_KEY, {"organisation": organisation, "idempotency_key": idempotency_key})
+        asked = {"organisation": organisation, "idempotency_key": idempotency_key}
+        rows = await self._read(self._lookups, _BY_KEY, asked)
         return [_entry(row) for row in rows]
 
     async def completions(
@@ -138,29 +139,19 @@ class SQLiteLedger:
         asked = _asked(where, after)
         conditions = [condition for name, condition in _CONDITIONS.items() if asked[name] is not None]
         statement = _PAGE.format(conditions=" AND ".join(["m.organisation = :organisation", *conditions]))
-        rows = await self._read(statement, {**asked, "organisation": organisation, "limit": limit})
+        rows = await self._read(self._reports, statement, {**asked, "organisation": organisation, "limit": limit})
         entries = [_entry(row) for row in rows]
         return [list(group) for _, group in groupby(entries, key=lambda entry: (entry.time, entry.completion_id))]
 
     async def usage_totals(self, organisation: str, *, since: datetime, until: datetime) -> UsageTotals:
         span = {"since": _milliseconds(since), "until": _milliseconds(until)}
-        rows = await self._read(_TOTALS, {"organisation": organisation, **span})
+        rows = await self._read(self._reports, _TOTALS, {"organisation": organisation, **span})
         totals = UsageTotals(*rows[0])
         return replace(totals, cost=Decimal(totals.cost))  # it comes as text
 
-    async def _read(self, statement: str, parameters: _Parameters) -> list[Any]:
+    async def _read(self, readers: _Readers, statement: str, parameters: _Parameters) -> list[Any]:
         with self._told_apart():
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._reading, self._fetch, statement, parameters)
-
-    def _fetch(self, statement: str, parameters: _Parameters) -> list[Any]:
-        connection = self._idle.pop()
-        until = time.monotonic() + READ_TIMEOUT_S
-        connection.set_progress_handler(lambda: time.monotonic() > until, _STEPS)
-        try:
-            return connection.execute(statement, parameters).fetchall()
-        finally:
-            self._idle.append(connection)
+            return await readers.read(statement, parameters)
 
     @contextmanager
     def _told_apart(self) -> Iterator[None]:
@@ -176,11 +167,37 @@ class SQLiteLedger:
 
     def _close(self) -> None:
         self._writer.close()
-        for reader in self._readers:
-            reader.interrupt()
-        self._reading.shutdown()
-        for reader in self._readers:
-            reader.close()
+        self._lookups.close()
+        self._reports.close()
+
+
+class _Readers:
+    """Threads that read, one for each of the given connections."""
+
+    def __init__(self, connections: Sequence[sqlite3.Connection]) -> None:
+        self._closing = False
+        self._connections = connections
+        self._idle = deque(connections)  # as many as threads: a thread always finds one
+        self._threads = ThreadPoolExecutor(len(connections), thread_name_prefix="ledger-reader")
+
+    async def read(self, statement: str, parameters: _Parameters) -> list[Any]:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._fetch, statement, parameters)
+
+    def _fetch(self, statement: str, parameters: _Parameters) -> list[Any]:
+        connection = self._idle.pop()
+        until = time.monotonic() + READ_TIMEOUT_S
+        connection.set_progress_handler(lambda: self._closing or time.monotonic() > until, _STEPS)
+        try:
+            return connection.execute(statement, parameters).fetchall()
+        finally:
+            self._idle.append(connection)
+
+    def close(self) -> None:
+        """Breaks off what is being read, and what waits for its turn."""
+        self._closing = True
+        self._threads.shutdown()
+        for connection in self._connections:
+            connection.close()
 
 
 class _Writer:

@@ -49,6 +49,7 @@ class Ledger:
         self._owed: list[_Booking] = []  # no more than was in flight and waiting when the store failed
         self._at_work: Sequence[_Booking] = ()  # what the running commit holds
         self._wake = asyncio.Event()
+        self._refused: LedgerEntry | None = None
         self._closed = False
         self._next_trial = 0.0
 
@@ -62,7 +63,17 @@ class Ledger:
         try:
             self._inflight.begin(entry)
         except StoreUnavailableError as error:
+            self._refused = entry
             raise _unavailable("the usage ledger can't note this call at the moment") from error
+
+    def can_note(self) -> bool:
+        """False while calls are refused because they can't be noted; each time that this is asked, it tries again."""
+        if self._refused is not None:
+            with suppress(StoreUnavailableError):
+                self._inflight.begin(self._refused)
+                self._inflight.end(self._refused)
+                self._refused = None
+        return self._refused is None
 
     def forget(self, entry: LedgerEntry) -> None:
         """Take back a `begin` whose attempt was never sent."""

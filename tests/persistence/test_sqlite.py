@@ -103,6 +103,22 @@ async def test_a_read_that_takes_too_long_is_broken_off(ledger: SQLiteLedger, mo
     assert await attempts(ledger) == 2000
 
 
+async def test_long_reports_hold_up_neither_a_look_up_nor_the_close(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    monkeypatch.setattr(sqlite, "_TOTALS", endless)
+    async with asyncio.timeout(sqlite.READ_TIMEOUT_S - 5):
+        async with open_sqlite_ledger(path) as ledger:
+            await ledger.append([entry(completion_id="cmp_1")])
+            reports = [asyncio.ensure_future(attempts(ledger)) for _ in range(3 * sqlite.REPORT_READERS)]
+            assert len(await ledger.completion(entry().organisation, "cmp_1")) == 1
+            assert not any(report.done() for report in reports)
+        for report in reports:
+            with pytest.raises(StoreUnavailableError, match="interrupted"):
+                await report
+
+
 async def test_a_cancelled_caller_does_not_take_the_commit_along(ledger: SQLiteLedger) -> None:
     waiting = asyncio.ensure_future(ledger.append([entry()]))
     await asyncio.sleep(0)  # it has handed its entry over

@@ -169,6 +169,17 @@ async def test_a_call_that_cannot_be_noted_is_refused(ledger: Ledger, inflight: 
     ledger.begin(call("a"))
 
 
+async def test_it_tells_while_calls_cannot_be_noted(ledger: Ledger, inflight: Inflight) -> None:
+    assert ledger.can_note()
+    inflight.failing = True
+    with pytest.raises(ServiceUnavailableError):
+        ledger.begin(call("a"))
+    assert not ledger.can_note()
+    inflight.failing = False
+    assert ledger.can_note()
+    assert inflight.noted == {}
+
+
 async def test_a_note_that_cannot_be_ended_does_not_fail_the_answer(
     ledger: Ledger, store: Store, inflight: Inflight
 ) -> None:

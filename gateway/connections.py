@@ -1,0 +1,128 @@
+"""uvicorn's HTTP protocol with bounds that it lacks: on what a client may send, how slowly it may send and read, and on
+requests that come before the last one is answered."""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEAD_BYTES = 64 * 1024  # request line and headers, or trailers
+HEAD_TIMEOUT_S = 20.0  # from the connection's start, or a later request's first byte, to the end of its head
+STALL_TIMEOUT_S = 60.0  # for a client that takes nothing of what waits for it
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """The parser keeps heads of any length: past MAX_HEAD_BYTES the answer is 400, and the connection is closed. So is
+    one that has not brought a whole head within HEAD_TIMEOUT_S (between requests uvicorn's keep-alive timeout rules),
+    and one whose client reads nothing for STALL_TIMEOUT_S.
+
+    A request behind one that is being answered is not taken: the connection closes after the answer, as RFC 9112, 9.3.2
+    allows. uvicorn would stop reading, and not notice that the client has left.
+    """
+
+    _patience: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
+    _unread = 0  # bytes, when the reader was looked at last
+    _head_bytes = 0  # since a head or a piece of a body was complete; over by less than one read where they share it
+    _deaf = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_is_here()
+        self._reader_is_here()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answering():
+            self._turn_deaf()
+        if self._deaf:
+            return
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"The head is larger than {MAX_HEAD_BYTES} bytes.")
+
+    def _answering(self) -> bool:
+        """Whether a request is here as a whole, and its answer is not."""
+        return self.cycle is not None and not (self.cycle.more_body or self.cycle.response_complete)
+
+    def _turn_deaf(self) -> None:
+        self._deaf = True
+        self.cycle.keep_alive = False
+
+    def on_message_begin(self) -> None:
+        if self._answering():  # one read brought both requests
+            self._turn_deaf()
+        else:
+            self._expect_head()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._head_bytes = 0
+        self._head_is_here()
+        if not self._deaf:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
+        if not self._deaf:
+            super().on_body(body)
+
+    def handle_websocket_upgrade(self) -> None:
+        if not self._deaf:
+            super().handle_websocket_upgrade()
+
+    def send_400_response(self, msg: str) -> None:
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.abort()  # the text would become a part of the answer that is on its way
+        else:
+            super().send_400_response(msg)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._expect_reader()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._reader_is_here()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._expect_reader()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._expect_reader()
+
+    def _expect_head(self) -> None:
+        if self._patience is None:
+            self._patience = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.abort)
+
+    def _head_is_here(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _expect_reader(self) -> None:
+        """Closing, like writing more, waits for the client to take what is left; some never do."""
+        if self._stalled is None:
+            self._unread = self.transport.get_write_buffer_size()
+            self._stalled = self.loop.call_later(STALL_TIMEOUT_S, self._look_at_reader)
+
+    def _look_at_reader(self) -> None:
+        self._stalled = None
+        if 0 < self._unread <= self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self._expect_reader()
+
+    def _reader_is_here(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None

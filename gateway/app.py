@@ -27,12 +27,13 @@ PATH = "/graphql"
 class Gateway:
     """The ASGI application: `/graphql` at once, everything else by FastAPI, whose layers the hot path is spared.
 
-    The lifespan opens the runtime; what the operator can mend is told without a traceback.
+    The lifespan opens the runtime; `refusal` is what kept it from that, and what the operator can mend.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._pages = _pages()
+        self.refusal: SettingsError | None = None
         self._http: GraphQLEndpoint | None = None
         self._socket: GraphQLSocket | None = None
 
@@ -54,7 +55,8 @@ class Gateway:
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
         except SettingsError as error:
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            self.refusal = error
+            await send({"type": "lifespan.startup.failed"})
         else:
             await send({"type": "lifespan.shutdown.complete"})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import socket
 import sys
@@ -21,6 +22,7 @@ from .telemetry import configure_logging
 
 SHUTDOWN_S = 25  # Kubernetes kills after 30
 KEEP_ALIVE_S = 75
+_EPITAPH = "Application startup failed. Exiting."  # uvicorn's, beside the one line that says why
 SCRIPTED = "scripted"
 WEBSOCKET_PING_S = 20.0
 EXAMPLE_MODELS = {
@@ -35,14 +37,18 @@ EXAMPLE_MODELS = {
 
 
 class _Announcing(uvicorn.Server):
-    """Says where it listens once it does: with PORT=0 nobody knows before."""
+    """Says where it listens once it does (with PORT=0 nobody knows before), or why it can't start."""
 
-    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, settings: Settings) -> None:
         super().__init__(config)
+        self._gateway = gateway
         self._settings = settings
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            raise self._gateway.refusal or SystemExit(1) from None
         if self.started:
             port = self.servers[0].sockets[0].getsockname()[1]
             sys.stdout.write(announcement(self._settings, port))
@@ -50,14 +56,16 @@ class _Announcing(uvicorn.Server):
 
 
 def serve(settings: Settings) -> int:
-    """Runs until SIGTERM or SIGINT; the exit code. Raises SettingsError before anything is opened."""
+    """Runs until SIGTERM or SIGINT; the exit code. Raises SettingsError where it can't start."""
     configure_logging(settings.ENVIRONMENT)
     keys = deployment_keys(settings)
     vendors(settings, keys)
     if settings.ENVIRONMENT is Environment.LOCAL:
         developer_token(settings, keys)
+    gateway = Gateway(settings)
+    logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != _EPITAPH)
     config = uvicorn.Config(
-        Gateway(settings),
+        gateway,
         loop="uvloop",
         http=BoundedConnection,
         ws=BoundedSocket,
@@ -72,7 +80,7 @@ def serve(settings: Settings) -> int:
         log_config=None,
         server_header=False,
     )
-    server = _Announcing(config, settings)
+    server = _Announcing(config, gateway, settings)
     with listen(settings.HOST, settings.PORT, variable="PORT") as listener:
         server.run(sockets=[listener])
     return 0 if server.started else 1

@@ -63,9 +63,10 @@ def test_complete_streams_and_falls_back(server: Server) -> None:
 
 
 def test_complete_says_what_went_wrong(server: Server) -> None:
-    refused = asking(server, "Hello", "--model", "nobody/nothing")
+    refused = asking(server, "Hello", "--model", "[red]nobody/nothing")
     assert refused.returncode == 1
     assert "BAD_USER_INPUT" in refused.stderr
+    assert "[red]nobody" in refused.stderr
     broken = asking(server, "Hello [[401]]", "--stream", "--model", "openai/gpt-4o-mini")
     assert broken.returncode == 1
     assert "PROVIDER_AUTH" in broken.stderr
@@ -140,8 +141,16 @@ def test_two_servers_do_not_share_a_folder(tmp_path: Path) -> None:
     environment = server_environment(tmp_path, None)
     with running_server(environment):
         second = command("serve", environment=environment)
-    assert second.returncode != 0
-    assert "DATA_DIR" in second.stderr
+    assert second.returncode == 2
+    assert second.stderr.startswith("ai-middleware: DATA_DIR: ")
+    assert second.stderr.count("\n") == 1
+
+
+def test_a_proxy_that_cannot_be_used_stops_the_start(plain: dict[str, str]) -> None:
+    refused = command("serve", environment={**plain, "ALL_PROXY": "socks5://user:secret@proxy"})
+    assert refused.returncode == 2
+    assert refused.stderr == "ai-middleware: ALL_PROXY must begin with http:// or https://\n"
+    assert "secret" not in refused.stdout
 
 
 def test_production_takes_no_generated_secret(plain: dict[str, str]) -> None:

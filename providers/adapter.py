@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from .errors import ProviderAuthError, ProviderBadResponseError, ProviderError, ProviderInvalidRequestError
+from .errors import ProviderAuthError, ProviderBadResponseError, ProviderError, UnsendableRequestError
 from .ports import Codec, StreamDecoder, Transport, TransportStream
 from .sse import SSEDecoder, SSELimitError
 from .types import CompletionRequest, Credentials, ProviderCompletion, StreamEvent
@@ -75,9 +75,9 @@ class CodecProvider:
     ) -> tuple[str, dict[str, str], bytes]:
         base_url = credentials.base_url or self.base_url
         if not base_url:
-            raise self._invalid_request(f"{self.name} has no base URL")
+            raise self._unsendable(f"{self.name} has no base URL")
         if taken := _RESERVED.intersection(request.options):
-            raise self._invalid_request(f"options may not set {', '.join(sorted(taken))}")
+            raise self._unsendable(f"providerOptions.{self.name} may not set {', '.join(sorted(taken))}")
         call = self.codec.encode(request, stream=stream)
         headers = {"content-type": "application/json", "accept": "text/event-stream" if stream else "application/json"}
         headers.update(call.headers)
@@ -85,7 +85,7 @@ class CodecProvider:
         try:
             body = orjson.dumps(call.body)
         except orjson.JSONEncodeError as error:
-            raise self._invalid_request(f"the request can't be written as JSON: {error}") from None
+            raise self._unsendable(f"the request can't be written as JSON: {error}") from None
         return base_url.rstrip("/") + call.path, headers, body
 
     def _authentication(self, credentials: Credentials) -> Mapping[str, str]:
@@ -120,8 +120,8 @@ class CodecProvider:
     def _refusal(self, status: int, headers: Mapping[str, str], payload: Any) -> ProviderError:
         return self.codec.error(status, payload, retry_after(headers))
 
-    def _invalid_request(self, message: str) -> ProviderInvalidRequestError:
-        return ProviderInvalidRequestError(message, provider=self.name, sent=False)
+    def _unsendable(self, message: str) -> UnsendableRequestError:
+        return UnsendableRequestError(message, provider=self.name)
 
     def _bad_response(self, message: str, status: int) -> ProviderBadResponseError:
         return ProviderBadResponseError(message, provider=self.name, status=status)

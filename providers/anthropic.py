@@ -21,6 +21,7 @@ from .errors import (
     ProviderRateLimitedError,
     ProviderTimeoutError,
     ProviderUnavailableError,
+    UnsendableRequestError,
     UnsupportedFeatureError,
     error_class_for_status,
 )
@@ -52,6 +53,7 @@ from .types import (
 DEFAULT_MAX_TOKENS: Final = 4096
 
 _PROVIDER: Final = "anthropic"
+_OTHER_TIERS: Final = ("priority", "batch")
 _VERSION: Final = {"anthropic-version": "2023-06-01"}
 _MAX_VENDOR_TEXT = 500
 
@@ -96,8 +98,8 @@ class AnthropicCodec:
     provider = _PROVIDER
 
     def encode(self, request: CompletionRequest, *, stream: bool) -> EncodedCall:
-        """`options` go over the body. Raises UnsupportedFeatureError for a seed, ProviderInvalidRequestError (not sent)
-        for tool arguments that are not a JSON object."""
+        """`options` go over the body. Raises UnsupportedFeatureError for a seed, UnsendableRequestError for tool
+        arguments that are not a JSON object."""
         if request.seed is not None:
             raise UnsupportedFeatureError("seed", provider=_PROVIDER, model=request.model)
         optional = {
@@ -279,8 +281,8 @@ def _tool_use(call: ToolCall) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         arguments = None
     if not isinstance(arguments, dict):
-        raise ProviderInvalidRequestError(
-            f"the arguments of tool call {call.id!r} are not a JSON object", provider=_PROVIDER, sent=False
+        raise UnsendableRequestError(
+            f"the arguments of tool call {call.id!r} are not a JSON object", provider=_PROVIDER
         )
     return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
 
@@ -312,16 +314,22 @@ def _finish_reason(source: dict[str, Any]) -> FinishReason | None:
 
 
 def _usage(figures: dict[str, Any]) -> Usage:
-    """The vendor's `input_tokens` leave the cache's out; ours is the sum. Thinking is part of the output."""
+    """The vendor's `input_tokens` leave the cache's out; ours is the sum. Thinking is part of the output.
+
+    The price table has the standard tier's prices, with writes to the five-minute cache
+    (https://platform.claude.com/docs/en/build-with-claude/prompt-caching#pricing).
+    """
     cached = _count(figures, "cache_read_input_tokens", 0)
     written = _count(figures, "cache_creation_input_tokens", 0)
     details = _typed(figures, "output_tokens_details", dict)
+    lifetimes = _typed(figures, "cache_creation", dict) or {}
     return Usage(
         input_tokens=_count(figures, "input_tokens") + cached + written,
         output_tokens=_count(figures, "output_tokens"),
         cached_input_tokens=cached,
         cache_write_tokens=written,
         reasoning_tokens=_count(details, "thinking_tokens", 0) if details else 0,
+        off_table=bool(lifetimes.get("ephemeral_1h_input_tokens")) or figures.get("service_tier") in _OTHER_TIERS,
     )
 
 

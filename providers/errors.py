@@ -74,13 +74,20 @@ class ProviderBadResponseError(ProviderError):
     default_retryable = True
 
 
-class UnsupportedFeatureError(ProviderError):
-    """The request asks for what this vendor does not offer. Raised by `encode`, before a byte is sent."""
+class UnsendableRequestError(ProviderError):
+    """The request can't be put in this vendor's words: the caller's to mend. Raised before a byte is sent."""
 
     code = "BAD_USER_INPUT"
 
+    def __init__(self, message: str, *, provider: str) -> None:
+        super().__init__(message, provider=provider, sent=False)
+
+
+class UnsupportedFeatureError(UnsendableRequestError):
+    """The request asks for what this vendor does not offer."""
+
     def __init__(self, feature: str, *, provider: str, model: str) -> None:
-        super().__init__(f"{provider} has no {feature} (model {model})", provider=provider, sent=False)
+        super().__init__(f"{provider} has no {feature} (model {model})", provider=provider)
         self.feature = feature
         self.model = model
 

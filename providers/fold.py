@@ -32,6 +32,7 @@ class _PartialToolCall:
     id: str = ""
     name: str = ""
     arguments: list[str] = field(default_factory=list)
+    signature: str | None = None
 
 
 @dataclass(slots=True)
@@ -62,6 +63,7 @@ class Fold:
         call = self._tools.setdefault(index, _PartialToolCall())
         call.id = call.id or delta.id or ""
         call.name = call.name or delta.name or ""
+        call.signature = call.signature or delta.signature
         _append(call.arguments, delta.arguments)
 
     def completion(self) -> ProviderCompletion:
@@ -69,7 +71,8 @@ class Fold:
             content="".join(self._text) if self._text else None,
             reasoning="".join(self._reasoning) if self._reasoning else None,
             tool_calls=tuple(
-                ToolCall(call.id, call.name, "".join(call.arguments)) for _, call in sorted(self._tools.items())
+                ToolCall(call.id, call.name, "".join(call.arguments), call.signature)
+                for _, call in sorted(self._tools.items())
             ),
             finish_reason=self.finish_reason,
             usage=self.usage,

@@ -24,6 +24,7 @@ from .errors import (
     ProviderRateLimitedError,
     ProviderTimeoutError,
     ProviderUnavailableError,
+    UnsendableRequestError,
     error_class_for_status,
 )
 from .figures import is_count
@@ -67,6 +68,9 @@ _FINISH_REASONS: Final[Mapping[str, FinishReason]] = {
     ),
 }
 
+_WITHOUT_SIGNATURES: Final = ("gemini-1", "gemini-2")
+_NO_SIGNATURE: Final = "skip_thought_signature_validator"  # Google's own word for it
+
 _BAD_KEY = "API_KEY_INVALID"
 _ERRORS: Final[Mapping[str, type[ProviderError]]] = {
     _BAD_KEY: ProviderAuthError,  # a reason in the details, not a status: it comes as INVALID_ARGUMENT
@@ -91,22 +95,25 @@ _T = TypeVar("_T")
 class GeminiCodec:
     """Google's Gemini models under https://generativelanguage.googleapis.com.
 
-    `end_user` is not forwarded: the API has no field for it, and it stays in our own ledger. Thought signatures are
-    not kept. A tool call that came without an id gets one by its position ("call_0").
+    `end_user` is not forwarded: the API has no field for it, and it stays in our own ledger. Of the thought signatures
+    those of tool calls are kept, without which Gemini 3 refuses the next turn; others it does without
+    (https://ai.google.dev/gemini-api/docs/thought-signatures). A tool call that came without an id gets one by its
+    position ("call_0").
     """
 
     provider = _PROVIDER
 
     def encode(self, request: CompletionRequest, *, stream: bool) -> EncodedCall:
-        """Raises ProviderInvalidRequestError (not sent) for tool arguments that are not a JSON object and for a tool
-        result whose call is not in the history.
+        """Raises UnsendableRequestError for tool arguments that are not a JSON object and for a tool result whose call
+        is not in the history.
 
         `options` go over the body; their `generationConfig` goes over ours key by key.
         """
         body: dict[str, Any] = {}
         if system := [{"text": message.content or ""} for message in request.messages if message.role is Role.SYSTEM]:
             body["systemInstruction"] = {"parts": system}
-        body["contents"] = _contents(request.messages)
+        unsigned = None if request.model.startswith(_WITHOUT_SIGNATURES) else _NO_SIGNATURE
+        body["contents"] = _contents(request.messages, unsigned)
         if request.tools:
             body["tools"] = [{"functionDeclarations": [_declaration(tool) for tool in request.tools]}]
         if request.tool_choice:
@@ -195,7 +202,7 @@ class GeminiStreamDecoder:
             if text := _typed(part, "text", str):
                 events.append(ReasoningDelta(text) if part.get("thought") is True else TextDelta(text))
             elif call := _typed(part, "functionCall", dict):
-                events.append(self._call(call))
+                events.append(self._call(call, _typed(part, "thoughtSignature", str)))
         reason = _typed(candidate, "finishReason", str)
         if reason is None:
             return None
@@ -203,7 +210,7 @@ class GeminiStreamDecoder:
         finish = _FINISH_REASONS.get(reason, FinishReason.OTHER)
         return FinishReason.TOOL_CALLS if finish is FinishReason.STOP and self._calls else finish
 
-    def _call(self, call: dict[str, Any]) -> ToolCallDelta:
+    def _call(self, call: dict[str, Any], signature: str | None) -> ToolCallDelta:
         index = self._calls
         self._calls += 1
         name = _typed(call, "name", str)
@@ -213,10 +220,11 @@ class GeminiStreamDecoder:
             arguments = orjson.dumps(_typed(call, "args", dict) or {}).decode()
         except orjson.JSONEncodeError as error:
             raise _malformed("a function call's arguments are nested too deep") from error
-        return ToolCallDelta(index, _typed(call, "id", str) or f"call_{index}", name, arguments)
+        return ToolCallDelta(index, _typed(call, "id", str) or f"call_{index}", name, arguments, signature)
 
 
-def _contents(messages: Iterable[Message]) -> list[dict[str, Any]]:
+def _contents(messages: Iterable[Message], unsigned: str | None) -> list[dict[str, Any]]:
+    """`unsigned` signs a turn's first call where its history, another vendor's perhaps, has no signature for it."""
     contents: list[dict[str, Any]] = []
     names: dict[str, str] = {}  # of the calls so far; an id used again means the latest call
     results: list[dict[str, Any]] | None = None  # of the turn before, if it was a tool's: its neighbours join it
@@ -232,6 +240,8 @@ def _contents(messages: Iterable[Message]) -> list[dict[str, Any]]:
         results = None
         names.update((call.id, call.name) for call in message.tool_calls)
         parts: list[dict[str, Any]] = [_call_part(call) for call in message.tool_calls]
+        if unsigned and parts:
+            parts[0].setdefault("thoughtSignature", unsigned)
         if message.content or not parts:
             parts.insert(0, {"text": message.content or ""})
         contents.append({"role": "model" if message.role is Role.ASSISTANT else "user", "parts": parts})
@@ -242,7 +252,8 @@ def _call_part(call: ToolCall) -> dict[str, Any]:
     arguments = _json_object(call.arguments)
     if arguments is None:
         raise _unsendable(f"the arguments of tool call {call.id!r} are not a JSON object")
-    return {"functionCall": {"id": call.id, "name": call.name, "args": arguments}}
+    part = {"functionCall": {"id": call.id, "name": call.name, "args": arguments}}
+    return part if call.signature is None else {**part, "thoughtSignature": call.signature}
 
 
 def _tool_result(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
@@ -372,5 +383,5 @@ def _malformed(what: str) -> ProviderBadResponseError:
     return ProviderBadResponseError(f"google sent a malformed answer: {what}", provider=_PROVIDER)
 
 
-def _unsendable(what: str) -> ProviderInvalidRequestError:
-    return ProviderInvalidRequestError(what, provider=_PROVIDER, sent=False)
+def _unsendable(what: str) -> UnsendableRequestError:
+    return UnsendableRequestError(what, provider=_PROVIDER)

@@ -42,7 +42,8 @@ class Codec(Protocol):
     def provider(self) -> str: ...
 
     def encode(self, request: CompletionRequest, *, stream: bool) -> EncodedCall:
-        """Raises UnsupportedFeatureError for what the vendor can't do; nothing is dropped in silence."""
+        """Raises UnsendableRequestError for what can't be put in the vendor's words, UnsupportedFeatureError for what
+        it can't do; nothing is dropped in silence."""
         ...
 
     def headers(self, credentials: Credentials) -> Mapping[str, str]:

@@ -55,9 +55,11 @@ _FREE = _Rates(_ZERO, _ZERO, _ZERO, _ZERO, _ZERO)
 
 def cost_of(provider: str, model: str, usage: Usage, at: datetime) -> PricedCost:
     """What `usage` cost at the aware time `at`. Each token is priced once: as plain input, cache read, cache write,
-    output or reasoning. Cache writes are taken at the vendor's standard lifetime (Anthropic: 5 minutes)."""
+    output or reasoning. What is billed at other prices than the table's has no known cost."""
     if usage.cost is not None:
         return PricedCost(usage.cost, "provider", None)
+    if usage.off_table:
+        return PricedCost(None, "unknown", None)
     rates = _rates_at(_schedule(provider, model), at)
     cost = _sum(rates, usage) if rates is not None else None
     return PricedCost(cost, "unknown" if cost is None else "price_table", PRICE_VERSION)

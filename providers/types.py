@@ -29,11 +29,13 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the model asks for. `arguments` is JSON text, exactly as the model wrote it."""
+    """A call that the model asks for. `arguments` is JSON text, exactly as the model wrote it. `signature` is the
+    vendor's, opaque: where there is one it must come back with the call."""
 
     id: str
     name: str
     arguments: str
+    signature: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,8 @@ class CompletionRequest:
 class Usage:
     """Tokens by kind. Parts are included in their sums: cached and cache-write in input, reasoning in output.
 
-    `cost` is what the vendor itself says it charged, in USD; None where it says nothing.
+    `cost` is what the vendor itself says it charged, in USD; None where it says nothing. `off_table`: it was billed at
+    other than the published standard prices, as another service tier is.
     """
 
     input_tokens: int = 0
@@ -99,6 +102,7 @@ class Usage:
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     cost: Decimal | None = None
+    off_table: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +129,13 @@ class ReasoningDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """A fragment of one tool call. `id` and `name` come with the first fragment; `arguments` fragments concatenate."""
+    """A fragment of one tool call. `id`, `name` and `signature` come with the first; `arguments` concatenate."""
 
     index: int
     id: str | None = None
     name: str | None = None
     arguments: str = ""
+    signature: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,9 +186,8 @@ class _Emitter:
         elif isinstance(event, ReasoningDelta):
             self.mailbox.put(ReasoningProduced(self.run.id, sequence, event.text))
         elif not isinstance(event, Finished):
-            self.mailbox.put(
-                ToolCallProduced(self.run.id, sequence, event.index, event.id, event.name, event.arguments)
-            )
+            tool = event.index, event.id, event.name, event.arguments, event.signature
+            self.mailbox.put(ToolCallProduced(self.run.id, sequence, *tool))
 
     def failed(self, error: CompletionFailedError) -> None:
         self.mailbox.put(

@@ -23,11 +23,16 @@ class _Waiting:
     swallowed: bool = False
 
     def swallow(self, later: CompletionEvent, text: str) -> None:
-        """A tool call's id and name come with its first fragment: the merged event keeps them."""
+        """What comes with a tool call's first fragment, the merged event keeps."""
         earlier = self.event
         self.swallowed = True
         if isinstance(earlier, ToolCallProduced) and isinstance(later, ToolCallProduced):
-            later = replace(later, id=earlier.id or later.id, name=earlier.name or later.name)
+            later = replace(
+                later,
+                id=earlier.id or later.id,
+                name=earlier.name or later.name,
+                signature=earlier.signature or later.signature,
+            )
         self.event = later
         if text:
             self.texts.append(text)
@@ -62,8 +67,9 @@ def _text(event: CompletionEvent) -> str:
 
 
 def _head_size(event: CompletionEvent) -> int:
-    names = (event.id or "") + (event.name or "") if isinstance(event, ToolCallProduced) else ""
-    return EVENT_WEIGHT + len(names)
+    if not isinstance(event, ToolCallProduced):
+        return EVENT_WEIGHT
+    return EVENT_WEIGHT + sum(len(part or "") for part in (event.id, event.name, event.signature))
 
 
 class Mailbox:

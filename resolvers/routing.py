@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from providers.errors import ProviderError, UnsupportedFeatureError
+from providers.errors import ProviderError, UnsendableRequestError
 from providers.ports import ModelProvider
 from providers.types import Credentials
 
@@ -138,7 +138,7 @@ class Route:
 
     def after(self, error: ProviderError, *, time_left_s: float) -> Step | None:
         """What follows a failed attempt; None when there is nothing left to try in the time that is left."""
-        if isinstance(error, UnsupportedFeatureError):
+        if isinstance(error, UnsendableRequestError):
             return None
         if error.retryable and self._tries < TRIES_PER_TARGET:
             delay = self._delay(error)

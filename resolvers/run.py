@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from persistence.records import LedgerEntry
-from providers.errors import ProviderError, UnsupportedFeatureError
+from providers.errors import ProviderError, UnsendableRequestError
 from providers.fold import Fold
 from providers.ports import Dispatch, Transport, current_dispatch
 from providers.types import CompletionRequest, FinishReason, ProviderCompletion
@@ -234,7 +234,7 @@ class AttemptScope:
             circuits.failed(self.step.circuit, self._run.route)
         else:
             circuits.undecided(self.step.circuit, self._run.route)
-        if isinstance(error, UnsupportedFeatureError):
+        if isinstance(error, UnsendableRequestError):
             self._run.services.ledger.forget(self._entry)
         elif isinstance(error, ProviderError):
             self._run.book(

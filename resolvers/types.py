@@ -120,7 +120,7 @@ class ReasoningProduced:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallProduced:
-    """A fragment of tool call number `index`; `id` and `name` come with its first fragment."""
+    """A fragment of tool call number `index`; `id`, `name` and `signature` come with its first fragment."""
 
     completion_id: str
     sequence: int
@@ -128,6 +128,7 @@ class ToolCallProduced:
     id: str | None
     name: str | None
     arguments: str
+    signature: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

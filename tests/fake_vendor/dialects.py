@@ -13,7 +13,8 @@ STARTED = 1_760_000_000
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What any vendor's request comes down to. `text` is every text in it, `prompt` the last user turn."""
+    """What any vendor's request comes down to. `text` is every text in it, `prompt` the last user turn; `refused`: the
+    status that the vendor answers such a request with."""
 
     model: str
     stream: bool
@@ -23,6 +24,7 @@ class Asked:
     tool: str | None
     after_tool: bool
     body: Mapping[str, Any]
+    refused: int | None = None
 
     @property
     def input_tokens(self) -> int:

@@ -18,6 +18,8 @@ _ANTHROPIC_ERRORS = {
     500: "api_error",
     529: "overloaded_error",
 }
+_SIGNATURE = "c2lnbmF0dXJl"
+_SIGNATURES = (_SIGNATURE, "skip_thought_signature_validator")
 _GEMINI_ERRORS = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -105,6 +107,12 @@ class AnthropicDialect:
         return {"type": "error", "error": {"type": kind, "message": f"scripted {status}"}, "request_id": "req_1"}
 
 
+def _unsigned(turn: Mapping[str, Any]) -> bool:
+    """Whether a turn's first function call lacks its signature, which Gemini 3 refuses."""
+    calls = [part for part in turn["parts"] if "functionCall" in part]
+    return bool(calls) and calls[0].get("thoughtSignature") not in _SIGNATURES
+
+
 class GeminiDialect:
     def asked(self, path: str, body: Mapping[str, Any]) -> Asked:
         model, _, method = path.rpartition("/models/")[2].partition(":")
@@ -121,6 +129,7 @@ class GeminiDialect:
             tool=declared[0]["name"] if declared else None,
             after_tool=any("functionResponse" in part for part in contents[-1]["parts"]),
             body=body,
+            refused=400 if any(map(_unsigned, contents)) else None,
         )
 
     def _answer(self, asked: Asked, reply: Reply, parts: list[dict[str, Any]], produced: int, *, last: bool) -> Any:
@@ -139,7 +148,8 @@ class GeminiDialect:
         }
 
     def _call(self, reply: Reply) -> dict[str, Any]:
-        return {"functionCall": {"name": reply.tool, "args": orjson.loads(reply.text)}}
+        call = {"name": reply.tool, "args": orjson.loads(reply.text)}
+        return {"functionCall": call, "thoughtSignature": _SIGNATURE}
 
     def plain(self, asked: Asked, reply: Reply) -> dict[str, Any]:
         part = self._call(reply) if reply.tool else {"text": reply.text}

@@ -118,7 +118,9 @@ class FakeVendor:
             record.ended.set()
 
     def _refusal(self, provider: str, asked: Asked) -> int | None:
-        """The status to refuse with, if the prompt wants one of this call."""
+        """The status to refuse with, if the request or its prompt wants one of this call."""
+        if asked.refused is not None:
+            return asked.refused
         script = read_script(asked.prompt)
         if script.refuser not in (None, provider):
             return None

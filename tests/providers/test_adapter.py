@@ -16,6 +16,7 @@ from providers.errors import (
     ProviderError,
     ProviderInvalidRequestError,
     ProviderRateLimitedError,
+    UnsendableRequestError,
     error_class_for_status,
 )
 from providers.ports import EncodedCall, TransportResponse
@@ -131,7 +132,7 @@ async def test_the_credentials_address_goes_first() -> None:
     elsewhere = replace(KEY, base_url="http://elsewhere")
     await PROVIDER.complete(REQUEST, credentials=elsewhere, transport=transport)
     assert transport.sent[0][0] == "http://elsewhere/ask"
-    with pytest.raises(ProviderInvalidRequestError, match="base URL") as raised:
+    with pytest.raises(UnsendableRequestError, match="base URL") as raised:
         await CodecProvider(LetterCodec(), None).complete(REQUEST, credentials=KEY, transport=transport)
     assert not raised.value.sent
 
@@ -215,13 +216,13 @@ async def test_a_key_that_no_header_can_hold(key: str) -> None:
 
 @pytest.mark.parametrize("options", [{"model": "dearer"}, {"stream": True}, {"stream_options": {}}])
 async def test_options_can_not_change_what_is_booked(options: dict[str, Any]) -> None:
-    with pytest.raises(ProviderInvalidRequestError, match=next(iter(options))):
+    with pytest.raises(UnsendableRequestError, match=next(iter(options))):
         await complete(Canned(), replace(REQUEST, options=options))
 
 
 async def test_options_that_are_no_json_are_refused_unsent() -> None:
     transport = Canned()
-    with pytest.raises(ProviderInvalidRequestError) as raised:
+    with pytest.raises(UnsendableRequestError) as raised:
         await complete(transport, replace(REQUEST, options={"x": "\ud800"}))
     assert not raised.value.sent
     assert not transport.sent

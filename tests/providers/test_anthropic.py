@@ -18,6 +18,7 @@ from providers.errors import (
     ProviderRateLimitedError,
     ProviderTimeoutError,
     ProviderUnavailableError,
+    UnsendableRequestError,
     UnsupportedFeatureError,
 )
 from providers.fold import Fold, fold
@@ -141,7 +142,7 @@ class TestEncode:
 
     @pytest.mark.parametrize("arguments", ["", "{", "[]", "null", '"x"', "[" * 2000])
     def test_arguments_that_are_no_object_are_refused_unsent(self, arguments: str) -> None:
-        with pytest.raises(ProviderInvalidRequestError, match="'c1'") as caught:
+        with pytest.raises(UnsendableRequestError, match="'c1'") as caught:
             turns(calling(ToolCall("c1", "f", arguments)))
         assert caught.value.sent is False
 
@@ -197,6 +198,23 @@ class TestDecode:
     def test_null_figures_count_as_none_of_their_kind(self) -> None:
         usage = {**INPUT, "cache_read_input_tokens": None, "output_tokens_details": None}
         assert CODEC.decode(answer(usage=usage)).usage == Usage(40, 1, 0, 30)
+
+    @pytest.mark.parametrize(
+        ("more", "off_table"),
+        [
+            ({}, False),
+            ({"service_tier": "standard"}, False),
+            ({"service_tier": "priority"}, True),
+            ({"cache_creation": {"ephemeral_5m_input_tokens": 30, "ephemeral_1h_input_tokens": 0}}, False),
+            ({"cache_creation": {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20}}, True),
+        ],
+    )
+    def test_what_has_a_price_of_its_own_is_told(self, more: dict[str, Any], off_table: bool) -> None:
+        plain = CODEC.decode(answer(usage={**INPUT, **more})).usage
+        streamed = fold(fed(message_start({**INPUT, **more}), message_delta({"output_tokens": 1}))).usage
+        assert plain == streamed
+        assert plain is not None
+        assert plain.off_table is off_table
 
     @pytest.mark.parametrize(
         "payload",

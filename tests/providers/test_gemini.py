@@ -18,6 +18,7 @@ from providers.errors import (
     ProviderRateLimitedError,
     ProviderTimeoutError,
     ProviderUnavailableError,
+    UnsendableRequestError,
 )
 from providers.fold import fold
 from providers.gemini import GeminiCodec
@@ -139,16 +140,27 @@ class TestEncode:
 
     def test_a_result_without_an_earlier_call_is_refused_before_it_is_sent(self) -> None:
         late = (result("a", "1"), calling(ToolCall("a", "first", "{}")))
-        with pytest.raises(ProviderInvalidRequestError, match="'a'") as caught:
+        with pytest.raises(UnsendableRequestError, match="'a'") as caught:
             CODEC.encode(request(*late), stream=False)
         assert caught.value.sent is False
 
     @pytest.mark.parametrize("arguments", ["", "{", "[]", "1", "null", "{'a': 1}", '{"a": NaN}'])
     def test_arguments_that_are_no_json_object_are_refused_before_they_are_sent(self, arguments: str) -> None:
-        with pytest.raises(ProviderInvalidRequestError) as caught:
+        with pytest.raises(UnsendableRequestError) as caught:
             CODEC.encode(request(calling(ToolCall("a", "first", arguments))), stream=False)
         assert caught.value.sent is False
         assert caught.value.provider == "google"
+
+    @pytest.mark.parametrize(
+        ("model", "signatures"),
+        [("gemini-3-pro", ["skip_thought_signature_validator", None]), ("gemini-2.5-pro", [None, None])],
+    )
+    def test_calls_of_another_vendors_are_excused_where_signatures_are_wanted(
+        self, model: str, signatures: list[str | None]
+    ) -> None:
+        history = request(calling(ToolCall("a", "first", "{}"), ToolCall("b", "second", "{}")), model=model)
+        (turn,) = CODEC.encode(history, stream=False).body["contents"]
+        assert [part.get("thoughtSignature") for part in turn["parts"]] == signatures
 
     def test_an_empty_text_is_sent_as_one_but_never_beside_calls(self) -> None:
         history = (Message(Role.USER, ""), calling(ToolCall("a", "first", "{}"), content=""))

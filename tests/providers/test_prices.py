@@ -76,6 +76,12 @@ def test_what_has_no_price_costs_unknown(provider: str, model: str) -> None:
     assert cost_of(provider, model, Usage(10, 10), NOW) == PricedCost(None, "unknown", PRICE_VERSION)
 
 
+def test_what_was_billed_at_other_prices_costs_unknown() -> None:
+    assert cost_of("openai", "gpt-4o-mini", Usage(10, 2, off_table=True), NOW) == PricedCost(None, "unknown", None)
+    told = Usage(10, 2, cost=Decimal("0.5"), off_table=True)
+    assert cost_of("openai", "gpt-4o-mini", told, NOW).cost == Decimal("0.5")
+
+
 def test_prices_are_those_of_the_time() -> None:
     """o3: input 10 and output 40 until 2025-06-09, then 2 and 8. Mistral Small: 0.10 and 0.30 before 2026-03-16."""
     before, after = datetime(2025, 6, 9, 23, 59, tzinfo=UTC), datetime(2025, 6, 10, tzinfo=UTC)

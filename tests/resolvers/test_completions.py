@@ -11,9 +11,11 @@ import pytest
 from persistence.records import CostSource, Outcome
 from providers.errors import (
     ProviderAuthError,
+    ProviderError,
     ProviderInvalidRequestError,
     ProviderRateLimitedError,
     ProviderTimeoutError,
+    UnsendableRequestError,
     UnsupportedFeatureError,
 )
 from providers.types import (
@@ -164,8 +166,16 @@ async def test_a_failure_is_told_when_its_entries_are_committed(scene: Scene) ->
     assert (await task).code == "PROVIDER_INVALID_REQUEST"
 
 
-async def test_an_unsupported_feature_is_not_an_attempt(scene: Scene) -> None:
-    scene.alpha.will([UnsupportedFeatureError("seed", provider="alpha", model="a-1")])
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        UnsupportedFeatureError("seed", provider="alpha", model="a-1"),
+        UnsendableRequestError("no JSON", provider="alpha"),
+    ],
+    ids=["unsupported", "unsendable"],
+)
+async def test_what_cannot_be_sent_is_not_an_attempt(scene: Scene, refusal: ProviderError) -> None:
+    scene.alpha.will([refusal])
     error = await failure(scene, fallbacks=(BETA,))
     assert (error.code, error.attempts, error.retryable) == ("BAD_USER_INPUT", (), False)
     assert (scene.store.entries, scene.inflight.noted, scene.beta.calls) == ([], {}, [])

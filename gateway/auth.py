@@ -90,13 +90,16 @@ class Authenticator:
 def _principal(claims: dict[str, Any]) -> Principal:
     subject, organisation, scope, expiry = (claims[name] for name in _REQUIRED)
     if not (
-        isinstance(subject, str)
-        and isinstance(organisation, str)
+        _is_name(subject)
+        and _is_name(organisation)
         and isinstance(scope, str)
         and isinstance(expiry, int | float)
         and 0 < expiry < _LATEST_EXPIRY
-        and subject
-        and organisation
     ):
         raise UnusableTokenError("the token's claims sub, org, scope and exp are not what they must be")
     return Principal(subject, organisation, frozenset(scope.split()), float(expiry))
+
+
+def _is_name(claim: object) -> bool:
+    """Text that can be stored: JSON's escapes can write half a character."""
+    return isinstance(claim, str) and claim != "" and not any("\ud800" <= character <= "\udfff" for character in claim)

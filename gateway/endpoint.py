@@ -114,6 +114,8 @@ class GraphQLEndpoint:
 
     async def _answer(self, exchange: Exchange, request: GraphQLRequest, context: Context) -> None:
         reads_only = exchange.scope["method"] == "GET"
+        if reads_only and self._engine.kind(request.query, request.operation_name) is OperationType.MUTATION:
+            raise RequestError("mutations are sent by POST", status=405)
         accept = exchange.headers.get(b"accept", b"")
         if EVENT_STREAM in accept:
             await self._stream(exchange, request, context, _READS if reads_only else _ALL)
@@ -209,7 +211,7 @@ def _checked(data: Any) -> GraphQLRequest:
         raise RequestError("`variables` must be an object")
     if name is not None and not isinstance(name, str):
         raise RequestError("`operationName` must be a string")
-    if not isinstance(data.get("extensions") or {}, dict):
+    if data.get("extensions") is not None and not isinstance(data["extensions"], dict):
         raise RequestError("`extensions` must be an object")
     return GraphQLRequest(query, variables, name or None)
 

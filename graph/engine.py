@@ -24,9 +24,11 @@ from graphql import (
     parse,
     specified_rules,
     subscribe,
+    validate,
 )
 from strawberry.execution import optimized_is_awaitable
-from strawberry.schema.schema import validate_document
+
+from .errors import MAX_ERRORS
 
 MAX_DOCUMENTS = 1_000
 MAX_CHARACTERS = 1024 * 1024
@@ -36,6 +38,7 @@ MAX_TOKENS = 5_000
 MAX_DOCUMENT_CHARACTERS = 64 * 1024
 """A longer document is parsed and validated anew for each request."""
 
+_ALL = frozenset(OperationType)
 _PLURALS = {
     OperationType.QUERY: "queries",
     OperationType.MUTATION: "mutations",
@@ -56,6 +59,13 @@ class Engine:
         self._schema = schema._schema
         self._executor_class = schema.execution_context_class
         self._documents = DocumentCache(self._schema)
+
+    def kind(self, query: str, operation_name: str | None) -> OperationType | None:
+        """The type of the operation that would run; None where none would."""
+        try:
+            return self._documents.get(query).check(operation_name, _ALL)
+        except RefusedError:
+            return None
 
     async def execute(
         self,
@@ -192,7 +202,7 @@ class DocumentCache:
             node = parse(text, max_tokens=MAX_TOKENS)
         except GraphQLError as error:
             return (error.with_traceback(None),)
-        if errors := validate_document(self._schema, node, specified_rules):
+        if errors := validate(self._schema, node, specified_rules, max_errors=MAX_ERRORS - 1):  # and one that says so
             return tuple(errors)
         operations = [definition for definition in node.definitions if isinstance(definition, OperationDefinitionNode)]
         return Document(node, {each.name.value if each.name else None: each.operation for each in operations})

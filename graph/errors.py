@@ -13,13 +13,16 @@ from resolvers.types import Attempt
 
 UNEXPECTED = "Something went wrong on our side; the request id finds it in the log."
 
+MAX_ERRORS = 10
+"""Of one answer: more help nobody, and cost more to write than the query did."""
+
 log = structlog.get_logger("graph")
 
 
 def formatted(errors: Sequence[GraphQLError], request_id: str) -> list[dict[str, Any]]:
-    """The `errors` of an answer. What is neither a DomainError nor the query's own fault is INTERNAL; its text is only
-    logged."""
-    return [_format(error, request_id) for error in errors]
+    """The `errors` of an answer, the first MAX_ERRORS. What is neither a DomainError nor the query's own fault is
+    INTERNAL; its text is only logged."""
+    return [_format(error, request_id) for error in errors[:MAX_ERRORS]]
 
 
 def refusal(error: DomainError, request_id: str) -> dict[str, Any]:

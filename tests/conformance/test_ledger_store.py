@@ -120,6 +120,21 @@ async def test_an_organisation_sees_its_own(store: LedgerStore, org: str) -> Non
         assert (await store.usage_totals(one.organisation, **DAY)).attempts == 1
 
 
+async def test_an_id_says_nothing_of_another_organisations_entries(store: LedgerStore, org: str) -> None:
+    ours = entry(organisation=org, idempotency_key="k", outcome=Outcome.SUCCEEDED)
+    theirs = replace(ours, organisation=f"{org}_2", attempt=ours.attempt + 1, outcome=Outcome.FAILED)
+    await store.append([ours, theirs])
+    for one, other in ((ours, theirs), (theirs, ours)):
+        assert list(await store.completion(one.organisation, one.completion_id)) == [one]
+        assert list(await store.completion_by_key(one.organisation, "k")) == [one]
+        for where, found in (
+            (ANY, [[one]]),
+            (CompletionFilter(outcome=one.outcome), [[one]]),
+            (CompletionFilter(outcome=other.outcome), []),
+        ):
+            assert [list(group) for group in await store.completions(one.organisation, where=where, limit=9)] == found
+
+
 async def test_a_key_used_again_finds_the_newest_completion(store: LedgerStore, org: str) -> None:
     older = entry(organisation=org, idempotency_key="k")
     newer = [

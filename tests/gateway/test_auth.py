@@ -144,6 +144,8 @@ def test_a_missing_claim_is_named(claim: str) -> None:
     [
         {"sub": ""},
         {"sub": 5},
+        {"sub": "half \ud83d"},
+        {"org": "\udc00"},
         {"sub": ["ada"]},
         {"org": ""},
         {"org": 5},

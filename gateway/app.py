@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
 from fastapi import FastAPI, Response
+from starlette.middleware.cors import CORSMiddleware
 from strawberry.http.ides import get_graphql_ide_html
+from strawberry.http.websocket_origin import normalize_allowed_origins
 
 from graph.engine import Engine
 from graph.schema import build_schema
@@ -22,6 +24,7 @@ from .settings import Environment, Settings, SettingsError
 from .websocket import GraphQLSocket
 
 PATH = "/graphql"
+PREFLIGHT_S = 7200  # the longest that Chromium keeps one
 
 
 class Gateway:
@@ -34,7 +37,7 @@ class Gateway:
         self._settings = settings
         self._pages = _pages()
         self.refusal: SettingsError | None = None
-        self._http: GraphQLEndpoint | None = None
+        self._http: GraphQLEndpoint | CORSMiddleware | None = None
         self._socket: GraphQLSocket | None = None
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
@@ -68,12 +71,25 @@ class Gateway:
         engine = Engine(schema)
         async with open_runtime(settings) as runtime, _internal_server(settings, runtime):
             page = get_graphql_ide_html(graphql_ide="graphiql").encode() if local else None
-            self._http = GraphQLEndpoint(engine, runtime, page=page)
+            endpoint = GraphQLEndpoint(engine, runtime, page=page)
+            self._http = _for_browsers(endpoint, settings.ALLOWED_ORIGINS) if settings.ALLOWED_ORIGINS else endpoint
             self._socket = GraphQLSocket(schema, engine, runtime)
             if local:
                 _add_readiness(self._pages, runtime)
             _spare_the_collector()
             yield
+
+
+def _for_browsers(endpoint: GraphQLEndpoint, origins: tuple[str, ...]) -> CORSMiddleware:
+    """CORS (https://fetch.spec.whatwg.org/#http-cors-protocol) without credentials: tokens go in a header."""
+    return CORSMiddleware(
+        endpoint,
+        allow_origins=normalize_allowed_origins(origins),
+        allow_methods=("GET", "POST"),
+        allow_headers=("accept", "authorization", "content-type", "x-request-id"),
+        expose_headers=("x-request-id",),
+        max_age=PREFLIGHT_S,
+    )
 
 
 def _pages() -> FastAPI:

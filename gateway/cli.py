@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -22,7 +23,10 @@ from .auth import mint
 from .keys import deployment_keys, developer_token
 from .runtime import LEDGER_FILE
 from .server import serve as run_server
-from .settings import Settings, SettingsError, load_settings
+from .settings import Settings, SettingsError, is_plain, is_plain_address, load_settings
+
+DAY_H = 24.0
+TEN_YEARS_H = 10 * 365 * 24
 
 app = typer.Typer(
     name="ai-middleware",
@@ -77,19 +81,22 @@ def token(
     subject: Annotated[str | None, typer.Option(help="Who the token is for.")] = None,
     organisation: Annotated[str | None, typer.Option(help="The organisation that it acts in.")] = None,
     scope: Annotated[list[Scope] | None, typer.Option(help="May be given several times. Absent: all scopes.")] = None,
-    hours: Annotated[float, typer.Option(min=0.01, help="How long it serves.")] = 24.0,
+    hours: Annotated[
+        float | None, typer.Option(min=0.01, max=TEN_YEARS_H, help="How long it serves. Absent: a day.")
+    ] = None,
 ) -> None:
     """Prints a token and nothing else: the developer's, or, with --subject and --organisation, a new one."""
     settings = load_settings()
     keys = deployment_keys(settings)
-    if subject is None and organisation is None:
+    if subject is None and organisation is None and hours is None and not scope:
         typer.echo(developer_token(settings, keys))
         return
     if not subject or not organisation:
-        _fail("--subject and --organisation go together")
+        _fail("a new token needs --subject and --organisation both; --scope and --hours are for a new one")
     scopes = scope or list(Scope)
+    lifetime_s = (DAY_H if hours is None else hours) * 3600
     typer.echo(
-        mint(keys.signing_secret, subject=subject, organisation=organisation, scopes=scopes, lifetime_s=hours * 3600)
+        mint(keys.signing_secret, subject=subject, organisation=organisation, scopes=scopes, lifetime_s=lifetime_s)
     )
 
 
@@ -118,7 +125,11 @@ def complete(
     """Asks a running server: a client of its GraphQL API."""
     settings = load_settings()
     address = url or f"http://127.0.0.1:{settings.PORT}{PATH}"
-    bearer = token or developer_token(settings, deployment_keys(settings))
+    if url and not is_plain_address(url):
+        _fail(f"--url is not a plain http or https address such as http://127.0.0.1:8080{PATH}")
+    bearer = (token or "").strip() or developer_token(settings, deployment_keys(settings))
+    if not is_plain(bearer):
+        _fail("--token has characters that no HTTP header may carry; `ai-middleware token` prints a token")
     messages = [{"role": "SYSTEM", "content": system}] if system else []
     asked: dict[str, Any] = {"model": model, "messages": [*messages, {"role": "USER", "content": prompt}]}
     if fallback:
@@ -128,6 +139,8 @@ def complete(
     except client.ApiError as error:
         _fail(str(error))
     except ProviderError as error:
+        if error.sent:
+            _fail(f"the answer from {address} did not come whole: {error.message}")
         _fail(f"no server answers at {address} ({error.message}): `ai-middleware serve` starts one")
 
 
@@ -138,19 +151,28 @@ async def _print_answer(url: str, token: str, asked: dict[str, Any]) -> None:
 
 
 async def _print_stream(url: str, token: str, asked: dict[str, Any]) -> None:
-    async for event in client.stream(url, token, asked):
-        match event["__typename"]:
-            case "TextDelta":
-                sys.stdout.write(event["text"])
-                sys.stdout.flush()
-            case "ProviderSwitched":
-                errors.print(f"{event['errorCode']}: on to {event['provider']}/{event['model']}", style="dim")
-            case "CompletionFailed":
-                sys.stdout.write("\n")
-                raise client.ApiError(f"{event['code']}: {event['message']}")
-            case "CompletionFinished":
-                sys.stdout.write("\n")
-                _print_summary(event["completion"])
+    finished: Any = None
+    printing = False
+    try:
+        async with aclosing(client.stream(url, token, asked)) as events:
+            async for event in events:
+                match event["__typename"]:
+                    case "TextDelta":
+                        printing = True
+                        sys.stdout.write(event["text"])
+                        sys.stdout.flush()
+                    case "ProviderSwitched":
+                        errors.print(f"{event['errorCode']}: on to {event['provider']}/{event['model']}", style="dim")
+                    case "CompletionFailed":
+                        raise client.ApiError(f"{event['code']}: {event['message']}")
+                    case "CompletionFinished":
+                        finished = event["completion"]
+    finally:
+        if printing:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+    if finished:
+        _print_summary(finished)
 
 
 def _print_summary(answer: Any) -> None:
@@ -172,5 +194,5 @@ def _migrate(settings: Settings) -> None:
 
 
 def _fail(message: str, *, code: int = 1) -> NoReturn:
-    errors.print(f"ai-middleware: {message}", style="red")
+    errors.print(f"ai-middleware: {' '.join(message.splitlines())}", style="red")
     raise SystemExit(code)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import orjson
 
 from providers.http import open_transport
-from providers.sse import SSEDecoder
+from providers.ports import TransportStream
+from providers.sse import SSEDecoder, SSELimitError
+
+from .settings import SettingsError
 
 _COMPLETE = """
 mutation Complete($input: CompleteInput!) {
@@ -31,52 +35,68 @@ subscription Stream($input: CompleteInput!) {
 
 
 class ApiError(Exception):
-    """The API answered with an error; the text is its code and message."""
+    """No answer, and why: the API's code and message, or what the one who asked can mend."""
 
 
 async def complete(url: str, token: str, completion: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The answer's fields. Raises ApiError, or ProviderError where the server can't be reached."""
-    async with open_transport(max_connections=1) as transport:
-        answer = await transport.post(
-            url, headers=_headers(token), body=_body(_COMPLETE, completion), provider="ai-middleware"
-        )
-    completed: Mapping[str, Any] = _data(answer.body)["complete"]
-    return completed
+    """The answer's fields. Raises ApiError, SettingsError for a proxy variable that can't be used, or ProviderError
+    where the server can't be reached (`sent` is false) or its answer has no end."""
+    async with _asked(url, token, _COMPLETE, completion, accept="application/json") as answer:
+        return _field("complete", await answer.read())
 
 
-async def stream(url: str, token: str, completion: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
+async def stream(url: str, token: str, completion: Mapping[str, Any]) -> AsyncGenerator[Mapping[str, Any], None]:
     """The events of the stream. Raises as `complete` does."""
-    headers = {**_headers(token), "accept": "text/event-stream"}
-    async with (
-        open_transport(max_connections=1) as transport,
-        transport.stream(url, headers=headers, body=_body(_STREAM, completion), provider="ai-middleware") as answer,
-    ):
+    async with _asked(url, token, _STREAM, completion, accept="text/event-stream") as answer:
         if not answer.headers.get("content-type", "").startswith("text/event-stream"):
-            _data(await answer.read())
-            raise ApiError(f"HTTP {answer.status} where a stream was expected")
+            _field("completionStream", await answer.read())
+            raise ValueError("one answer where a stream was asked for")
         decoder = SSEDecoder()
         async for chunk in answer.chunks():
             for event in decoder.feed(chunk):
+                if event.event == "complete":
+                    return
                 if event.event == "next":
-                    yield _data(event.data)["completionStream"]
+                    yield _field("completionStream", event.data)
+    raise ApiError(f"{url} ended its stream before the answer was whole")
 
 
-def _headers(token: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {token}", "content-type": "application/json"}
-
-
-def _body(query: str, completion: Mapping[str, Any]) -> bytes:
-    return orjson.dumps({"query": query, "variables": {"input": completion}})
-
-
-def _data(body: bytes | str) -> Mapping[str, Any]:
+@asynccontextmanager
+async def _asked(
+    url: str, token: str, query: str, completion: Mapping[str, Any], *, accept: str
+) -> AsyncIterator[TransportStream]:
+    """The answer as it arrives. A ValueError inside means that it is none of this API's, and leaves as ApiError."""
+    headers = {"authorization": f"Bearer {token}", "content-type": "application/json", "accept": accept}
     try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        raise ApiError("the answer is not JSON: is that the address of /graphql?") from None
-    if errors := answer.get("errors"):
-        first = errors[0]
-        code = first.get("extensions", {}).get("code", "ERROR")
-        raise ApiError(f"{code}: {first['message']}")
-    data: Mapping[str, Any] = answer["data"]
-    return data
+        body = orjson.dumps({"query": query, "variables": {"input": completion}})
+    except orjson.JSONEncodeError:  # half a character, from an argument in another encoding
+        raise ApiError("what you ask is not text in UTF-8") from None
+    async with AsyncExitStack() as stack:
+        try:
+            transport = await stack.enter_async_context(open_transport(max_connections=1))
+        except ValueError as error:  # the proxy variables of the environment
+            raise SettingsError(str(error)) from None
+        try:
+            answer = await stack.enter_async_context(
+                transport.stream(url, headers=headers, body=body, provider="ai-middleware")
+            )
+        except ValueError:  # a host that no name can have
+            raise ApiError(f"{url} is not an address: check --url") from None
+        try:
+            yield answer
+        except (ValueError, SSELimitError):
+            raise ApiError(
+                f"{url} answered (HTTP {answer.status}), but not as this API does: check --url, or PORT without it"
+            ) from None
+
+
+def _field(name: str, body: bytes | str) -> Mapping[str, Any]:
+    """The field of an answer. Raises ApiError for the API's errors, ValueError for what is no answer of this API."""
+    match orjson.loads(body):
+        case {"errors": [{"message": str(message), "extensions": {"code": str(code)}}, *_]}:
+            raise ApiError(f"{code}: {message}")
+        case {"errors": [{"message": str(message)}, *_]}:
+            raise ApiError(message)
+        case {"data": dict(data)} if isinstance(field := data.get(name), dict):
+            return field
+    raise ValueError("neither errors nor data")

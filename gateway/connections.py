@@ -9,18 +9,27 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 64 * 1024  # request line and headers, or trailers
 HEAD_TIMEOUT_S = 20.0  # from the connection's start, or a later request's first byte, to the end of its head
+BODY_TIMEOUT_S = 60.0  # from there to the end of the request
 STALL_TIMEOUT_S = 60.0  # for a client that takes nothing of what waits for it
+
+_TOO_SLOW = (
+    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 28\r\n"
+    b"connection: close\r\n\r\nThe body took much too long."
+)
 
 
 class BoundedConnection(HttpToolsProtocol):
     """The parser keeps heads of any length: past MAX_HEAD_BYTES the answer is 400, and the connection is closed. So is
     one that has not brought a whole head within HEAD_TIMEOUT_S (between requests uvicorn's keep-alive timeout rules),
-    and one whose client reads nothing for STALL_TIMEOUT_S.
+    or the body within BODY_TIMEOUT_S (408), and one whose client reads nothing for STALL_TIMEOUT_S. A request that one
+    read brings whole, as most do, is not timed at all.
 
     A request behind one that is being answered is not taken: the connection closes after the answer, as RFC 9112, 9.3.2
     allows. uvicorn would stop reading, and not notice that the client has left.
     """
 
+    _missing: float | None = None  # the timeout of what is missing of the request that has begun
+    _timed: float | None = None  # the timeout that `_patience` was set to
     _patience: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
     _unread = 0  # bytes, when the reader was looked at last
@@ -29,10 +38,12 @@ class BoundedConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        self._expect_head()
+        self._missing = HEAD_TIMEOUT_S
+        self._time_the_rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head_is_here()
+        self._missing = None
+        self._time_the_rest()
         self._reader_is_here()
         super().connection_lost(exc)
 
@@ -45,6 +56,8 @@ class BoundedConnection(HttpToolsProtocol):
         super().data_received(data)
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(f"The head is larger than {MAX_HEAD_BYTES} bytes.")
+        if self._missing != self._timed:
+            self._time_the_rest()
 
     def _answering(self) -> bool:
         """Whether a request is here as a whole, and its answer is not."""
@@ -58,13 +71,13 @@ class BoundedConnection(HttpToolsProtocol):
         if self._answering():  # one read brought both requests
             self._turn_deaf()
         else:
-            self._expect_head()
+            self._missing = HEAD_TIMEOUT_S
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self._head_bytes = 0
-        self._head_is_here()
         if not self._deaf:
+            self._missing = BODY_TIMEOUT_S
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -72,7 +85,12 @@ class BoundedConnection(HttpToolsProtocol):
         if not self._deaf:
             super().on_body(body)
 
+    def on_message_complete(self) -> None:
+        self._missing = None
+        super().on_message_complete()
+
     def handle_websocket_upgrade(self) -> None:
+        self._missing = None
         if not self._deaf:
             super().handle_websocket_upgrade()
 
@@ -100,14 +118,18 @@ class BoundedConnection(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
         self._expect_reader()
 
-    def _expect_head(self) -> None:
-        if self._patience is None:
-            self._patience = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.abort)
-
-    def _head_is_here(self) -> None:
+    def _time_the_rest(self) -> None:
         if self._patience is not None:
             self._patience.cancel()
-            self._patience = None
+        self._timed = self._missing
+        self._patience = None if self._missing is None else self.loop.call_later(self._missing, self._out_of_patience)
+
+    def _out_of_patience(self) -> None:
+        if self._timed == BODY_TIMEOUT_S and not self.cycle.response_started:
+            self.transport.write(_TOO_SLOW)
+            self.transport.close()
+        else:
+            self.transport.abort()
 
     def _expect_reader(self) -> None:
         """Closing, like writing more, waits for the client to take what is left; some never do."""

@@ -18,7 +18,6 @@ ASGIScope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-BODY_TIMEOUT_S = 60.0
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -55,17 +54,10 @@ class Exchange:
         self._send = send
 
     async def body(self, limit: int) -> bytes:
-        """The whole body. Raises RequestError: 413 past `limit` bytes, 408 past BODY_TIMEOUT_S; or ClientLeftError."""
+        """The whole body. Raises RequestError, 413, past `limit` bytes; or ClientLeftError. The connection times it."""
         declared = self.headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > limit:
             raise RequestError(f"the body is larger than {limit} bytes", status=413)
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                return await self._read(limit)
-        except TimeoutError:
-            raise RequestError(f"the body was not here within {BODY_TIMEOUT_S:g} seconds", status=408) from None
-
-    async def _read(self, limit: int) -> bytes:
         body = bytearray()
         more = True
         while more:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import secrets
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -33,7 +34,7 @@ class DeploymentKeys:
 
 
 def deployment_keys(settings: Settings) -> DeploymentKeys:
-    """Raises SettingsError where DATA_DIR can't be written or holds a damaged secret."""
+    """Raises SettingsError where DATA_DIR can't be written, or holds a secret that is damaged or open to others."""
     signing, sealing = settings.JWT_TOKEN_SECRET, settings.ENCRYPTION_KEY
     secret = (
         signing.get_secret_value()
@@ -84,13 +85,21 @@ def _mint_developer(keys: DeploymentKeys) -> str:
 
 
 def _kept(path: Path, make: Callable[[], str]) -> str:
-    """The file's text; where there is none, makes it, readable by its owner alone. Two processes agree on one."""
+    """The file's text; where there is none, makes it, readable by its owner alone. Two processes agree on one.
+
+    One that is open to others is refused, as ssh does: who may have read it is for the operator to judge.
+    """
     with _disk_errors():
         if not path.exists():
             with _written(path, make()) as new, suppress(FileExistsError):  # another process was first: its text counts
                 path.hardlink_to(new)
         try:
-            return path.read_text(encoding="ascii").strip()
+            with path.open(encoding="ascii") as file:
+                if os.fstat(file.fileno()).st_mode & 0o077:
+                    raise SettingsError(
+                        f"DATA_DIR: {path} is open to other users: `chmod 600 {shlex.quote(str(path))}`"
+                    )
+                return file.read().strip()
         except UnicodeDecodeError:
             raise SettingsError(f"DATA_DIR: {path} is damaged") from None
 

@@ -79,6 +79,7 @@ def serve(settings: Settings) -> int:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
     )
     server = _Announcing(config, gateway, settings)
     with listen(settings.HOST, settings.PORT, variable="PORT") as listener:

@@ -46,7 +46,9 @@ class Settings(BaseSettings):
         default=Environment.LOCAL,
         description="`LOCAL` or `PRODUCTION`, which takes no generated secret and has no `scripted` provider.",
     )
-    HOST: str = Field(default="127.0.0.1", description="The address to listen on; `0.0.0.0` in a container.")
+    HOST: str = Field(
+        default="127.0.0.1", min_length=1, description="The address to listen on; `0.0.0.0` in a container."
+    )
     PORT: int = Field(default=8080, ge=0, le=65535, description="The API's port; 0 takes a free one.")
     INTERNAL_PORT: int = Field(
         default=8081, ge=0, le=65535, description="The port of `/readyz`; with `LOCAL` it is `PORT` itself."
@@ -62,7 +64,8 @@ class Settings(BaseSettings):
         default=None, description="32 bytes in base64: opens the `enc:v1:…` values. Generated with `LOCAL`."
     )
     ALLOWED_ORIGINS: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="Origins of browser pages that may open a WebSocket here, separated by commas."
+        default=(),
+        description="Origins of browser pages that may call the API (CORS) and open a WebSocket, separated by commas.",
     )
     MAX_BODY_BYTES: int = Field(default=4 * 1024 * 1024, ge=1024, description="The largest request body.")
     MAX_UPSTREAM_CONNECTIONS: int = Field(default=1000, ge=1, description="Connections to vendors, all together.")
@@ -90,11 +93,17 @@ class Settings(BaseSettings):
 
     MONGODB_CONNECTION_URI: None = Field(default=None, description=_NO_SERVER)
     TIMESCALE_SERVICE_URL: None = Field(default=None, description=_NO_SERVER)
+    TIMESCALE_REPLICA_URL: None = Field(default=None, description=_NO_SERVER)
     REDIS_URI: None = Field(default=None, description=_NO_SERVER)
     QUEUE_CONNECTIONURL: None = Field(default=None, description=_NO_SERVER)
 
     @field_validator(
-        "MONGODB_CONNECTION_URI", "TIMESCALE_SERVICE_URL", "REDIS_URI", "QUEUE_CONNECTIONURL", mode="before"
+        "MONGODB_CONNECTION_URI",
+        "TIMESCALE_SERVICE_URL",
+        "TIMESCALE_REPLICA_URL",
+        "REDIS_URI",
+        "QUEUE_CONNECTIONURL",
+        mode="before",
     )
     @classmethod
     def _refuse_servers(cls, value: object) -> None:
@@ -136,7 +145,7 @@ class Settings(BaseSettings):
     @field_validator("*")
     @classmethod
     def _check_url(cls, value: object, info: Any) -> object:
-        if info.field_name.endswith("_BASE_URL") and value is not None and not _is_base_url(str(value)):
+        if info.field_name.endswith("_BASE_URL") and value is not None and not is_plain_address(str(value)):
             raise ValueError("is not a plain http or https address such as https://api.example.com/v1")
         return value
 
@@ -148,8 +157,16 @@ class Settings(BaseSettings):
                     raise ValueError(f"{name}: ENVIRONMENT=PRODUCTION takes no generated secret: set it")
             if self.PORT == self.INTERNAL_PORT != 0:
                 raise ValueError("INTERNAL_PORT: is the same as PORT, which with ENVIRONMENT=PRODUCTION it can't be")
-        if self.COMPATIBLE_API_KEY is not None and self.COMPATIBLE_BASE_URL is None:
-            raise ValueError("COMPATIBLE_BASE_URL: COMPATIBLE_API_KEY is set, the address that it is for is not")
+        return self
+
+    @model_validator(mode="after")
+    def _check_pairs(self) -> Self:
+        """A vendor's address goes with its key. `compatible` is nowhere without an address, and may need no key."""
+        for key in (name for name in type(self).model_fields if name.endswith("_API_KEY")):
+            url = key.replace("_API_KEY", "_BASE_URL")
+            given, needed = (key, url) if key == "COMPATIBLE_API_KEY" else (url, key)
+            if getattr(self, given) and not getattr(self, needed):
+                raise ValueError(f"{needed}: is not set, and {given} is: set both or neither")
         return self
 
     def api_key(self, variable: str, sealer: Sealer) -> str | None:
@@ -161,7 +178,7 @@ class Settings(BaseSettings):
                 text = sealer.open(text).strip()
             except SealError as error:
                 raise SettingsError(f"{variable}: {error}") from None
-        if not _is_plain(text):
+        if not is_plain(text):
             raise SettingsError(f"{variable}: has characters that no HTTP header may carry")
         return text or None
 
@@ -177,23 +194,23 @@ def decode_key(text: str) -> bytes:
     return key
 
 
-def _is_base_url(text: str) -> bool:
+def is_plain_address(text: str) -> bool:
     """Without a user and password: addresses are logged and printed, and keys have their own variables."""
     try:
         parts = urlsplit(text)
-        port = parts.port
+        host, port = (parts.hostname or "").encode("idna"), parts.port  # each raises for what can't be one
     except ValueError:
         return False
     return (
         parts.scheme in ("http", "https")
-        and bool(parts.hostname)
+        and bool(host)
         and port != 0
-        and _is_plain(text)
+        and is_plain(text)
         and not any(mark in text for mark in "@?#")
     )
 
 
-def _is_plain(text: str) -> bool:
+def is_plain(text: str) -> bool:
     return text.isascii() and text.isprintable() and " " not in text
 
 

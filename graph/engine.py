@@ -7,9 +7,10 @@ cached document does; there are none here.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Set
+from collections.abc import AsyncGenerator, Set
 from contextlib import aclosing
 from dataclasses import dataclass
+from inspect import isawaitable
 from typing import Any
 
 import strawberry
@@ -20,13 +21,14 @@ from graphql import (
     GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
-    execute,
     parse,
     specified_rules,
     subscribe,
     validate,
 )
 from strawberry.execution import optimized_is_awaitable
+from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
+from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from .errors import MAX_ERRORS
 
@@ -38,6 +40,7 @@ MAX_TOKENS = 5_000
 MAX_DOCUMENT_CHARACTERS = 64 * 1024
 """A longer document is parsed and validated anew for each request."""
 
+_RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)  # as Strawberry has them
 _ALL = frozenset(OperationType)
 _PLURALS = {
     OperationType.QUERY: "queries",
@@ -108,7 +111,7 @@ class Engine:
                 operation_name=operation_name,
                 executor_class=self._executor_class,
             )
-            events: Any = await source if isinstance(source, Awaitable) else source
+            events: Any = await source if isawaitable(source) else source
         except RefusedError as refused:
             return ExecutionResult(None, refused.errors)
         except Exception as error:  # noqa: BLE001  # as in _execute
@@ -124,16 +127,18 @@ class Engine:
         self, document: DocumentNode, variables: dict[str, Any] | None, operation_name: str | None, context: object
     ) -> ExecutionResult:
         try:
-            result = execute(
+            executor = self._executor_class.build(
                 self._schema,
                 document,
                 context_value=context,
-                variable_values=variables,
+                raw_variable_values=variables,
                 operation_name=operation_name,
-                executor_class=self._executor_class,
                 is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]  # a TypeGuard but for its annotation
             )
-            return await result if isinstance(result, Awaitable) else result
+            if isinstance(executor, list):
+                return ExecutionResult(None, executor)
+            result: Any = executor.execute_operation()
+            return result if isinstance(result, ExecutionResult) else await result
         except Exception as error:  # noqa: BLE001  # what graphql-core lets through is an answer all the same
             return _failed(error)
 
@@ -202,7 +207,7 @@ class DocumentCache:
             node = parse(text, max_tokens=MAX_TOKENS)
         except GraphQLError as error:
             return (error.with_traceback(None),)
-        if errors := validate(self._schema, node, specified_rules, max_errors=MAX_ERRORS - 1):  # and one that says so
+        if errors := validate(self._schema, node, _RULES, max_errors=MAX_ERRORS - 1):  # and one that says so
             return tuple(errors)
         operations = [definition for definition in node.definitions if isinstance(definition, OperationDefinitionNode)]
         return Document(node, {each.name.value if each.name else None: each.operation for each in operations})

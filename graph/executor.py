@@ -5,7 +5,14 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from graphql import ExecutionResult, GraphQLOutputType, GraphQLResolveInfo, OperationType, is_non_null_type
+from graphql import (
+    ExecutionResult,
+    GraphQLError,
+    GraphQLOutputType,
+    GraphQLResolveInfo,
+    OperationType,
+    is_non_null_type,
+)
 from graphql.execution import Executor
 from graphql.execution.collect_fields import FieldDetailsList, collect_fields
 from graphql.pyutils import Path, is_awaitable
@@ -14,7 +21,7 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types.field import StrawberryField
 
-from .plan import Compiler, OperationPlans, Plan, PlanCache
+from .plan import Compiler, OnlyField, OperationPlans, Plan, PlanCache, is_usual
 
 MAX_FAILURES = 10
 """Of plans, in one operation or event; then it goes on without. Most of an answer may be completed twice each time."""
@@ -24,7 +31,8 @@ class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
     """For `strawberry.Schema(execution_context_class=...)`. Answers as Strawberry's own executor does, to the letter.
 
     Two things run by plan: the value of a query's or mutation's field, once its resolver has given it, and the events
-    of a subscription. What a plan can't complete is completed anew, the same value, by graphql-core.
+    of a subscription. What a plan can't complete is completed anew, the same value, by graphql-core. And an operation
+    of one root field, as most are, goes without the machinery that runs several.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -32,6 +40,27 @@ class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
         self._failures_left = MAX_FAILURES
         self._conditions: tuple[object, ...] = ()
         self._plans: OperationPlans | None = self._find_plans()
+
+    def execute_operation(self, serially: bool | None = None) -> Any:
+        only = self._only_field()
+        if only is None:
+            return super().execute_operation(serially)
+        name, details, parent = only
+        try:
+            value = self.execute_field(parent, self.root_value, details, Path(None, name, parent.name), None)
+        except GraphQLError as error:
+            return self._failed(error)
+        return self._answer_later(name, value) if self.is_awaitable(value) else self.build_response({name: value})
+
+    async def _answer_later(self, name: str, value: Any) -> Any:
+        try:
+            return self.build_response({name: await value})
+        except GraphQLError as error:
+            return self._failed(error)
+
+    def _failed(self, error: GraphQLError) -> Any:
+        self.collected_errors.add(error, None)
+        return self.build_response(None)
 
     def complete_value(
         self,
@@ -81,6 +110,26 @@ class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
         assert self._plans is not None  # noqa: S101  # the caller has looked
         key = (self._conditions, type_, *[id(detail.node) for detail in details])
         return self._plans.get(key, lambda: Compiler(self.schema, self.collect_subfields).compile(type_, details))
+
+    def _only_field(self) -> OnlyField | None:
+        """The one root field of a query or mutation, collected once for each value of its conditions."""
+        if self._plans is None or self.abort_signal is not None or self.hooks is not None:
+            return None
+        return self._plans.only_field(self._conditions, self._find_only_field)
+
+    def _find_only_field(self) -> OnlyField | None:
+        root = self.schema.get_root_type(self.operation.operation)
+        if root is None or self.operation.operation is OperationType.SUBSCRIPTION:
+            return None
+        try:
+            collected = collect_fields(self.schema, self.fragments, self.variable_values, root, self.operation)
+        except RecursionError:  # graphql-core meets it again, and words it
+            return None
+        if len(collected.grouped_field_set) != 1:
+            return None
+        [(name, details)] = collected.grouped_field_set.items()
+        known = self.schema.get_field(root, details[0].node.name.value) is not None
+        return (name, details, root) if known and all(map(is_usual, details)) else None
 
     @cached_property
     def _event_plan(self) -> tuple[str, Plan] | None:

@@ -98,7 +98,7 @@ class Compiler:
 
     def compile(self, type_: GraphQLOutputType, details: FieldDetailsList) -> Plan:
         """The plan of a field's value, lists and nulls included. Raises UnplannedError."""
-        if any(not _is_usual(detail) for detail in details):
+        if any(not is_usual(detail) for detail in details):
             raise UnplannedError
         return self._position(type_, details).plan
 
@@ -170,7 +170,7 @@ class Compiler:
         template: dict[str, Any] = {}
         fields: list[tuple[str, str, type, Plan]] = []
         for name, found in collected.grouped_field_set.items():
-            if any(not _is_usual(detail) for detail in found):
+            if any(not is_usual(detail) for detail in found):
                 raise UnplannedError
             field = self._schema.get_field(type_, found[0].node.name.value)
             template[name] = None
@@ -192,7 +192,7 @@ class Compiler:
         return plan
 
 
-def _is_usual(detail: FieldDetails) -> bool:
+def is_usual(detail: FieldDetails) -> bool:
     """No incremental delivery, no fragment arguments, no directive but @include and @skip."""
     return (
         detail.defer_usage is None
@@ -282,12 +282,17 @@ def _enum(type_: CustomGraphQLEnumType, other: Plan) -> Plan:
     return plan
 
 
+OnlyField = tuple[str, FieldDetailsList, GraphQLObjectType]
+"""The one root field of an operation: response name, nodes, root type."""
+
+
 class OperationPlans:
     """The plans of one operation."""
 
     def __init__(self, operation: OperationDefinitionNode, fragments: tuple[FragmentDefinitionNode, ...]) -> None:
         self._fragments = fragments
         self._plans: dict[tuple[object, ...], Plan | None] = {}
+        self._only_fields: dict[tuple[object, ...], OnlyField | None] = {}
         definitions = (operation, *fragments)
         self.conditions = tuple({name for node in definitions for name in _variables_of(node.selection_set)})
         """The variables that decide what is selected."""
@@ -308,6 +313,17 @@ class OperationPlans:
             self._plans.clear()
         self._plans[key] = plan
         return plan
+
+    def only_field(self, conditions: tuple[object, ...], find: Callable[[], OnlyField | None]) -> OnlyField | None:
+        """What `find` finds for these values of the conditions."""
+        try:
+            return self._only_fields[conditions]
+        except KeyError:
+            pass
+        if len(self._only_fields) >= MAX_PLANS:
+            self._only_fields.clear()
+        found = self._only_fields[conditions] = find()
+        return found
 
 
 class PlanCache:

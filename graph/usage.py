@@ -57,7 +57,7 @@ class UsageQueries:
     )
     async def usage(self, info: GraphInfo, input: Input) -> UsageReport | None:  # noqa: A002  # the argument's name
         context = info.context
-        since, until = aware(input.since, "since"), aware(input.until, "until")
+        since, until = aware(input.since, ("input", "since")), aware(input.until, ("input", "until"))
         assert since is not None  # noqa: S101  # required by the schema
         assert until is not None  # noqa: S101  # required by the schema
         totals = await history.usage(context.services.ledger, context.principal, since=since, until=until)

@@ -55,13 +55,16 @@ class FileInflightLog:
         self._live[key] = record
         self._abandoned.pop(key, None)
 
-    def end(self, entry: LedgerEntry) -> None:
-        """Forget an entry. Raises StoreUnavailableError: then the next process may find it again."""
-        key = _key(entry)
-        self._abandoned.pop(key, None)
-        if self._live.pop(key, None) is None:
+    def end(self, *entries: LedgerEntry) -> None:
+        """Forget entries, in one write. Raises StoreUnavailableError: then the next process may find them again."""
+        ended = []
+        for key in map(_key, entries):
+            self._abandoned.pop(key, None)
+            if self._live.pop(key, None) is not None:
+                ended.append(orjson.dumps(key, option=orjson.OPT_APPEND_NEWLINE))
+        if not ended:
             return
-        self._append(orjson.dumps(key, option=orjson.OPT_APPEND_NEWLINE))
+        self._append(b"".join(ended))
         if self._size > self._bound:
             self._try_compact()
 

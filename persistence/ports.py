@@ -54,8 +54,8 @@ class InflightLog(Protocol):
         Raises StoreUnavailableError."""
         ...
 
-    def end(self, entry: LedgerEntry) -> None:
-        """Forget an attempt whose entry is committed. `entry` has the same key as the one given to `begin`."""
+    def end(self, *entries: LedgerEntry) -> None:
+        """Forget attempts whose entries are committed. Each has the same key as the one given to `begin`."""
         ...
 
     def abandoned(self) -> Sequence[LedgerEntry]:

@@ -26,7 +26,6 @@ from .ports import TransportResponse, current_dispatch
 
 CONNECT_TIMEOUT_S = 5.0
 POOL_TIMEOUT_S = 5.0
-WRITE_TIMEOUT_S = 30.0
 IDLE_TIMEOUT_S = 120.0
 MAX_CONNECTIONS = 1000
 MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -84,11 +83,19 @@ class HttpTransport:
             dispatch.waiting = True
         with _TypedErrors(provider):
             parsed, transport = self._route(url)
-            request = httpx.Request("POST", parsed, headers=headers, content=body, extensions=self._timeouts)
-            # Aiohttp has no timeout for writing, so one deadline bounds everything up to the answer's headers.
-            async with asyncio.timeout(POOL_TIMEOUT_S + WRITE_TIMEOUT_S + self._idle_timeout_s):
-                response = await transport.handle_async_request(request)
+            response = await transport.handle_async_request(_request(parsed, headers, body, self._timeouts))
         return Answer(response, provider, self._max_body_bytes)
+
+
+def _request(url: httpx.URL, headers: Mapping[str, str], body: bytes, extensions: Mapping[str, Any]) -> httpx.Request:
+    """Without the headers that httpx would add, for aiohttp adds them too; and with encodings stated, for httpx would
+    look for them in each header anew."""
+    request = httpx.Request(
+        "POST", url, headers=headers, stream=httpx.ByteStream(body), extensions=cast("dict[str, Any]", extensions)
+    )
+    request.headers.encoding = "ascii"
+    request.read()
+    return request
 
 
 class Answer:
@@ -96,6 +103,7 @@ class Answer:
 
     def __init__(self, response: httpx.Response, provider: str, max_body_bytes: int) -> None:
         self.status = response.status_code
+        response.headers.encoding = "latin-1"  # RFC 9110, 5.5
         self.headers: Mapping[str, str] = response.headers
         self._response = response
         self._provider = provider
@@ -245,12 +253,16 @@ async def open_transport(
     max_body_bytes: int = MAX_BODY_BYTES,
     trust_env: bool = True,
 ) -> AsyncGenerator[HttpTransport, None]:
-    """The process's one pool; closed on leaving. A total deadline is the caller's: cancelling a call hangs up.
+    """The process's one pool; closed on leaving. Connecting and reading have their timeouts here; a total deadline,
+    which bounds writing too, is the caller's: cancelling a call hangs up.
 
-    Raises ValueError where an environment variable names a proxy that can't be used.
+    Raises ValueError where an environment variable names a proxy or certificates that can't be used.
     """
     proxies = _environment_proxies() if trust_env else {}
-    tls = httpx.create_ssl_context(trust_env=trust_env)
+    try:
+        tls = httpx.create_ssl_context(trust_env=trust_env)
+    except OSError as error:
+        raise ValueError(f"SSL_CERT_FILE and SSL_CERT_DIR: can't be used: {error.strerror}") from error
     connector = _Connector(limit=max_connections, keepalive_timeout=_KEEPALIVE_S, ssl=tls)
     async with aiohttp.ClientSession(
         connector=connector, headers=_DEFAULT_HEADERS, cookie_jar=aiohttp.DummyCookieJar()

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
-from itertools import chain
 from typing import Any
 
 import orjson
@@ -30,13 +29,18 @@ def estimate_tokens(size: int) -> int:
 
 def input_bytes(request: CompletionRequest) -> int:
     """UTF-8 bytes of all that the model reads."""
-    texts = chain.from_iterable(
-        (message.content or "", *(call.name + call.arguments for call in message.tool_calls))
-        for message in request.messages
-    )
-    tools = (f"{tool.name}{tool.description or ''}" for tool in request.tools)
-    schemas = sum(len(orjson.dumps(tool.parameters)) for tool in request.tools)
-    return schemas + sum(len(text.encode()) for text in chain(texts, tools))
+    size = 0
+    for message in request.messages:
+        size += _size(message.content)
+        for call in message.tool_calls:
+            size += _size(call.name) + _size(call.arguments)
+    for tool in request.tools:
+        size += _size(tool.name) + _size(tool.description) + len(orjson.dumps(tool.parameters))
+    return size
+
+
+def _size(text: str | None) -> int:
+    return len(text.encode()) if text else 0
 
 
 def opening_entry(
@@ -167,11 +171,36 @@ def _output_bytes(answer: ProviderCompletion) -> int:
 
 
 def attempt_of(entry: LedgerEntry) -> Attempt:
-    return Attempt(entry.provider, entry.model, entry.outcome, entry.error_code, entry.latency_ms)
+    return Attempt(
+        entry.attempt,
+        entry.provider,
+        entry.model,
+        entry.outcome,
+        entry.error_code,
+        entry.latency_ms,
+        entry.time_to_first_token_ms,
+        _usage_of(entry),
+        entry.price_version,
+    )
+
+
+def _usage_of(entry: LedgerEntry) -> TokenUsage:
+    return TokenUsage(
+        entry.input_tokens,
+        entry.output_tokens,
+        entry.cached_input_tokens,
+        entry.cache_write_tokens,
+        entry.reasoning_tokens,
+        entry.cost,
+        entry.cost_source,
+        entry.estimated,
+    )
 
 
 def total_usage(entries: Sequence[LedgerEntry]) -> TokenUsage:
     """A completion is the sum of its attempts. Its cost is unknown as soon as one attempt's is."""
+    if len(entries) == 1:
+        return _usage_of(entries[0])
     costs = [entry.cost for entry in entries]
     known = [cost for cost in costs if cost is not None]
     return TokenUsage(

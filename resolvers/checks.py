@@ -30,7 +30,7 @@ def check_command(command: CompleteCommand, vendors: Mapping[str, Vendor]) -> No
     _check_range("topP", command.top_p, 0, 1)
     _check_range("maxTokens", command.max_tokens, 1, 10_000_000)
     _check_range("timeoutMs", command.timeout_ms, 1, MAX_TIMEOUT_MS)
-    _check_count("stop", command.stop, MAX_STOPS)
+    _check_stops(command.stop)
     _check_tools(command.tools)
     _check_length("endUser", command.end_user)
     _check_length("idempotencyKey", command.idempotency_key)
@@ -49,6 +49,12 @@ def _check_targets(command: CompleteCommand, vendors: Mapping[str, Vendor]) -> N
         if len(target.model) > MAX_NAME_LENGTH:
             raise BadUserInputError(f"a model's name has at most {MAX_NAME_LENGTH} characters", path=path)
     check_targets(targets, vendors)
+
+
+def _check_stops(stops: Sequence[str]) -> None:
+    _check_count("stop", stops, MAX_STOPS)
+    if "" in stops:
+        raise BadUserInputError("a stop text has at least one character", path=("input", "stop", stops.index("")))
 
 
 def _check_tools(tools: Sequence[Tool]) -> None:

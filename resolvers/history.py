@@ -37,9 +37,12 @@ class CompletionRecord:
     time_to_first_token_ms: int | None
     streamed: bool
     cached: bool
+    organisation: str
     principal: str
     end_user: str | None
     idempotency_key: str | None
+    config: str | None
+    config_version: int | None
     labels: tuple[tuple[str, str], ...]
     attempts: tuple[Attempt, ...]
 
@@ -97,9 +100,12 @@ def _record(entries: Sequence[LedgerEntry]) -> CompletionRecord:
         time_to_first_token_ms=last.time_to_first_token_ms,
         streamed=last.streamed,
         cached=last.cached,
+        organisation=last.organisation,
         principal=last.principal,
         end_user=last.end_user,
         idempotency_key=last.idempotency_key,
+        config=last.config,
+        config_version=last.config_version,
         labels=tuple(sorted(last.labels.items())),
         attempts=tuple(booking.attempt_of(entry) for entry in entries if entry.attempt),
     )

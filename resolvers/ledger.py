@@ -75,12 +75,13 @@ class Ledger:
                 self._refused = None
         return self._refused is None
 
-    def forget(self, entry: LedgerEntry) -> None:
-        """Take back a `begin` whose attempt was never sent."""
+    def forget(self, *entries: LedgerEntry) -> None:
+        """End the notes of entries that are committed, or whose attempts were never sent."""
         try:
-            self._inflight.end(entry)
-        except StoreUnavailableError as error:  # at worst it is found, and booked, once more by the next start
-            log.warning("in-flight entry can't be ended", completion_id=entry.completion_id, reason=str(error))
+            self._inflight.end(*entries)
+        except StoreUnavailableError as error:  # at worst they are found, and booked, once more by the next start
+            ids = [entry.completion_id for entry in entries]
+            log.warning("in-flight entries can't be ended", completion_ids=ids, reason=str(error))
 
     def book(self, entry: LedgerEntry) -> asyncio.Future[None]:
         """Hand over the entry of an ended attempt; it is committed whatever becomes of the caller.
@@ -177,7 +178,7 @@ class Ledger:
             for waiting in batch:
                 if not waiting.committed.done():
                     waiting.committed.set_result(None)
-                self.forget(waiting.entry)
+            self.forget(*(waiting.entry for waiting in batch))
 
     def _owe(self, waiting: _Booking, cause: Exception) -> None:
         """Keep an entry whose commit failed: here for the next try, in the in-flight log for the next start."""

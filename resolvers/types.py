@@ -46,13 +46,18 @@ class CompleteCommand:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One call to a vendor, as told to the caller. `error_code` is None for the attempt that answered."""
+    """One call to a vendor, as told to the caller: `number` from 1 over retries and fallbacks, `usage` its own alone.
+    `error_code` is None for the attempt that answered; times are from its sending on."""
 
+    number: int
     provider: str
     model: str
     outcome: Outcome
     error_code: str | None
     latency_ms: int
+    time_to_first_token_ms: int | None
+    usage: TokenUsage
+    price_version: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ class ToolCallDelta(CompletionEvent):
     id: strawberry.ID | None = strawberry.field(description="The call's id; with its first fragment only.")
     name: str | None = strawberry.field(description="The tool's name; with its first fragment only.")
     arguments: str = strawberry.field(description="To be appended to the call's JSON text so far.")
+    signature: str | None = strawberry.field(description="As in Completion.toolCalls; with its first fragment only.")
 
 
 @strawberry.type(description="A fallback: the target before it failed, and nothing of it was shown.")
@@ -84,7 +85,7 @@ def event_of(event: domain.CompletionEvent) -> CompletionEvent:
             return TextDelta(completion_id=completion_id, sequence=sequence, text=text)
         case domain.ReasoningProduced(text=text):
             return ReasoningDelta(completion_id=completion_id, sequence=sequence, text=text)
-        case domain.ToolCallProduced(index=index, id=call_id, name=name, arguments=arguments):
+        case domain.ToolCallProduced(index=index, id=call_id, name=name, arguments=arguments, signature=signature):
             return ToolCallDelta(
                 completion_id=completion_id,
                 sequence=sequence,
@@ -92,6 +93,7 @@ def event_of(event: domain.CompletionEvent) -> CompletionEvent:
                 id=None if call_id is None else strawberry.ID(call_id),
                 name=name,
                 arguments=arguments,
+                signature=signature,
             )
         case domain.CompletionStarted(provider=provider, model=model):
             return CompletionStarted(completion_id=completion_id, sequence=sequence, provider=provider, model=model)

@@ -120,9 +120,12 @@ def _record(record: history.CompletionRecord) -> CompletionRecord:
         time_to_first_token_ms=record.time_to_first_token_ms,
         streamed=record.streamed,
         cached=record.cached,
+        organisation=record.organisation,
         principal=record.principal,
         end_user=record.end_user,
         idempotency_key=record.idempotency_key,
+        config=record.config,
+        config_version=record.config_version,
         labels=[Label(name=name, value=value) for name, value in record.labels],
         attempts=[Attempt.of(attempt) for attempt in record.attempts],
     )

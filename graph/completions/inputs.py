@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from typing import Any
@@ -41,6 +41,7 @@ class ToolCallInput:
     id: strawberry.ID = strawberry.field(description="As in Completion.toolCalls.")
     name: str = strawberry.field(description="The tool's name.")
     arguments: str = strawberry.field(description="JSON text.")
+    signature: str | None = strawberry.field(default=strawberry.UNSET, description="As in Completion.toolCalls.")
 
 
 @planned
@@ -117,8 +118,8 @@ class CompletionFilter:
 
     def conditions(self) -> records.CompletionFilter:
         return records.CompletionFilter(
-            since=aware(self.since, "since"),
-            until=aware(self.until, "until"),
+            since=aware(self.since, ("filter", "since")),
+            until=aware(self.until, ("filter", "until")),
             provider=self.provider,
             model=self.model,
             outcome=None if self.outcome is None else records.Outcome[self.outcome.name],
@@ -192,18 +193,28 @@ class CompleteInput:
                 for index, target in enumerate(self.fallbacks or ())
             ),
             timeout_ms=self.timeout_ms,
-            labels={label.name: label.value for label in self.labels or ()},
+            labels=_labels(self.labels or ()),
             end_user=self.end_user,
             idempotency_key=self.idempotency_key,
             provider_options=_provider_options(self.provider_options),
         )
 
 
-def aware(moment: datetime | None, field: str) -> datetime | None:
+def aware(moment: datetime | None, path: Sequence[str]) -> datetime | None:
     """Raises BadUserInputError for a time without an offset: it would mean another moment to each reader."""
     if moment is not None and moment.tzinfo is None:
-        raise BadUserInputError(f"{field} needs an offset, such as Z: {moment.isoformat()}Z", path=(field,))
+        raise BadUserInputError(f"{path[-1]} needs an offset, such as Z: {moment.isoformat()}Z", path=path)
     return moment
+
+
+def _labels(labels: Sequence[LabelInput]) -> Mapping[str, str]:
+    given: dict[str, str] = {}
+    for index, label in enumerate(labels):
+        if label.name in given:
+            path = ("input", "labels", index, "name")
+            raise BadUserInputError("another label before this one has the same name", path=path)
+        given[label.name] = label.value
+    return given
 
 
 def _message(message: MessageInput) -> provider_types.Message:
@@ -211,7 +222,8 @@ def _message(message: MessageInput) -> provider_types.Message:
         role=provider_types.Role[message.role.name],
         content=message.content,
         tool_calls=tuple(
-            provider_types.ToolCall(call.id, call.name, call.arguments) for call in message.tool_calls or ()
+            provider_types.ToolCall(call.id, call.name, call.arguments, call.signature)
+            for call in message.tool_calls or ()
         ),
         tool_call_id=message.tool_call_id,
     )

@@ -42,7 +42,7 @@ class CostSource(Enum):
     NOT_BILLED = strawberry.enum_value("not_billed", description="The vendor answered with errors, which cost nothing.")
 
 
-@strawberry.type(description="Tokens by kind, and what they cost. The sum of all attempts.")
+@strawberry.type(description="Tokens by kind, and what they cost.")
 class Usage:
     input_tokens: BigInt = strawberry.field(description="Everything the model read, cached tokens included.")
     output_tokens: BigInt = strawberry.field(description="Everything the model wrote, reasoning included.")
@@ -69,20 +69,32 @@ class Usage:
 
 @strawberry.type(description="One call to a vendor on the way to an answer.")
 class Attempt:
+    number: int = strawberry.field(description="Counts from 1, over retries and fallbacks.")
     provider: str = strawberry.field(description="The provider that was called.")
     model: str = strawberry.field(description="The vendor's name of the model.")
     outcome: Outcome = strawberry.field(description="How it ended.")
     error_code: str | None = strawberry.field(description="The code of its error; null where it answered.")
     latency_ms: int = strawberry.field(description="From sending to the end, in milliseconds.")
+    time_to_first_token_ms: int | None = strawberry.field(
+        description="From sending to the first delta of a stream, in milliseconds; null where none came."
+    )
+    usage: Usage = strawberry.field(description="Tokens and cost of this attempt alone.")
+    price_version: str | None = strawberry.field(
+        description="The edition of the price table that was asked for its cost; null where none was."
+    )
 
     @classmethod
     def of(cls, attempt: domain.Attempt) -> Self:
         return cls(
+            number=attempt.number,
             provider=attempt.provider,
             model=attempt.model,
             outcome=Outcome(attempt.outcome.value),
             error_code=attempt.error_code,
             latency_ms=attempt.latency_ms,
+            time_to_first_token_ms=attempt.time_to_first_token_ms,
+            usage=Usage.of(attempt.usage),
+            price_version=attempt.price_version,
         )
 
 
@@ -91,10 +103,13 @@ class ToolCall:
     id: strawberry.ID = strawberry.field(description="Names the call; its result is sent back with this toolCallId.")
     name: str = strawberry.field(description="The tool to call.")
     arguments: str = strawberry.field(description="JSON text, as the model wrote it: check it before use.")
+    signature: str | None = strawberry.field(
+        description="The vendor's, opaque: where there is one it must come back with the call in the next turn."
+    )
 
     @classmethod
     def of(cls, call: provider_types.ToolCall) -> Self:
-        return cls(id=strawberry.ID(call.id), name=call.name, arguments=call.arguments)
+        return cls(id=strawberry.ID(call.id), name=call.name, arguments=call.arguments, signature=call.signature)
 
 
 @strawberry.type(description="A model's whole answer.")
@@ -162,9 +177,12 @@ class CompletionRecord:
     )
     streamed: bool = strawberry.field(description="True for completionStream.")
     cached: bool = strawberry.field(description="True where no vendor was called.")
+    organisation: str = strawberry.field(description="Whose it is: the organisation of the token that asked.")
     principal: str = strawberry.field(description="The subject of the token that asked.")
     end_user: str | None = strawberry.field(description="The caller's own name of the person it asked for.")
     idempotency_key: str | None = strawberry.field(description="The caller's own name of this completion.")
+    config: str | None = strawberry.field(description="The config that it was asked for with; null where none was.")
+    config_version: int | None = strawberry.field(description="Which version of the config; null where none was named.")
     labels: list[Label] = strawberry.field(description="As they were given.")
     attempts: list[Attempt] = strawberry.field(description="Every call to a vendor, in order.")
 

@@ -4,7 +4,7 @@ COMPLETE = """
 mutation Complete($input: CompleteInput!) {
   complete(input: $input) {
     id model provider content reasoning finishReason latencyMs timeToFirstTokenMs cached createdAt
-    toolCalls { id name arguments }
+    toolCalls { id name arguments signature }
     usage {
       inputTokens outputTokens cachedInputTokens cacheWriteTokens reasoningTokens cost costSource estimated
     }
@@ -22,12 +22,12 @@ subscription Stream($input: CompleteInput!) {
     ... on CompletionStarted { provider model }
     ... on TextDelta { text }
     ... on ReasoningDelta { text }
-    ... on ToolCallDelta { index id name arguments }
+    ... on ToolCallDelta { index id name arguments signature }
     ... on ProviderSwitched { provider model errorCode }
     ... on CompletionFailed { code message retryable attempts { provider outcome errorCode } usage { outputTokens } }
     ... on CompletionFinished {
       completion {
-        id content finishReason toolCalls { id name arguments }
+        id content finishReason toolCalls { id name arguments signature }
         usage { inputTokens outputTokens cost costSource estimated }
         attempts { provider outcome errorCode }
       }

@@ -8,12 +8,15 @@ import shlex
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import orjson
 import pytest
 
-from .processes import Server, running_server, server_environment
+from gateway.auth import Authenticator
+
+from .processes import Server, Vendor, running_server, server_environment
 
 
 def command(*arguments: str, environment: dict[str, str], stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -33,13 +36,13 @@ def plain(tmp_path: Path) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "DATA_DIR": str(tmp_path / "data"), "PORT": "0"}
 
 
-def asking(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
+def asking(server: Server, *arguments: str, url: str | None = None) -> subprocess.CompletedProcess[str]:
     environment = {
         "PATH": os.environ["PATH"],
         "DATA_DIR": str(server.folder),
         "AI_MIDDLEWARE_TOKEN": server.token("cli"),
     }
-    return command("complete", *arguments, "--url", server.url, environment=environment)
+    return command("complete", *arguments, "--url", url or server.url, environment=environment)
 
 
 def test_complete_prints_the_answer(server: Server) -> None:
@@ -72,6 +75,54 @@ def test_complete_says_what_went_wrong(server: Server) -> None:
     assert "PROVIDER_AUTH" in broken.stderr
 
 
+@pytest.mark.parametrize("stream", [(), ("--stream",)])
+@pytest.mark.parametrize("path", ["/nope", "/healthcheck"])
+def test_complete_at_another_address_says_so(server: Server, path: str, stream: tuple[str, ...]) -> None:
+    address = server.url.replace("/graphql", path)
+    done = asking(server, "Hello", *stream, url=address)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"ai-middleware: {address} answered (HTTP 40")
+    assert done.stderr.endswith("check --url, or PORT without it\n")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "http://", "::::", "http://[", "http://me:hunter2@h/"])
+def test_complete_wants_an_address(plain: dict[str, str], url: str) -> None:
+    done = command("complete", "Hello", "--url", url, environment=plain)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("ai-middleware: --url ")
+    assert done.stderr.count("\n") == 1
+    assert "hunter2" not in done.stderr
+
+
+def test_complete_wants_a_token_that_a_header_can_carry(plain: dict[str, str]) -> None:
+    done = command("complete", "Hello", "--token", "secret\nx: y", environment=plain)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("ai-middleware: --token ")
+    assert done.stderr.count("\n") == 1
+    assert "secret" not in done.stderr
+
+
+def test_complete_says_when_the_server_dies_in_mid_stream(vendor: Vendor, tmp_path: Path) -> None:
+    with running_server(server_environment(tmp_path, vendor)) as server:
+        arguments = ["complete", "[[tokens=2000]] [[pace=20]]", "--stream", "--model", "openai/gpt-4o-mini"]
+        client = subprocess.Popen(
+            [sys.executable, "-m", "gateway", *arguments, "--url", server.url, "--token", server.token("cli")],
+            env={"PATH": os.environ["PATH"], "DATA_DIR": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert client.stdout is not None
+        assert client.stdout.read(len("token0 ")) == "token0 "
+        server.process.kill()
+        rest, _ = client.communicate(timeout=30)
+    last_token, message = rest.removesuffix("\n").rsplit("\n", 1)
+    assert client.returncode == 1
+    assert "\n" not in last_token
+    assert message.startswith(f"ai-middleware: the answer from {server.url} did not come whole: the connection broke")
+
+
 def test_complete_without_a_server(plain: dict[str, str]) -> None:
     done = command("complete", "Hello", "--url", "http://127.0.0.1:9/graphql", environment=plain)
     assert done.returncode == 1
@@ -97,6 +148,32 @@ def test_secrets_are_made_once_and_are_the_owners_alone(plain: dict[str, str]) -
     for name in ("signing-secret", "encryption-key", "token"):
         mode = (Path(plain["DATA_DIR"]) / name).stat().st_mode
         assert stat.S_IMODE(mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    "options", [("--hours", "1"), ("--scope", "usage:read"), ("--subject", "me"), ("--subject", "")]
+)
+def test_no_option_is_passed_over_for_the_developers_token(plain: dict[str, str], options: tuple[str, ...]) -> None:
+    done = command("token", *options, environment=plain)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "--subject and --organisation" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("hours", ["1e300", "87601", "nan"])
+def test_a_token_has_a_lifetime_that_the_server_takes(plain: dict[str, str], hours: str) -> None:
+    done = command("token", "--subject", "me", "--organisation", "us", "--hours", hours, environment=plain)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--hours" in done.stderr
+
+
+def test_the_usual_and_the_longest_token_serve(plain: dict[str, str]) -> None:
+    new = ("token", "--subject", "me", "--organisation", "us")
+    environment = {**plain, "JWT_TOKEN_SECRET": "x" * 32}
+    for hours, options in ((24, ()), (87_600, ("--hours", "87600"))):
+        minted = command(*new, *options, environment=environment).stdout.strip()
+        expires_at = Authenticator("x" * 32).principal(minted).expires_at
+        assert expires_at == pytest.approx(time.time() + hours * 3600, abs=60, rel=0)
 
 
 def test_encrypt_seals_what_the_settings_open(plain: dict[str, str], tmp_path: Path) -> None:
@@ -127,7 +204,13 @@ def test_schema_writes_the_file_or_prints_it(plain: dict[str, str], tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("PORT", "many"), ("JWT_TOKEN_SECRET", "short"), ("REDIS_URI", "redis://x"), ("DATA_DIR", "/proc/x")],
+    [
+        ("PORT", "many"),
+        ("HOST", "999.1.1.1"),
+        ("JWT_TOKEN_SECRET", "short"),
+        ("REDIS_URI", "redis://x"),
+        ("DATA_DIR", "/proc/x"),
+    ],
 )
 def test_a_wrong_setting_stops_the_start_with_one_line(plain: dict[str, str], variable: str, value: str) -> None:
     refused = command("serve", environment={**plain, variable: value})

@@ -178,7 +178,7 @@ def test_records_and_usage_read_the_ledger_back(server: Server, token: str) -> N
 
 def test_a_time_without_offset_is_refused(server: Server, token: str) -> None:
     span = {"since": "2020-01-01T00:00:00", "until": "2100-01-01T00:00:00Z"}
-    assert post(server, token, USAGE, {"input": span})["errors"][0]["extensions"]["path"] == ["since"]
+    assert post(server, token, USAGE, {"input": span})["errors"][0]["extensions"]["path"] == ["input", "since"]
 
 
 async def test_one_bad_operation_harms_no_other_on_its_socket(server: Server, token: str) -> None:

@@ -85,6 +85,7 @@ async def test_tool_call_and_its_result(server: Server, token: str, provider: st
     deltas = [event for event in events if event["__typename"] == "ToolCallDelta"]
     assert "".join(delta["arguments"] for delta in deltas) == call["arguments"]
     assert deltas[0]["name"] == "search"
+    assert deltas[0]["signature"] == call["signature"] == ("c2lnbmF0dXJl" if provider == "google" else None)
     followed = asked(provider, "Find it. [[tool]]", tools=[TOOL])
     followed["messages"] += [
         {"role": "ASSISTANT", "toolCalls": [call]},

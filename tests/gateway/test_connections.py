@@ -179,6 +179,32 @@ async def test_once_the_head_is_here_the_body_may_take_longer(monkeypatch: pytes
             assert await answer(reader) == (b"200", b"1 bytes")
 
 
+@pytest.mark.parametrize("request_head", [POST + b"content-length: 2\r\n\r\nx", CHUNKED], ids=["length", "chunked"])
+async def test_a_body_that_never_comes_is_not_waited_for(request_head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "BODY_TIMEOUT_S", 0.05)
+    async with connected() as (reader, writer):
+        writer.write(POST + b"content-length: 1\r\n\r\nx")
+        assert await answer(reader) == (b"200", b"1 bytes")
+        writer.write(request_head)
+        status, body = await answer(reader)
+        assert (status, body) == (b"408", b"The body took much too long.")
+        assert await reader.read() == b""
+
+
+async def test_a_body_that_never_comes_to_an_answer_that_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "BODY_TIMEOUT_S", 0.05)
+
+    async def eager(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async with connected(eager) as (reader, writer):
+        writer.write(CHUNKED)
+        with suppress(ConnectionResetError):
+            assert (await reader.read()).count(b"HTTP/1.1") == 1
+
+
 GET = b"GET /graphql HTTP/1.1\r\nhost: x\r\n\r\n"
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from gateway import exchange as exchange_module
 from gateway.exchange import ClientLeftError, Exchange, RequestError, request_id_of
 
 DISCONNECT = {"type": "http.disconnect"}
@@ -125,13 +124,6 @@ async def test_the_limit_itself_is_allowed() -> None:
 async def test_leaving_in_the_middle_of_the_body() -> None:
     with pytest.raises(ClientLeftError):
         await Client(part(b"ab", more=True), DISCONNECT).exchange().body(100)
-
-
-async def test_a_body_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange_module, "BODY_TIMEOUT_S", 0.01)
-    with pytest.raises(RequestError) as caught:
-        await Client(part(b"ab", more=True)).exchange().body(100)
-    assert caught.value.status == 408
 
 
 async def test_a_shutdown_while_the_body_is_read() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shlex
 import stat
 import subprocess
 import sys
@@ -64,6 +65,23 @@ def test_files_are_for_their_owner_alone(settings: Settings) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
+@pytest.mark.parametrize("name", ["signing-secret", "encryption-key", "token"])
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o644, 0o666])
+def test_a_file_that_is_open_to_others_is_refused_and_the_command_mends_it(
+    settings: Settings, name: str, mode: int
+) -> None:
+    token = developer_token(settings, deployment_keys(settings))
+    path = settings.DATA_DIR / name
+    path.chmod(mode)
+    with pytest.raises(SettingsError, match=r"^DATA_DIR: [^\n]+$") as caught:
+        developer_token(settings, deployment_keys(settings))
+    assert path.read_text().strip() not in str(caught.value)
+    _, command, _ = str(caught.value).split("`")
+    assert command.endswith(f" {path}")
+    subprocess.run(shlex.split(command), check=True)
+    assert developer_token(settings, deployment_keys(settings)) == token
+
+
 def test_given_secrets_are_used_and_not_written(tmp_path: Path) -> None:
     settings = load_settings(
         DATA_DIR=tmp_path / "absent", JWT_TOKEN_SECRET=SECRET, ENCRYPTION_KEY=base64.b64encode(KEY).decode()
@@ -106,6 +124,7 @@ def test_whoever_is_second_takes_what_the_first_wrote(settings: Settings) -> Non
     """The first finishes between the second's look and its write."""
     settings.DATA_DIR.mkdir(parents=True)
     (settings.DATA_DIR / "signing-secret").write_text(SECRET)
+    (settings.DATA_DIR / "signing-secret").chmod(0o600)
     with patch.object(Path, "exists", return_value=False):
         assert deployment_keys(settings).signing_secret == SECRET
 
@@ -170,6 +189,7 @@ def test_a_token_that_no_longer_serves_is_renewed(settings: Settings, case: str)
     }[case]
     path = settings.DATA_DIR / "token"
     path.write_text(old)
+    path.chmod(0o600)
     token = developer_token(settings, keys)
     assert token != old
     assert path.read_text() == token == developer_token(settings, keys)

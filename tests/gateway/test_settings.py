@@ -18,7 +18,13 @@ KEY_TEXT = base64.b64encode(KEY).decode()
 SECRET = "a-signing-secret-of-more-than-32-bytes"
 PRODUCTION = {"ENVIRONMENT": "PRODUCTION", "JWT_TOKEN_SECRET": SECRET, "ENCRYPTION_KEY": KEY_TEXT}
 VENDORS = ("OPENAI", "ANTHROPIC", "GOOGLE", "GROQ", "MISTRAL", "OPENROUTER", "COMPATIBLE")
-SERVERS = ("MONGODB_CONNECTION_URI", "TIMESCALE_SERVICE_URL", "REDIS_URI", "QUEUE_CONNECTIONURL")
+SERVERS = (
+    "MONGODB_CONNECTION_URI",
+    "TIMESCALE_SERVICE_URL",
+    "TIMESCALE_REPLICA_URL",
+    "REDIS_URI",
+    "QUEUE_CONNECTIONURL",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +77,9 @@ WRONG = [
     ("ENCRYPTION_KEY", {"ENCRYPTION_KEY": base64.b64encode(b"x" * 33).decode()}),
     ("ENCRYPTION_KEY", {"ENCRYPTION_KEY": "ümlaut" * 8}),
     ("COMPATIBLE_BASE_URL", {"COMPATIBLE_API_KEY": "sk-for-nowhere"}),
+    *((f"{vendor}_API_KEY", {f"{vendor}_BASE_URL": "http://127.0.0.1:1"}) for vendor in VENDORS[:-1]),
+    ("OPENAI_API_KEY", {"OPENAI_API_KEY": " " * 3, "OPENAI_BASE_URL": "http://127.0.0.1:1"}),
+    ("HOST", {"HOST": " "}),
     ("MAX_BODY_BYTES", {"MAX_BODY_BYTES": "1023"}),
     ("MAX_UPSTREAM_CONNECTIONS", {"MAX_UPSTREAM_CONNECTIONS": "0"}),
     ("ALLOWED_ORIGINS", {"ALLOWED_ORIGINS": "example.com"}),
@@ -103,6 +112,8 @@ def test_a_wrong_value_is_one_line_that_names_the_variable(
         "https:///v1",
         "http://[::1",
         "http://host:99999",
+        "http://host..example.com",
+        f"http://{'x' * 64}.example.com",
         "http://host:port",
         "https://user:hunter2hunter2@api.example.com/v1",
         "https://api.example.com/v1?key=hunter2hunter2",
@@ -128,6 +139,11 @@ def test_empty_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, name: str) -> 
     assert load(monkeypatch, {name: ""}) == load_settings()
 
 
+def test_an_address_with_its_key_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch, {"OPENAI_API_KEY": "sk-plain", "OPENAI_BASE_URL": "https://h/v1"})
+    assert settings.OPENAI_BASE_URL == "https://h/v1"
+
+
 def test_an_empty_secret_is_no_secret_in_production(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal(monkeypatch, {**PRODUCTION, "JWT_TOKEN_SECRET": ""}).startswith("JWT_TOKEN_SECRET: ")
     assert refusal(monkeypatch, {**PRODUCTION, "JWT_TOKEN_SECRET": " " * 40}).startswith("JWT_TOKEN_SECRET: ")
@@ -147,13 +163,17 @@ def test_free_ports_do_not_clash_in_production(monkeypatch: pytest.MonkeyPatch) 
 def test_what_surrounds_a_value_does_not_belong_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(
         monkeypatch,
-        {"JWT_TOKEN_SECRET": f"{SECRET}\n", "ENCRYPTION_KEY": f" {KEY_TEXT}\n", "OPENAI_BASE_URL": "https://h/v1\n"},
+        {
+            "JWT_TOKEN_SECRET": f"{SECRET}\n",
+            "ENCRYPTION_KEY": f" {KEY_TEXT}\n",
+            "COMPATIBLE_BASE_URL": "https://h/v1\n",
+        },
     )
     assert settings.JWT_TOKEN_SECRET is not None
     assert settings.JWT_TOKEN_SECRET.get_secret_value() == SECRET
     assert settings.ENCRYPTION_KEY is not None
     assert decode_key(settings.ENCRYPTION_KEY.get_secret_value()) == KEY
-    assert settings.OPENAI_BASE_URL == "https://h/v1"
+    assert settings.COMPATIBLE_BASE_URL == "https://h/v1"
 
 
 @pytest.mark.parametrize(

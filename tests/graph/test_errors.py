@@ -60,7 +60,7 @@ def test_a_failed_completion_tells_its_story() -> None:
         "overloaded",
         code="PROVIDER_UNAVAILABLE",
         completion_id="cmp_1",
-        attempts=[Attempt("openai", "gpt-4o-mini", Outcome.FAILED, "PROVIDER_UNAVAILABLE", 12)],
+        attempts=[Attempt(1, "openai", "gpt-4o-mini", Outcome.FAILED, "PROVIDER_UNAVAILABLE", 12, None, NOTHING, None)],
         usage=NOTHING,
         provider="openai",
         retryable=True,

@@ -36,6 +36,15 @@ def test_begun_and_never_ended_is_abandoned(tmp_path: Path) -> None:
     assert left_in(tmp_path) == [ONE, THREE]
 
 
+def test_several_end_together(tmp_path: Path) -> None:
+    with open_inflight_log(tmp_path) as log:
+        for item in (ONE, TWO, THREE):
+            log.begin(item)
+        log.end(ONE, ONE, THREE)
+        log.end()
+    assert left_in(tmp_path) == [TWO]
+
+
 def test_abandoned_stays_until_it_is_ended(tmp_path: Path) -> None:
     with open_inflight_log(tmp_path) as log:
         log.begin(ONE)

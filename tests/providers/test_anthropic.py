@@ -200,23 +200,6 @@ class TestDecode:
         assert CODEC.decode(answer(usage=usage)).usage == Usage(40, 1, 0, 30)
 
     @pytest.mark.parametrize(
-        ("more", "off_table"),
-        [
-            ({}, False),
-            ({"service_tier": "standard"}, False),
-            ({"service_tier": "priority"}, True),
-            ({"cache_creation": {"ephemeral_5m_input_tokens": 30, "ephemeral_1h_input_tokens": 0}}, False),
-            ({"cache_creation": {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20}}, True),
-        ],
-    )
-    def test_what_has_a_price_of_its_own_is_told(self, more: dict[str, Any], off_table: bool) -> None:
-        plain = CODEC.decode(answer(usage={**INPUT, **more})).usage
-        streamed = fold(fed(message_start({**INPUT, **more}), message_delta({"output_tokens": 1}))).usage
-        assert plain == streamed
-        assert plain is not None
-        assert plain.off_table is off_table
-
-    @pytest.mark.parametrize(
         "payload",
         [
             None,

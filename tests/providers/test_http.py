@@ -343,3 +343,9 @@ async def test_a_proxy_that_is_down_or_of_another_kind(no_proxies: pytest.Monkey
     with pytest.raises(ValueError, match="ALL_PROXY") as refused:
         await open_transport().__aenter__()
     assert "pass" not in str(refused.value)
+
+
+async def test_certificates_that_are_not_there(no_proxies: pytest.MonkeyPatch) -> None:
+    no_proxies.setenv("SSL_CERT_FILE", "/nowhere")
+    with pytest.raises(ValueError, match="SSL_CERT_FILE"):
+        await open_transport().__aenter__()

@@ -356,14 +356,3 @@ def test_chunk_boundaries_change_nothing(data: st.DataObject) -> None:
         usage=Usage(1, 2),
         model="m-1",
     )
-
-
-@pytest.mark.parametrize(
-    ("codec", "tier", "off_table"),
-    [(OPENAI, "flex", True), (OPENAI, "priority", True), (OPENAI, "default", False), (OPENAI, None, False)],
-)
-def test_a_tier_with_prices_of_its_own_is_told(codec: Any, tier: str | None, off_table: bool) -> None:
-    usage = {"prompt_tokens": 3, "completion_tokens": 2}
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}
-    answer = codec.decode({"choices": [choice], "usage": usage, "service_tier": tier})
-    assert answer.usage.off_table is off_table

@@ -195,8 +195,9 @@ class MemoryInflight:
             raise StoreUnavailableError("no room")
         self.noted[entry.completion_id, entry.attempt] = entry
 
-    def end(self, entry: LedgerEntry) -> None:
-        self.noted.pop((entry.completion_id, entry.attempt), None)
+    def end(self, *entries: LedgerEntry) -> None:
+        for entry in entries:
+            self.noted.pop((entry.completion_id, entry.attempt), None)
 
     def abandoned(self) -> Sequence[LedgerEntry]:
         return ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -37,7 +37,7 @@ from providers.types import (
     Usage,
 )
 from resolvers import booking
-from resolvers.types import Target
+from resolvers.types import Attempt, Target, TokenUsage
 from tests.persistence.entries import entries, entry
 
 from .scene import ACME, command
@@ -272,10 +272,15 @@ def test_money_is_added_exactly() -> None:
 
 
 @given(entries)
-def test_an_attempt_as_it_is_told_hides_nothing_but_the_figures(booked: LedgerEntry) -> None:
+def test_an_attempt_is_told_as_it_was_booked(booked: LedgerEntry) -> None:
     told = booking.attempt_of(booked)
-    assert (told.provider, told.model, told.outcome) == (booked.provider, booked.model, booked.outcome)
-    assert (told.error_code, told.latency_ms) == (booked.error_code, booked.latency_ms)
+    assert told.number == booked.attempt
+    for each in (*fields(Attempt), *fields(TokenUsage)):
+        if each.name not in ("number", "usage"):
+            source = told.usage if each in fields(TokenUsage) else told
+            assert getattr(source, each.name) == getattr(booked, each.name), each.name
+    if booked.attempt == 1:
+        assert told.usage == booking.total_usage([booked])
 
 
 def test_booking_changes_no_entry_in_place() -> None:

@@ -68,6 +68,7 @@ def test_accepted(changes: dict[str, Any]) -> None:
         ({"timeout_ms": 0}, ("timeoutMs",)),
         ({"timeout_ms": checks.MAX_TIMEOUT_MS + 1}, ("timeoutMs",)),
         ({"stop": ("x",) * (checks.MAX_STOPS + 1)}, ("stop",)),
+        ({"stop": ("x", "")}, ("stop", 1)),
         ({"tools": (Tool("f"),) * (checks.MAX_TOOLS + 1)}, ("tools",)),
         ({"end_user": ""}, ("endUser",)),
         ({"idempotency_key": "k" * (checks.MAX_KEY_LENGTH + 1)}, ("idempotencyKey",)),

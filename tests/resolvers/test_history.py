@@ -49,6 +49,9 @@ async def test_one_completion_with_its_attempts(ledger: Ledger, store: MemorySto
         estimated=True,
         latency_ms=100,
         labels={"b": "2", "a": "1"},
+        config="support",
+        config_version=7,
+        price_version="2026-03",
         idempotency_key="k1",
         end_user="u1",
         streamed=True,
@@ -64,6 +67,10 @@ async def test_one_completion_with_its_attempts(ledger: Ledger, store: MemorySto
         latency_ms=50,
         time_to_first_token_ms=20,
         finish_reason="stop",
+        output_tokens=0,
+        cost=None,
+        cost_source=CostSource.UNKNOWN,
+        price_version=None,
     )
     store.entries = [last, first]
     record = await history.completion(ledger, ACME, CompletionRef(id="cmp_1"))
@@ -73,11 +80,16 @@ async def test_one_completion_with_its_attempts(ledger: Ledger, store: MemorySto
     assert (record.error_code, record.finish_reason, record.time_to_first_token_ms) == (None, "stop", 20)
     assert (record.latency_ms, record.streamed, record.cached) == (150, True, False)
     assert (record.labels, record.idempotency_key) == ((("a", "1"), ("b", "2")), "k1")
-    assert [(each.provider, each.error_code) for each in record.attempts] == [
-        ("openai", "PROVIDER_TIMEOUT"),
-        ("groq", None),
+    assert (record.organisation, record.config, record.config_version) == ("acme", "support", 7)
+    assert [(each.number, each.provider, each.error_code, each.price_version) for each in record.attempts] == [
+        (1, "openai", "PROVIDER_TIMEOUT", "2026-03"),
+        (2, "groq", None, None),
     ]
-    assert (record.usage.input_tokens, record.usage.cost, record.usage.estimated) == (2400, Decimal("0.00608"), True)
+    assert [
+        (each.usage.output_tokens, each.usage.cost, each.usage.cost_source, each.usage.estimated)
+        for each in record.attempts
+    ] == [(80, Decimal("0.00304"), CostSource.PRICE_TABLE, True), (0, None, CostSource.UNKNOWN, False)]
+    assert (record.usage.input_tokens, record.usage.cost, record.usage.estimated) == (2400, None, True)
 
 
 async def test_a_cache_hit_has_no_attempts(ledger: Ledger, store: MemoryStore) -> None:

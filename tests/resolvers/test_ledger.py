@@ -66,10 +66,11 @@ class Inflight:
             raise StoreUnavailableError("no room")
         self.noted[entry.completion_id] = entry
 
-    def end(self, entry: LedgerEntry) -> None:
+    def end(self, *entries: LedgerEntry) -> None:
         if self.failing:
             raise StoreUnavailableError("no room")
-        self.noted.pop(entry.completion_id, None)
+        for each in entries:
+            self.noted.pop(each.completion_id, None)
 
     def abandoned(self) -> Sequence[LedgerEntry]:
         return self.left

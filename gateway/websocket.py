@@ -100,9 +100,7 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
         async with aclosing(results):
             async for result in results:
                 message = {"id": operation.id, "type": "next", "payload": payload(result, request_id)}
-                await self.websocket.send_json(
-                    message
-                )  # a token's path: past the state machine, which a next leaves be
+                await self.websocket.send_json(message)  # past the state machine, which a `next` leaves as it is
         await operation.send_operation_message({"id": operation.id, "type": "complete"})
 
 

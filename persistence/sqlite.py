@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -30,6 +30,7 @@ _STEPS = 10_000  # of SQLite's machine, between two looks at the clock
 BUSY_TIMEOUT_S = 5.0
 
 _Parameters = Mapping[str, str | int | None]
+_Row = tuple[str | int | None, ...]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -38,9 +39,9 @@ _EXACT = Context(prec=200)
 
 _NAMES = tuple(field.name for field in fields(LedgerEntry))
 _COLUMNS = ", ".join(f"e.{name}" for name in _NAMES)
-_INSERT = (
-    f"INSERT INTO ledger_entries ({', '.join(_NAMES)}) VALUES ({', '.join('?' for _ in _NAMES)}) ON CONFLICT DO NOTHING"  # noqa: S608
-)
+_ROW = f"({', '.join('?' for _ in _NAMES)})"
+_INSERT = f"INSERT INTO ledger_entries ({', '.join(_NAMES)}) VALUES {{rows}} ON CONFLICT DO NOTHING"  # noqa: S608
+_ROWS = 100  # of one statement; SQLite takes 32,766 values
 _COMPLETION = f"""
     SELECT {_COLUMNS} FROM ledger_entries AS e
     WHERE e.organisation = :organisation AND e.completion_id = :completion_id
@@ -231,15 +232,24 @@ class _Writer:
             committed.get_loop().call_soon_threadsafe(_settle, committed, failure)
 
     def _commit(self, entries: Sequence[LedgerEntry]) -> None:
-        connection = self._connection
         rows = [_row(entry) for entry in entries]
+        if len(rows) <= _ROWS:
+            self._insert(rows)  # a transaction of its own; each statement more would change threads twice more
+            return
+        connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
-            connection.executemany(_INSERT, rows)
+            for start in range(0, len(rows), _ROWS):
+                self._insert(rows[start : start + _ROWS])
             connection.execute("COMMIT")
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+
+    def _insert(self, rows: Sequence[_Row]) -> None:
+        if rows:
+            statement = _INSERT.format(rows=", ".join([_ROW] * len(rows)))
+            self._connection.execute(statement, [*chain.from_iterable(rows)])
 
 
 def _settle(future: asyncio.Future[None], failure: Exception | None) -> None:
@@ -338,7 +348,7 @@ def _label_line(name: str, value: str) -> str:
     return _labels_text({name: value})[1:-2]
 
 
-def _row(entry: LedgerEntry) -> tuple[str | int | None, ...]:
+def _row(entry: LedgerEntry) -> _Row:
     """In the order of LedgerEntry's fields."""
     if entry.time.microsecond % 1000:
         raise ValueError("an entry's time must be a whole millisecond")

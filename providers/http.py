@@ -30,6 +30,7 @@ IDLE_TIMEOUT_S = 120.0
 MAX_CONNECTIONS = 1000
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
+_CLIENT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError)
 _KEEPALIVE_S = 30.0
 _DRAIN_S = 0.05
 _ROUTES = 1024
@@ -81,9 +82,11 @@ class HttpTransport:
     async def send(self, url: str, headers: Mapping[str, str], body: bytes, provider: str) -> Answer:
         if (dispatch := current_dispatch.get()) is not None:
             dispatch.waiting = True
-        with _TypedErrors(provider):
+        try:
             parsed, transport = self._route(url)
             response = await transport.handle_async_request(_request(parsed, headers, body, self._timeouts))
+        except _CLIENT_ERRORS as error:
+            raise _typed(error, provider) from error
         return Answer(response, provider, self._max_body_bytes)
 
 
@@ -120,12 +123,13 @@ class Answer:
         return self
 
     async def __anext__(self) -> bytes:
-        with _TypedErrors(self._provider):
-            try:
-                return await anext(self._body)
-            except StopAsyncIteration:
-                self._whole = True
-                raise
+        try:
+            return await anext(self._body)
+        except StopAsyncIteration:
+            self._whole = True
+            raise
+        except _CLIENT_ERRORS as error:
+            raise _typed(error, self._provider) from error
 
     async def read(self) -> bytes:
         pieces: list[bytes] = []
@@ -192,28 +196,12 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
 
-class _TypedErrors:
-    """Turns the client's exceptions into the project's, once, for every call."""
-
-    __slots__ = ("_provider",)
-
-    def __init__(self, provider: str) -> None:
-        self._provider = provider
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, httpx.HTTPError | httpx.InvalidURL | aiohttp.ClientError | OSError):
-            # httpx-aiohttp files a dropped connection under connect timeouts: only aiohttp's own class tells.
-            cause = error.__cause__ if isinstance(error.__cause__, aiohttp.ClientError) else error
-            raise _typed(cause, self._provider) from error
-
-
 def _typed(error: BaseException, provider: str) -> ProviderError:
     """The text names the kind of failure only: the client's own may quote an address with its credentials."""
+    if isinstance(error.__cause__, aiohttp.ClientError):
+        error = (
+            error.__cause__
+        )  # httpx-aiohttp files a dropped connection under connect timeouts: only aiohttp's own tells
     match error:
         case aiohttp.ConnectionTimeoutError():
             return ProviderTimeoutError("no connection in time", provider=provider, sent=False)

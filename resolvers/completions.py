@@ -231,7 +231,8 @@ async def _relay(emitter: _Emitter, scope: AttemptScope) -> ProviderCompletion:
                 if not isinstance(event, Finished):
                     scope.produced()
                 emitter.delta(event)
-            await emitter.mailbox.room()
+            if emitter.mailbox.full:
+                await emitter.mailbox.room()
     answer = scope.fold.completion()
     scope.succeeded(answer)
     return answer

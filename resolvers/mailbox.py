@@ -101,9 +101,13 @@ class Mailbox:
         self._closed = True
         _wake(self._reader)
 
+    @property
+    def full(self) -> bool:
+        return self._size > self._max
+
     async def room(self) -> None:
         """Returns at once while the reader keeps up; else when it has taken enough of what is waiting."""
-        while self._size > self._max:
+        while self.full:
             self._writer = asyncio.get_running_loop().create_future()
             await self._writer
 

@@ -7,6 +7,8 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from .exchange import Departure
+
 MAX_HEAD_BYTES = 64 * 1024  # request line and headers, or trailers
 HEAD_TIMEOUT_S = 20.0  # from the connection's start, or a later request's first byte, to the end of its head
 BODY_TIMEOUT_S = 60.0  # from there to the end of the request
@@ -25,7 +27,7 @@ class BoundedConnection(HttpToolsProtocol):
     read brings whole, as most do, is not timed at all.
 
     A request behind one that is being answered is not taken: the connection closes after the answer, as RFC 9112, 9.3.2
-    allows. uvicorn would stop reading, and not notice that the client has left.
+    allows. uvicorn would stop reading, and not notice that the client has left; each request's Departure tells of that.
     """
 
     _missing: float | None = None  # the timeout of what is missing of the request that has begun
@@ -35,6 +37,7 @@ class BoundedConnection(HttpToolsProtocol):
     _unread = 0  # bytes, when the reader was looked at last
     _head_bytes = 0  # since a head or a piece of a body was complete; over by less than one read where they share it
     _deaf = False
+    _departure: Departure | None = None  # of the last request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -46,6 +49,8 @@ class BoundedConnection(HttpToolsProtocol):
         self._time_the_rest()
         self._reader_is_here()
         super().connection_lost(exc)
+        if self._departure is not None:
+            self._departure.happen()
 
     def data_received(self, data: bytes) -> None:
         if self._answering():
@@ -78,6 +83,8 @@ class BoundedConnection(HttpToolsProtocol):
         self._head_bytes = 0
         if not self._deaf:
             self._missing = BODY_TIMEOUT_S
+            self._departure = Departure()
+            self.scope["extensions"] = {Departure.EXTENSION: self._departure}  # type: ignore[dict-item]  # ASGI says: a dict
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

@@ -66,7 +66,7 @@ class GraphQLEndpoint:
             principal = self._runtime.authenticator.from_header(_text(exchange.headers.get(b"authorization")))
             request = await self._read(exchange)
             context = Context(self._runtime.services, principal, exchange.request_id)
-            async with exchange.until_client_leaves():
+            with exchange.until_client_leaves():
                 await self._answer(exchange, request, context)
         except ClientLeftError:
             exchange.status = 499

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import orjson
 from uuid_utils import uuid7
@@ -41,6 +41,32 @@ def request_id_of(headers: dict[bytes, bytes]) -> str:
     return given.decode() if _REQUEST_ID.fullmatch(given) else uuid7().hex
 
 
+class Departure:
+    """Whether a request's client has left, and who hears of it when it does.
+
+    The server's protocol (`gateway.connections`) gives each request one, in the scope's extensions: ASGI's own way to
+    learn of it is to await the next message, which takes a task beside the one that does the work.
+    """
+
+    EXTENSION = "ai_middleware.departure"
+    __slots__ = ("_hearer", "_left")
+
+    def __init__(self) -> None:
+        self._left = False
+        self._hearer: Callable[[], None] | None = None
+
+    def happen(self) -> None:
+        self._left = True
+        if self._hearer is not None:
+            self._hearer()
+
+    def tell(self, hearer: Callable[[], None] | None) -> None:
+        """Call `hearer` when the client leaves, at once if it has left; None: nobody any more."""
+        self._hearer = hearer
+        if self._left and hearer is not None:
+            hearer()
+
+
 class Exchange:
     """An HTTP request and its answer over ASGI."""
 
@@ -71,8 +97,8 @@ class Exchange:
         return bytes(body)
 
     def until_client_leaves(self) -> _DisconnectWatch:
-        """To be entered once the body is read: what runs inside is cancelled when the client goes away unanswered."""
-        return _DisconnectWatch(self, self._receive)
+        """What runs inside is cancelled when the client goes away unanswered."""
+        return _DisconnectWatch(self, self.scope["extensions"][Departure.EXTENSION])
 
     async def respond(
         self, status: int, body: bytes, *, media_type: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()
@@ -114,30 +140,27 @@ class Exchange:
 class _DisconnectWatch:
     """Cancels the task that entered it when the client leaves, and turns that cancellation into ClientLeftError."""
 
-    def __init__(self, exchange: Exchange, receive: Receive) -> None:
+    def __init__(self, exchange: Exchange, departure: Departure) -> None:
         self._exchange = exchange
-        self._receive = receive
+        self._departure = departure
         self._left = False
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a coroutine always runs in a task
         self._task = task
         self._cancelling = task.cancelling()
-        self._watcher = asyncio.create_task(self._watch())
-        return self
+        self._departure.tell(self._stop)
 
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        if not self._exchange.answered:  # once it is, servers report a disconnect all the same
+    def _stop(self) -> None:
+        if not self._exchange.answered and not self._left:
             self._left = True
             self._task.cancel()
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._watcher.cancel()
+        self._departure.tell(None)
         if not self._left or self._task.uncancel() > self._cancelling:
             return  # what is left of a cancellation is somebody else's
         if error is None or isinstance(error, asyncio.CancelledError):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.exchange import ClientLeftError, Exchange, RequestError, request_id_of
+from gateway.exchange import ClientLeftError, Departure, Exchange, RequestError, request_id_of
 
 DISCONNECT = {"type": "http.disconnect"}
 
@@ -23,6 +23,7 @@ class Client:
         for message in messages:
             self.messages.put_nowait(message)
         self.sent: list[dict[str, Any]] = []
+        self.departure = Departure()
         self.disconnect_when_answered = False
 
     async def receive(self) -> dict[str, Any]:
@@ -34,10 +35,22 @@ class Client:
             self.leave()
 
     def leave(self) -> None:
-        self.messages.put_nowait(DISCONNECT)
+        self.departure.happen()
 
     def exchange(self, headers: Iterable[tuple[bytes, bytes]] = ()) -> Exchange:
-        return Exchange({"type": "http", "method": "POST", "headers": list(headers)}, self.receive, self.send)
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "headers": list(headers),
+            "extensions": {Departure.EXTENSION: self.departure},
+        }
+        return Exchange(scope, self.receive, self.send)
+
+
+def gone() -> Client:
+    client = Client()
+    client.leave()
+    return client
 
 
 def part(body: bytes, *, more: bool) -> dict[str, Any]:
@@ -194,7 +207,7 @@ class Work:
 
 
 async def serve(exchange: Exchange, work: Work) -> str:
-    async with exchange.until_client_leaves():
+    with exchange.until_client_leaves():
         await work.run()
         await exchange.respond_json(200, {})
     return "answered"
@@ -230,21 +243,10 @@ async def test_the_task_is_usable_after_the_client_left() -> None:
 
 
 async def test_a_client_that_left_before_the_work_began() -> None:
-    client, work = Client(DISCONNECT), Work()
+    client, work = gone(), Work()
     with pytest.raises(ClientLeftError):
         await serve(client.exchange(), work)
     assert work.cleaned_up
-
-
-async def test_what_else_the_client_sends_is_no_goodbye() -> None:
-    client, work = Client(part(b"", more=False), part(b"more", more=True)), Work()
-    serving = asyncio.create_task(serve(client.exchange(), work))
-    await work.started.wait()
-    for _ in range(5):
-        await asyncio.sleep(0)
-    assert client.messages.empty(), "it was heard"
-    work.release.set()
-    assert await serving == "answered"
 
 
 async def test_work_that_ends_by_itself_is_left_alone() -> None:
@@ -264,13 +266,12 @@ async def test_the_disconnect_that_follows_a_full_answer_is_no_leaving() -> None
     client = Client()
     client.disconnect_when_answered = True
     exchange = client.exchange()
-    async with exchange.until_client_leaves():
+    with exchange.until_client_leaves():
         await exchange.start(200, media_type=b"text/event-stream")
         await exchange.write(b"one")
         await exchange.write(b"", more=False)
         for _ in range(5):
             await asyncio.sleep(0)
-    assert client.messages.empty(), "the disconnect was seen"
 
 
 async def test_half_an_answer_does_not_count_as_one() -> None:
@@ -278,7 +279,7 @@ async def test_half_an_answer_does_not_count_as_one() -> None:
     exchange = client.exchange()
 
     async def stream() -> None:
-        async with exchange.until_client_leaves():
+        with exchange.until_client_leaves():
             await exchange.start(200, media_type=b"text/event-stream")
             await exchange.write(b"one")
             client.leave()
@@ -290,14 +291,13 @@ async def test_half_an_answer_does_not_count_as_one() -> None:
 
 async def test_an_error_in_the_work_stays_that_error() -> None:
     client = Client()
-    with pytest.raises(ZeroDivisionError):
-        async with client.exchange().until_client_leaves():
-            raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), client.exchange().until_client_leaves():
+        raise ZeroDivisionError
 
 
 async def test_an_error_while_cleaning_up_after_the_client_is_not_hidden() -> None:
     async def careless() -> None:
-        async with Client(DISCONNECT).exchange().until_client_leaves():
+        with gone().exchange().until_client_leaves():
             try:
                 await asyncio.Event().wait()
             finally:
@@ -311,9 +311,8 @@ async def test_an_error_while_cleaning_up_after_the_client_is_not_hidden() -> No
 
 async def test_work_that_swallows_the_cancellation_is_still_over() -> None:
     async def stubborn() -> None:
-        async with Client(DISCONNECT).exchange().until_client_leaves():
-            with suppress(asyncio.CancelledError):
-                await asyncio.Event().wait()
+        with gone().exchange().until_client_leaves(), suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
 
     with pytest.raises(ClientLeftError):
         await stubborn()

@@ -37,7 +37,7 @@ async def complete(services: Services, principal: Principal, command: CompleteCo
     cancelled the upstream connection closes, and what is known of the attempt is booked.
     """
     run = _start(services, principal, command, streamed=False)
-    with services.running.claim(principal.organisation, command.idempotency_key, run.id, run.commits):
+    with services.running.claim(principal.organisation, command.idempotency_key, run.id):
         await _refuse_used_key(run)
         answer = await _within_deadline(run, lambda: _try_targets(run, lambda scope: _call(run, scope)))
         return run.completion(answer)
@@ -52,7 +52,7 @@ async def stream(
     the upstream connection, and what was produced is booked.
     """
     run = _start(services, principal, command, streamed=True)
-    with services.running.claim(principal.organisation, command.idempotency_key, run.id, run.commits):
+    with services.running.claim(principal.organisation, command.idempotency_key, run.id):
         await _refuse_used_key(run)
         mailbox = Mailbox()
         writer = asyncio.create_task(_write(_Emitter(run, mailbox)))
@@ -106,25 +106,28 @@ async def _within_deadline(run: Run, work: Callable[[], Awaitable[ProviderComple
     """Runs the attempts under the one deadline; returns, or raises, when every entry is committed."""
     deadline = asyncio.timeout(run.time_left_s())
     run.running = running = Running(run.id, deadline)
-    with run.services.running.track(run.principal.organisation, running):
-        try:
-            async with deadline:
-                try:
-                    answer = await work()
-                finally:
-                    running.ended = True
-        except TimeoutError:
-            await run.settled()
-            if running.cancelled:
-                return run.cut_short()
-            if not running.timed_out:
-                raise
-            raise run.deadline_exceeded() from None
-        except Exception:  # whatever it is, it is told when the attempts it leaves behind are committed
-            await run.settled()
+    run.services.running.add(run.principal.organisation, running)
+    try:
+        async with deadline:
+            try:
+                answer = await work()
+            finally:
+                running.ended = True
+    except TimeoutError:
+        await run.settled()
+        if running.cancelled:
+            return run.cut_short()
+        if not running.timed_out:
             raise
+        raise run.deadline_exceeded() from None
+    except Exception:  # whatever it is, it is told when the attempts it leaves behind are committed
+        await run.settled()
+        raise
+    else:
         await run.settled()
         return answer
+    finally:
+        run.services.running.remove(run.principal.organisation, running)
 
 
 async def _try_targets(

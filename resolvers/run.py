@@ -57,7 +57,7 @@ class Run:
         self.first_token_ms: int | None = None
         self._started = services.clock()
         self._entries: list[LedgerEntry] = []
-        self.commits: list[asyncio.Future[None]] = []
+        self._commits: list[asyncio.Future[None]] = []
 
     def elapsed_ms(self) -> int:
         return round((self.services.clock() - self._started) * 1000)
@@ -87,12 +87,12 @@ class Run:
 
     def book(self, entry: LedgerEntry) -> None:
         self._entries.append(entry)
-        self.commits.append(self.services.ledger.book(entry))
+        self._commits.append(self.services.ledger.book(entry))
 
     async def settled(self) -> None:
         """Returns when every entry of this completion is committed. Raises ServiceUnavailableError."""
-        for commit in self.commits:
-            await asyncio.shield(commit)
+        for commit in self._commits:
+            await commit  # cancelled with its waiter, the entry is committed all the same
 
     def completion(self, answer: ProviderCompletion) -> Completion:
         entries = self._entries

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from .errors import ConflictError
 from .types import CompletionRef
@@ -40,15 +40,13 @@ class RunningCompletions:
         self._by_id: dict[tuple[str, str], Running] = {}
         self._by_key: dict[tuple[str, str], str] = {}
 
+    def claim(self, organisation: str, key: str | None, completion_id: str) -> AbstractContextManager[None]:
+        """Holds an idempotency key while its completion runs; from then on `Ledger.key_holder` tells of it. Entering
+        raises ConflictError while another completion of the organisation holds it."""
+        return nullcontext() if key is None else self._hold(organisation, key, completion_id)
+
     @contextmanager
-    def claim(
-        self, organisation: str, key: str | None, completion_id: str, commits: Sequence[asyncio.Future[None]]
-    ) -> Iterator[None]:
-        """Holds an idempotency key until the last of `commits`, from where on the ledger tells of it. Raises
-        ConflictError while another completion of the organisation holds it."""
-        if key is None:
-            yield
-            return
+    def _hold(self, organisation: str, key: str, completion_id: str) -> Iterator[None]:
         claim = (organisation, key)
         if claim in self._by_key:
             raise ConflictError(f"idempotencyKey {key!r} belongs to {self._by_key[claim]}, which is running")
@@ -56,18 +54,13 @@ class RunningCompletions:
         try:
             yield
         finally:
-            if commits and not commits[-1].done():  # its caller has left; the ledger commits in order
-                commits[-1].add_done_callback(lambda _: self._by_key.pop(claim))
-            else:
-                del self._by_key[claim]
+            del self._by_key[claim]
 
-    @contextmanager
-    def track(self, organisation: str, running: Running) -> Iterator[None]:
+    def add(self, organisation: str, running: Running) -> None:
         self._by_id[organisation, running.completion_id] = running
-        try:
-            yield
-        finally:
-            del self._by_id[organisation, running.completion_id]
+
+    def remove(self, organisation: str, running: Running) -> None:
+        del self._by_id[organisation, running.completion_id]
 
     def find(self, organisation: str, ref: CompletionRef) -> Running | None:
         completion_id = ref.id

@@ -218,7 +218,7 @@ async def test_a_key_stays_taken_until_the_ledger_knows_of_the_client_that_left(
     await hold.reached.wait()
     scene.store.gate.clear()
     await left(task)
-    with pytest.raises(ConflictError, match="running"):
+    with pytest.raises(ConflictError, match="ended"):
         await scene.complete(idempotency_key="k1")
     scene.store.gate.set()
     await idle()

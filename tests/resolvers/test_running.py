@@ -11,8 +11,6 @@ from resolvers.errors import ConflictError
 from resolvers.running import Running, RunningCompletions
 from resolvers.types import CompletionRef
 
-from .clockwork import idle
-
 
 async def test_a_cancelled_one_is_stopped_at_once_and_has_not_timed_out() -> None:
     deadline = asyncio.timeout(60)
@@ -52,7 +50,8 @@ async def test_one_that_has_ended_cannot_be_cancelled() -> None:
 async def test_found_by_id_and_by_key_within_the_organisation_while_it_runs() -> None:
     registry = RunningCompletions()
     running = Running("c", asyncio.timeout(60))
-    with registry.claim("acme", "k", "c", []), registry.track("acme", running):
+    with registry.claim("acme", "k", "c"):
+        registry.add("acme", running)
         assert registry.find("acme", CompletionRef(id="c")) is running
         assert registry.find("acme", CompletionRef(idempotency_key="k")) is running
         assert registry.find("globex", CompletionRef(id="c")) is None
@@ -60,19 +59,20 @@ async def test_found_by_id_and_by_key_within_the_organisation_while_it_runs() ->
         assert registry.find("acme", CompletionRef(idempotency_key="c")) is None
         assert registry.find("acme", CompletionRef()) is None
         assert len(registry) == 1
+        registry.remove("acme", running)
     assert len(registry) == 0
     assert registry.find("acme", CompletionRef(id="c")) is None
     assert registry.find("acme", CompletionRef(idempotency_key="k")) is None
 
 
 def claim(registry: RunningCompletions, organisation: str, key: str) -> None:
-    with registry.claim(organisation, key, "another", []):
+    with registry.claim(organisation, key, "another"):
         pass
 
 
 def test_a_key_is_held_once_in_an_organisation_and_let_go_when_the_holder_fails() -> None:
     registry = RunningCompletions()
-    with suppress(ZeroDivisionError), registry.claim("acme", "k", "one", []):
+    with suppress(ZeroDivisionError), registry.claim("acme", "k", "one"):
         claim(registry, "globex", "k")
         claim(registry, "acme", "other")
         with pytest.raises(ConflictError, match="one"):
@@ -83,22 +83,5 @@ def test_a_key_is_held_once_in_an_organisation_and_let_go_when_the_holder_fails(
 
 def test_without_a_key_nothing_is_claimed() -> None:
     registry = RunningCompletions()
-    with registry.claim("acme", None, "one", []), registry.claim("acme", None, "two", []):
+    with registry.claim("acme", None, "one"), registry.claim("acme", None, "two"):
         pass
-
-
-@pytest.mark.parametrize("fails", [False, True])
-async def test_a_key_is_held_until_the_ledger_has_what_its_holder_booked(fails: bool) -> None:
-    registry = RunningCompletions()
-    commits: list[asyncio.Future[None]] = []
-    with registry.claim("acme", "k", "one", commits):
-        commits.append(asyncio.get_running_loop().create_future())
-    with pytest.raises(ConflictError):
-        claim(registry, "acme", "k")
-    if fails:
-        commits[0].set_exception(RuntimeError("gone"))
-        commits[0].exception()
-    else:
-        commits[0].set_result(None)
-    await idle()
-    claim(registry, "acme", "k")

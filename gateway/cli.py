@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from graph.schema import build_schema
-from persistence.migrations.sqlite import migrate as migrate_ledger
+from persistence.migrations.sqlite import migrate as migrate_database
 from persistence.ports import StoreUnavailableError
 from providers.errors import ProviderError
 from resolvers.principal import Scope
@@ -21,7 +21,7 @@ from . import client
 from .app import PATH
 from .auth import mint
 from .keys import deployment_keys, developer_token
-from .runtime import LEDGER_FILE
+from .runtime import DATABASE_FILE
 from .server import serve as run_server
 from .settings import Settings, SettingsError, is_plain, is_plain_address, load_settings
 
@@ -58,7 +58,7 @@ def migrate() -> None:
     """Brings the stores to the schema that this version needs. Safe to repeat, and from two places at once."""
     settings = load_settings()
     _migrate(settings)
-    typer.echo(f"{settings.DATA_DIR / LEDGER_FILE} is up to date")
+    typer.echo(f"{settings.DATA_DIR / DATABASE_FILE} is up to date")
 
 
 @app.command()
@@ -188,7 +188,7 @@ def _print_summary(answer: Any) -> None:
 def _migrate(settings: Settings) -> None:
     try:
         settings.DATA_DIR.mkdir(parents=True, exist_ok=True)
-        migrate_ledger(settings.DATA_DIR / LEDGER_FILE)
+        migrate_database(settings.DATA_DIR / DATABASE_FILE)
     except (OSError, StoreUnavailableError) as error:
         raise SettingsError(f"DATA_DIR: {error}") from None
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from persistence.inflight import open_inflight_log
 from persistence.ports import StoreUnavailableError
-from persistence.sqlite import open_sqlite_ledger
+from persistence.sqlite.database import open_database
+from persistence.sqlite.ledger import SQLiteLedger
 from providers.http import open_transport
 from providers.prices import load_prices
 from providers.registry import ROWS, build_providers
@@ -26,7 +27,7 @@ from .auth import Authenticator
 from .keys import DeploymentKeys, deployment_keys
 from .settings import Environment, Settings, SettingsError
 
-LEDGER_FILE = "ledger.db"
+DATABASE_FILE = "ai-middleware.db"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +92,10 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
 async def _open_ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
     try:
         inflight = stack.enter_context(open_inflight_log(settings.DATA_DIR))
-        store = await stack.enter_async_context(open_sqlite_ledger(settings.DATA_DIR / LEDGER_FILE))
+        database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
     except StoreUnavailableError as error:
         raise SettingsError(f"DATA_DIR: {error}") from None
-    ledger = await stack.enter_async_context(open_ledger(store, inflight))
+    ledger = await stack.enter_async_context(open_ledger(SQLiteLedger(database), inflight))
     try:
         await ledger.recover()
     except DomainError as error:

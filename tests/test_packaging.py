@@ -70,4 +70,4 @@ def test_the_wheel_works_away_from_the_source(installed: Path, tmp_path: Path) -
     assert "type Mutation {" in schema
     assert schema == run(sys.executable, "-m", "gateway", "schema", "-", cwd=ROOT).stdout
     run(sys.executable, "-m", "gateway", "migrate", cwd=tmp_path, **environment)
-    assert (data / "ledger.db").stat().st_size > 0
+    assert (data / "ai-middleware.db").stat().st_size > 0

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from persistence.migrations.sqlite import migrate
 from persistence.ports import LedgerStore
 from persistence.records import CompletionFilter, Cursor, Outcome, UsageTotals
-from persistence.sqlite import open_sqlite_ledger
+from tests.persistence.embedded import open_sqlite_ledger
 from tests.persistence.entries import NOON, at, entries, entry, labels, texts
 
 Opener = Callable[[Path], AbstractAsyncContextManager[LedgerStore]]

@@ -1,4 +1,4 @@
-"""The embedded ledger's schema, from nothing to the newest."""
+"""The embedded database's schema, from nothing to the newest."""
 
 from __future__ import annotations
 

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from persistence import sqlite
 from persistence.migrations.sqlite import SchemaVersionError, migrate
 from persistence.ports import StoreUnavailableError
 from persistence.records import CompletionFilter
-from persistence.sqlite import SQLiteLedger, open_sqlite_ledger
+from persistence.sqlite import database as sqlite_database
+from persistence.sqlite import ledger as sqlite_ledger
+from persistence.sqlite.ledger import SQLiteLedger
+from tests.persistence.embedded import open_sqlite_ledger
 from tests.persistence.entries import at, entry
 from tests.persistence.processes import kill_at_first_line, largest_file
 
@@ -97,7 +99,7 @@ async def test_more_readers_than_connections(ledger: SQLiteLedger) -> None:
 async def test_a_read_that_takes_too_long_is_broken_off(ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     await ledger.append([entry() for _ in range(2000)])
     with monkeypatch.context() as patch:
-        patch.setattr(sqlite, "READ_TIMEOUT_S", -1.0)
+        patch.setattr(sqlite_database, "READ_TIMEOUT_S", -1.0)
         with pytest.raises(StoreUnavailableError, match="interrupted"):
             await attempts(ledger)
     assert await attempts(ledger) == 2000
@@ -107,11 +109,11 @@ async def test_long_reports_hold_up_neither_a_look_up_nor_the_close(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
-    monkeypatch.setattr(sqlite, "_TOTALS", endless)
-    async with asyncio.timeout(sqlite.READ_TIMEOUT_S - 5):
+    monkeypatch.setattr(sqlite_ledger, "_TOTALS", endless)
+    async with asyncio.timeout(sqlite_database.READ_TIMEOUT_S - 5):
         async with open_sqlite_ledger(path) as ledger:
             await ledger.append([entry(completion_id="cmp_1")])
-            reports = [asyncio.ensure_future(attempts(ledger)) for _ in range(3 * sqlite.REPORT_READERS)]
+            reports = [asyncio.ensure_future(attempts(ledger)) for _ in range(3 * sqlite_database.REPORT_READERS)]
             assert len(await ledger.completion(entry().organisation, "cmp_1")) == 1
             assert not any(report.done() for report in reports)
         for report in reports:
@@ -150,7 +152,7 @@ async def test_what_was_handed_over_is_written_before_it_closes(path: Path) -> N
 APPEND_AND_HANG = """
 import asyncio, sys
 from pathlib import Path
-from persistence.sqlite import open_sqlite_ledger
+from tests.persistence.embedded import open_sqlite_ledger
 from tests.persistence.entries import entry
 
 async def main():

@@ -14,10 +14,10 @@ from persistence.inflight import open_inflight_log
 from persistence.migrations.sqlite import migrate
 from persistence.ports import StoreUnavailableError
 from persistence.records import CompletionFilter, LedgerEntry, Outcome
-from persistence.sqlite import open_sqlite_ledger
 from resolvers import ledger as module
 from resolvers.errors import ServiceUnavailableError
 from resolvers.ledger import Ledger, open_ledger
+from tests.persistence.embedded import open_sqlite_ledger
 from tests.persistence.entries import NOON, at, entry
 
 

@@ -1,4 +1,4 @@
-"""The embedded ledger's schema: which one a file has, and how it gets the newest."""
+"""The embedded database's schema: which one a file has, and how it gets the newest."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def current(path: Path) -> str | None:
             row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
             return row[0] if row else None
     except sqlite3.Error as error:
-        raise StoreUnavailableError(f"the ledger {path} can't be read: {error}") from error
+        raise StoreUnavailableError(f"the database {path} can't be read: {error}") from error
 
 
 def check(path: Path) -> None:
@@ -38,10 +38,10 @@ def check(path: Path) -> None:
     if revision == HEAD:
         return
     if revision is None:
-        raise SchemaVersionError(f"there is no ledger at {path} yet: migrate it first")
+        raise SchemaVersionError(f"there is no database at {path} yet: migrate it first")
     if revision < HEAD:
         raise SchemaVersionError(
-            f"the ledger {path} has schema {revision}, this release needs {HEAD}: migrate it first"
+            f"the database {path} has schema {revision}, this release needs {HEAD}: migrate it first"
         )
     raise _newer(path, revision)
 
@@ -59,12 +59,12 @@ def migrate(path: Path) -> None:
             elif revision > HEAD:
                 raise _newer(path, revision)
     except (OSError, sqlite3.Error) as error:
-        raise StoreUnavailableError(f"the ledger {path} can't be migrated: {error}") from error
+        raise StoreUnavailableError(f"the database {path} can't be migrated: {error}") from error
 
 
 def _newer(path: Path, revision: str) -> SchemaVersionError:
     return SchemaVersionError(
-        f"the ledger {path} has schema {revision}, this release knows {HEAD}: it was written by a newer release"
+        f"the database {path} has schema {revision}, this release knows {HEAD}: it was written by a newer release"
     )
 
 
@@ -98,4 +98,4 @@ def _upgrade(path: Path) -> None:
             command.upgrade(config, "head")
             connection.commit()
     except DBAPIError as error:
-        raise StoreUnavailableError(f"the ledger {path} can't be migrated: {error.orig}") from error
+        raise StoreUnavailableError(f"the database {path} can't be migrated: {error.orig}") from error

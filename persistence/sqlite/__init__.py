@@ -1,0 +1,1 @@
+"""The embedded default: SQLite, in one file."""

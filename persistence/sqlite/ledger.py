@@ -1,0 +1,223 @@
+"""The embedded ledger: a table of the one SQLite file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import chain, groupby
+from typing import Any
+
+import orjson
+
+from ..records import CompletionFilter, CostSource, Cursor, LedgerEntry, Outcome, UsageTotals
+from .database import Database, transaction
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_MAX_COST_DIGITS = 60  # on either side of the point, so that every sum is exact
+
+_Row = tuple[str | int | None, ...]
+
+_NAMES = tuple(field.name for field in fields(LedgerEntry))
+_COLUMNS = ", ".join(f"e.{name}" for name in _NAMES)
+_ROW = f"({', '.join('?' for _ in _NAMES)})"
+_INSERT = f"INSERT INTO ledger_entries ({', '.join(_NAMES)}) VALUES {{rows}} ON CONFLICT DO NOTHING"  # noqa: S608
+_ROWS = 100  # of one statement; SQLite takes 32,766 values
+_COMPLETION = f"""
+    SELECT {_COLUMNS} FROM ledger_entries AS e
+    WHERE e.organisation = :organisation AND e.completion_id = :completion_id
+    ORDER BY e.attempt
+"""  # noqa: S608  # column names alone: values are bound, here and below
+_BY_KEY = f"""
+    SELECT {_COLUMNS} FROM ledger_entries AS e
+    WHERE e.organisation = :organisation AND e.completion_id = (
+        SELECT completion_id FROM ledger_entries
+        WHERE organisation = :organisation AND idempotency_key = :idempotency_key
+        ORDER BY time DESC, completion_id DESC LIMIT 1
+    )
+    ORDER BY e.attempt
+"""  # noqa: S608
+_PAGE = f"""
+    WITH page AS (
+        SELECT DISTINCT time, completion_id FROM ledger_entries AS m
+        WHERE {{conditions}}
+        ORDER BY time DESC, completion_id DESC LIMIT :limit
+    )
+    SELECT {_COLUMNS} FROM page JOIN ledger_entries AS e USING (time, completion_id)
+    WHERE e.organisation = :organisation
+    ORDER BY e.time DESC, e.completion_id DESC, e.attempt
+"""  # noqa: S608
+_CONDITIONS = {
+    "since": "m.time >= :since",
+    "until": "m.time < :until",
+    "after_time": "(m.time, m.completion_id) < (:after_time, :after_id)",
+    "provider": "m.provider = :provider",
+    "model": "m.model = :model",
+    "end_user": "m.end_user = :end_user",
+    "label": "instr(m.labels, :label)",
+    "outcome": """:outcome = (
+        SELECT outcome FROM ledger_entries AS l
+        WHERE l.organisation = :organisation AND l.completion_id = m.completion_id AND l.time = m.time
+        ORDER BY l.attempt DESC LIMIT 1
+    )""",
+}
+_TOTALS = """
+    SELECT
+        count(DISTINCT completion_id), count(*), count(*) FILTER (WHERE outcome = 'failed'),
+        coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0), coalesce(sum(cached_input_tokens), 0),
+        coalesce(sum(cache_write_tokens), 0), coalesce(sum(reasoning_tokens), 0),
+        coalesce(decimal_sum(cost), '0'), count(*) - count(cost), coalesce(sum(estimated), 0)
+    FROM ledger_entries
+    WHERE organisation = :organisation AND time >= :since AND time < :until
+"""
+
+
+class SQLiteLedger:
+    """`persistence.ports.LedgerStore` in one table. Every method raises as `Database` does."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def append(self, entries: Sequence[LedgerEntry]) -> None:
+        await self._database.write(lambda connection: _append(connection, entries))
+
+    async def completion(self, organisation: str, completion_id: str) -> Sequence[LedgerEntry]:
+        asked = {"organisation": organisation, "completion_id": completion_id}
+        return [_entry(row) for row in await self._database.look_up(_COMPLETION, asked)]
+
+    async def completion_by_key(self, organisation: str, idempotency_key: str) -> Sequence[LedgerEntry]:
+        asked = {"organisation": organisation, "idempotency_key": idempotency_key}
+        return [_entry(row) for row in await self._database.look_up(_BY_KEY, asked)]
+
+    async def completions(
+        self, organisation: str, *, where: CompletionFilter, limit: int, after: Cursor | None = None
+    ) -> Sequence[Sequence[LedgerEntry]]:
+        """Raises ValueError for a limit below 1."""
+        if limit < 1:
+            raise ValueError("limit must be at least 1")
+        asked = _asked(where, after)
+        conditions = [condition for name, condition in _CONDITIONS.items() if asked[name] is not None]
+        statement = _PAGE.format(conditions=" AND ".join(["m.organisation = :organisation", *conditions]))
+        rows = await self._database.report(statement, {**asked, "organisation": organisation, "limit": limit})
+        entries = [_entry(row) for row in rows]
+        return [list(group) for _, group in groupby(entries, key=lambda entry: (entry.time, entry.completion_id))]
+
+    async def usage_totals(self, organisation: str, *, since: datetime, until: datetime) -> UsageTotals:
+        span = {"since": _milliseconds(since), "until": _milliseconds(until)}
+        rows = await self._database.report(_TOTALS, {"organisation": organisation, **span})
+        totals = UsageTotals(*rows[0])
+        return replace(totals, cost=Decimal(totals.cost))  # it comes as text
+
+
+def _append(connection: sqlite3.Connection, entries: Sequence[LedgerEntry]) -> None:
+    rows = [_row(entry) for entry in entries]
+    if len(rows) <= _ROWS:
+        _insert(connection, rows)  # a transaction of its own; each statement more would change threads twice more
+        return
+    with transaction(connection):
+        for start in range(0, len(rows), _ROWS):
+            _insert(connection, rows[start : start + _ROWS])
+
+
+def _insert(connection: sqlite3.Connection, rows: Sequence[_Row]) -> None:
+    if rows:
+        statement = _INSERT.format(rows=", ".join([_ROW] * len(rows)))
+        connection.execute(statement, [*chain.from_iterable(rows)])
+
+
+def _milliseconds(time: datetime) -> int:
+    """Milliseconds since 1970, rounded up: so `time >= since` and `time < until` hold for any microsecond."""
+    if time.tzinfo is None:
+        raise ValueError("times must be aware")
+    return -((_EPOCH - time) // _MILLISECOND)
+
+
+def _asked(where: CompletionFilter, after: Cursor | None) -> dict[str, str | int | None]:
+    """The values of _CONDITIONS; None where one does not apply."""
+    return {
+        "since": None if where.since is None else _milliseconds(where.since),
+        "until": None if where.until is None else _milliseconds(where.until),
+        "after_time": None if after is None else _milliseconds(after.time),
+        "after_id": None if after is None else after.completion_id,
+        "provider": where.provider,
+        "model": where.model,
+        "end_user": where.end_user,
+        "label": None if where.label is None else _label_line(*where.label),
+        "outcome": None if where.outcome is None else str(where.outcome),
+    }
+
+
+def _cost_text(cost: Decimal) -> str:
+    text = str(cost)
+    if not cost.is_finite() or len(text) > _MAX_COST_DIGITS or abs(cost.adjusted()) > _MAX_COST_DIGITS:
+        raise ValueError("a cost must be a number of at most 60 digits")
+    return text
+
+
+def _labels_text(labels: Mapping[str, str]) -> str:
+    """JSON with a pair on each line. A line break within a text is escaped, so `_label_line` finds whole pairs only."""
+    if not labels:
+        return "{}"
+    try:
+        return orjson.dumps(dict(labels), option=orjson.OPT_INDENT_2).decode()
+    except orjson.JSONEncodeError as error:
+        raise ValueError(f"labels are pairs of texts: {error}") from error
+
+
+def _label_line(name: str, value: str) -> str:
+    return _labels_text({name: value})[1:-2]
+
+
+def _row(entry: LedgerEntry) -> _Row:
+    """In the order of LedgerEntry's fields."""
+    if entry.time.microsecond % 1000:
+        raise ValueError("an entry's time must be a whole millisecond")
+    return (
+        _milliseconds(entry.time),
+        entry.completion_id,
+        entry.attempt,
+        entry.organisation,
+        entry.principal,
+        entry.provider,
+        entry.model,
+        str(entry.outcome),
+        entry.end_user,
+        entry.config,
+        entry.config_version,
+        entry.idempotency_key,
+        entry.input_tokens,
+        entry.output_tokens,
+        entry.cached_input_tokens,
+        entry.cache_write_tokens,
+        entry.reasoning_tokens,
+        None if entry.cost is None else _cost_text(entry.cost),
+        str(entry.cost_source),
+        entry.price_version,
+        entry.latency_ms,
+        entry.time_to_first_token_ms,
+        None if entry.finish_reason is None else str(entry.finish_reason),
+        entry.error_code,
+        int(entry.estimated),
+        int(entry.cached),
+        int(entry.streamed),
+        _labels_text(entry.labels),
+    )
+
+
+def _entry(row: Sequence[Any]) -> LedgerEntry:
+    values = dict(zip(_NAMES, row, strict=True))
+    cost = values["cost"]
+    values.update(
+        time=_EPOCH + values["time"] * _MILLISECOND,
+        outcome=Outcome(values["outcome"]),
+        cost=None if cost is None else Decimal(cost),
+        cost_source=CostSource(values["cost_source"]),
+        estimated=bool(values["estimated"]),
+        cached=bool(values["cached"]),
+        streamed=bool(values["streamed"]),
+        labels=orjson.loads(values["labels"]),
+    )
+    return LedgerEntry(**values)

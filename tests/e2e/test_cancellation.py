@@ -10,6 +10,9 @@ from typing import Any
 import aiohttp
 import httpx
 import pytest
+from gql import Client, GraphQLRequest
+from gql.transport.aiohttp import AIOHTTPTransport
+from gql.transport.websockets import WebsocketsTransport
 
 from resolvers.principal import Scope
 
@@ -104,36 +107,30 @@ async def test_server_sent_events(server: Server, vendor: Vendor, token: str, or
     assert (await until(lambda: the_record(server, token)))["outcome"] == "CANCELLED"
 
 
+@pytest.mark.parametrize("provider", PROVIDERS)
 async def test_cancel_completion_ends_a_stream_with_what_was_produced(
-    server: Server, vendor: Vendor, token: str, organisation: str
+    server: Server, vendor: Vendor, token: str, organisation: str, provider: str
 ) -> None:
-    completion = {**asked("openai", "[[tokens=500]] [[pace=10]]"), "model": own_model("openai", organisation)}
+    completion = {**asked(provider, "[[tokens=500]] [[pace=10]]"), "model": own_model(provider, organisation)}
     events: list[dict[str, Any]] = []
-    async with (
-        aiohttp.ClientSession() as session,
-        session.ws_connect(server.socket_url, protocols=["graphql-transport-ws"]) as socket,
-    ):
-        await socket.send_json({"type": "connection_init", "payload": {"Authorization": f"Bearer {token}"}})
-        await socket.receive_json()
-        call = {"query": STREAM, "variables": {"input": completion}}
-        await socket.send_json({"id": "s", "type": "subscribe", "payload": call})
-        cancelled = False
-        while (message := await socket.receive_json())["type"] == "next":
-            event = message["payload"]["data"]["completionStream"]
+    sockets = WebsocketsTransport(url=server.socket_url, init_payload={"Authorization": f"Bearer {token}"})
+    requests = AIOHTTPTransport(url=server.url, headers={"authorization": f"Bearer {token}"})
+    async with Client(transport=sockets) as streaming, Client(transport=requests) as asking:
+        subscription = GraphQLRequest(STREAM, variable_values={"input": completion})
+        async for answer in streaming.subscribe(subscription):
+            event = answer["completionStream"]
             events.append(event)
-            if event["__typename"] == "TextDelta" and not cancelled:
-                cancelled = True
-                answer = await asyncio.to_thread(post, server, token, CANCEL, {"by": {"id": event["completionId"]}})
-                assert answer["data"]["cancelCompletion"] == {"completionId": event["completionId"], "cancelled": True}
-    assert message["type"] == "complete"
-    assert events[-1]["__typename"] == "CompletionFinished"
-    assert events[-1]["completion"]["finishReason"] == "CANCELLED"
-    text = "".join(event.get("text", "") for event in events)
-    assert events[-1]["completion"]["content"] == text
-    assert await closed_in(vendor, "openai", organisation) < LEAVES_WITHIN_S
-    record = post(server, token, RECORD, {"by": {"id": events[0]["completionId"]}})["data"]["completion"]
-    assert record["outcome"] == "CANCELLED"
-    assert record["usage"]["estimated"]
+            if event["__typename"] == "TextDelta" and events[-2]["__typename"] != "TextDelta":
+                by = {"id": event["completionId"]}
+                cancelled = await asking.execute(GraphQLRequest(CANCEL, variable_values={"by": by}))
+                assert cancelled["cancelCompletion"] == {"completionId": event["completionId"], "cancelled": True}
+        assert events[-1]["__typename"] == "CompletionFinished"
+        assert events[-1]["completion"]["finishReason"] == "CANCELLED"
+        assert events[-1]["completion"]["content"] == "".join(event.get("text", "") for event in events)
+        assert await closed_in(vendor, provider, organisation) < LEAVES_WITHIN_S
+        found = await asking.execute(GraphQLRequest(RECORD, variable_values={"by": by}))
+    assert found["completion"]["outcome"] == "CANCELLED"
+    assert found["completion"]["usage"]["estimated"]
 
 
 async def test_cancel_by_idempotency_key_and_not_by_a_stranger(

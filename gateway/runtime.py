@@ -18,6 +18,7 @@ from providers.registry import ROWS, build_providers
 from providers.scripted import ScriptedProvider
 from providers.types import Credentials
 from resolvers.errors import DomainError
+from resolvers.health import Health
 from resolvers.ledger import Ledger, open_ledger
 from resolvers.routing import Circuits, Vendor
 from resolvers.run import Services
@@ -77,11 +78,14 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             )
         except ValueError as error:  # the proxy variables of the environment
             raise SettingsError(str(error)) from None
+        ready = vendors(settings, keys)
+        circuits = Circuits(time.monotonic)
         services = Services(
-            vendors=vendors(settings, keys),
+            vendors=ready,
             transport=transport,
             ledger=ledger,
-            circuits=Circuits(time.monotonic),
+            circuits=circuits,
+            health=Health([row.name for row in ROWS], ready, circuits, time.monotonic),
             running=RunningCompletions(),
             clock=time.monotonic,
             random=random.random,

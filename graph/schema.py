@@ -8,12 +8,14 @@ from strawberry.schema.config import StrawberryConfig
 from .completions.events import EVENT_TYPES
 from .completions.fields import CompletionMutations, CompletionQueries, CompletionSubscriptions
 from .executor import CompiledExecutor
+from .models import ModelQueries, ModelSubscriptions
 from .scalars import SCALARS
 from .usage import UsageQueries
+from .viewer import ViewerQueries
 
 
 @strawberry.type(description="Reads. Root fields are nullable: one that fails does not take its siblings with it.")
-class Query(CompletionQueries, UsageQueries):
+class Query(CompletionQueries, UsageQueries, ModelQueries, ViewerQueries):
     pass
 
 
@@ -23,7 +25,7 @@ class Mutation(CompletionMutations):
 
 
 @strawberry.type(description="Events, over WebSocket (graphql-transport-ws) or server-sent events.")
-class Subscription(CompletionSubscriptions):
+class Subscription(CompletionSubscriptions, ModelSubscriptions):
     pass
 
 

@@ -6,10 +6,10 @@ Every read takes the organisation: tenant scope is part of the store's own query
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Protocol
 
-from .records import CompletionFilter, Cursor, LedgerEntry, UsageTotals
+from .records import CompletionFilter, Cursor, LedgerEntry
+from .usage_records import UsageCell, UsageSelection
 
 
 class StoreUnavailableError(Exception):
@@ -38,8 +38,8 @@ class LedgerStore(Protocol):
         `where.outcome` is its last attempt's."""
         ...
 
-    async def usage_totals(self, organisation: str, *, since: datetime, until: datetime) -> UsageTotals:
-        """Sums over entries with since <= time < until."""
+    async def usage(self, organisation: str, asked: UsageSelection) -> Sequence[UsageCell]:
+        """Sums over the selected entries, all of one moment, in any order. Cells without entries may be left out."""
         ...
 
 

@@ -85,20 +85,3 @@ class Cursor:
 
     time: datetime
     completion_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class UsageTotals:
-    """Sums over ledger entries. `cost` sums the priced entries only; `unpriced` counts those without a cost."""
-
-    completions: int = 0
-    attempts: int = 0
-    failed_attempts: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_input_tokens: int = 0
-    cache_write_tokens: int = 0
-    reasoning_tokens: int = 0
-    cost: Decimal = Decimal(0)
-    unpriced: int = 0
-    estimated: int = 0

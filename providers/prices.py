@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Literal
 
 import genai_prices
@@ -50,6 +50,26 @@ class _Rates:
     reasoning: _Price = None
 
 
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A model that the table lists by the vendor's name. `context_window` in tokens, None where the table has none."""
+
+    name: str
+    context_window: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListPrices:
+    """USD for a million tokens of each kind, None where the table has none. `tiered`: a long input costs more."""
+
+    input: Decimal | None
+    cache_read: Decimal | None
+    cache_write: Decimal | None
+    output: Decimal | None
+    reasoning: Decimal | None
+    tiered: bool
+
+
 _FREE = _Rates(_ZERO, _ZERO, _ZERO, _ZERO, _ZERO)
 
 
@@ -63,6 +83,32 @@ def cost_of(provider: str, model: str, usage: Usage, at: datetime) -> PricedCost
     rates = _rates_at(_schedule(provider, model), at)
     cost = _sum(rates, usage) if rates is not None else None
     return PricedCost(cost, "unknown" if cost is None else "price_table", PRICE_VERSION)
+
+
+@cache  # one entry a provider of the registry
+def listed_models(provider: str) -> tuple[ListedModel, ...]:
+    """The models of a provider that the table lists, by name; none for a provider that it does not know."""
+    if provider == "scripted":
+        return tuple(ListedModel(name, None) for name in ("echo", "lorem", "tool"))
+    if provider not in _VENDORS:
+        return ()
+    vendor = next(each for each in data_snapshot.get_snapshot().providers if each.id == provider)
+    return tuple(sorted((ListedModel(each.id, each.context_window) for each in vendor.models), key=lambda it: it.name))
+
+
+def list_prices(provider: str, model: str, at: datetime) -> ListPrices | None:
+    """The prices in force at the aware time `at`, in the table's lowest tier; None where the table has none."""
+    rates = _rates_at(_schedule(provider, model), at)
+    if rates is None:
+        return None
+    return ListPrices(
+        input=_base(rates.input),
+        cache_read=_base(rates.cache_read),
+        cache_write=_base(rates.cache_write),
+        output=_base(rates.output),
+        reasoning=_base(rates.reasoning),
+        tiered=isinstance(rates.input, TieredPrices) or isinstance(rates.output, TieredPrices),
+    )
 
 
 def load_prices() -> None:
@@ -94,6 +140,10 @@ def _rate(price: Decimal | TieredPrices, input_tokens: int) -> Decimal:
     if isinstance(price, Decimal):
         return price
     return next((tier.price for tier in reversed(price.tiers) if input_tokens > tier.start), price.base)
+
+
+def _base(price: _Price) -> Decimal | None:
+    return price.base if isinstance(price, TieredPrices) else price
 
 
 def _rates_at(schedule: tuple[tuple[_Constraint, _Rates], ...], at: datetime) -> _Rates | None:

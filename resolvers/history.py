@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from persistence.records import CompletionFilter, Cursor, LedgerEntry, Outcome, UsageTotals
+from persistence.records import CompletionFilter, Cursor, LedgerEntry, Outcome
 
 from . import booking
 from .errors import BadUserInputError, NotFoundError
@@ -76,13 +76,6 @@ async def completions(
     found = await ledger.completions(principal.organisation, where=where, limit=first + 1, after=cursor)
     records = tuple(_record(entries) for entries in found[:first])
     return Page(tuple((_write_cursor(record), record) for record in records), more=len(found) > first)
-
-
-async def usage(ledger: Ledger, principal: Principal, *, since: datetime, until: datetime) -> UsageTotals:
-    """Totals of since <= time < until. Raises BadUserInputError for an empty or backward range."""
-    if since >= until:
-        raise BadUserInputError("the range ends before it begins", path=("input", "until"))
-    return await ledger.usage_totals(principal.organisation, since=since, until=until)
 
 
 def _record(entries: Sequence[LedgerEntry]) -> CompletionRecord:

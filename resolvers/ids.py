@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from uuid_utils import uuid7
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_PREFIX = "cmp_"
+COMPLETION_PREFIX = "cmp_"
 
 
 def new_completion_id() -> tuple[str, datetime]:
     """A fresh id, `cmp_` and the 32 hex digits of a UUIDv7 (RFC 9562, 5.7), with the millisecond that it carries."""
     value = uuid7()
-    return _PREFIX + value.hex, _EPOCH + timedelta(milliseconds=value.int >> 80)
+    return COMPLETION_PREFIX + value.hex, _EPOCH + timedelta(milliseconds=value.int >> 80)

@@ -9,12 +9,12 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
 
 import structlog
 
 from persistence.ports import InflightLog, LedgerStore, StoreUnavailableError
-from persistence.records import CompletionFilter, Cursor, LedgerEntry, UsageTotals
+from persistence.records import CompletionFilter, Cursor, LedgerEntry
+from persistence.usage_records import UsageCell, UsageSelection
 
 from . import booking
 from .errors import ServiceUnavailableError
@@ -130,9 +130,9 @@ class Ledger:
         with _reading():
             return await self._store.completions(organisation, where=where, limit=limit, after=after)
 
-    async def usage_totals(self, organisation: str, *, since: datetime, until: datetime) -> UsageTotals:
+    async def usage(self, organisation: str, asked: UsageSelection) -> Sequence[UsageCell]:
         with _reading():
-            return await self._store.usage_totals(organisation, since=since, until=until)
+            return await self._store.usage(organisation, asked)
 
     async def write(self) -> None:
         """The writer: one task runs it until `close`, and everything that waits is committed by then."""

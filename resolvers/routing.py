@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 from providers.errors import ProviderError, UnsendableRequestError
 from providers.ports import ModelProvider
@@ -49,6 +50,14 @@ def tells_of_illness(error: ProviderError) -> bool:
     a vendor that asks to wait (429) or timed out (408) is better left alone."""
     blames_the_caller = error.status is not None and 400 <= error.status < 500 and error.status not in (408, 429)
     return error.retryable and not blames_the_caller
+
+
+class CircuitState(IntEnum):
+    """How a circuit stands; the greater, the worse. Half-open: the next call, or one under way, is the probe."""
+
+    CLOSED = 0
+    HALF_OPEN = 1
+    OPEN = 2
 
 
 @dataclass(slots=True)
@@ -96,6 +105,16 @@ class Circuits:
             circuit.open_until = self._clock() + CIRCUIT_OPEN_S
         while len(self._circuits) > MAX_CIRCUITS:
             self._circuits.popitem(last=False)
+
+    def worst(self) -> Mapping[str, CircuitState]:
+        """By provider, the worst of its circuits. A provider without an entry has none that is not closed."""
+        found: dict[str, CircuitState] = {}
+        now = self._clock()
+        for (provider, _, _), circuit in self._circuits.items():
+            if circuit.failures >= CIRCUIT_FAILURES:
+                state = CircuitState.OPEN if circuit.open_until > now else CircuitState.HALF_OPEN
+                found[provider] = max(state, found.get(provider, CircuitState.CLOSED))
+        return found
 
     def undecided(self, key: tuple[str, str, str], caller: object) -> None:
         """The call ended without telling anything of the vendor's health: a probe's place becomes free again."""

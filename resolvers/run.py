@@ -16,6 +16,7 @@ from providers.types import CompletionRequest, FinishReason, ProviderCompletion
 
 from . import booking
 from .errors import CompletionFailedError, DomainError
+from .health import Health
 from .ids import new_completion_id
 from .ledger import Ledger
 from .principal import Principal
@@ -35,6 +36,7 @@ class Services:
     transport: Transport
     ledger: Ledger
     circuits: Circuits
+    health: Health
     running: RunningCompletions
     clock: Callable[[], float]
     random: Callable[[], float]
@@ -219,9 +221,11 @@ class AttemptScope:
             self._run.first_token_ms = self._run.elapsed_ms()
 
     def succeeded(self, answer: ProviderCompletion) -> None:
+        latency_ms = self._elapsed_ms()
         self._run.services.circuits.succeeded(self.step.circuit)
+        self._run.services.health.attempted(self.step.target.provider, latency_ms, failed=False)
         self._run.book(
-            booking.succeeded(self._entry, answer, latency_ms=self._elapsed_ms(), first_token_ms=self.first_token_ms)
+            booking.succeeded(self._entry, answer, latency_ms=latency_ms, first_token_ms=self.first_token_ms)
         )
 
     def __exit__(
@@ -232,6 +236,7 @@ class AttemptScope:
         circuits = self._run.services.circuits
         if isinstance(error, ProviderError) and tells_of_illness(error):
             circuits.failed(self.step.circuit, self._run.route)
+            self._run.services.health.attempted(self.step.target.provider, self._elapsed_ms(), failed=True)
         else:
             circuits.undecided(self.step.circuit, self._run.route)
         if isinstance(error, UnsendableRequestError):

@@ -16,6 +16,7 @@ from resolvers.principal import Scope
 
 from .events import CompletionEvent, event_of
 from .inputs import CompleteInput, CompletionFilter, CompletionRef
+from .many import CompletionOutcome, complete_many
 from .types import (
     Attempt,
     CancelCompletionPayload,
@@ -31,6 +32,9 @@ from .types import (
 )
 
 Input = Annotated[CompleteInput, strawberry.argument(description="The completion that is asked for.")]
+Inputs = Annotated[
+    list[CompleteInput], strawberry.argument(description="The completions that are asked for, up to 50.")
+]
 By = Annotated[CompletionRef, strawberry.argument(description="Which completion.")]
 First = Annotated[int, strawberry.argument(description="How many at most, 1 to 100.")]
 After = Annotated[str | None, strawberry.argument(description="The cursor behind which to go on.")]
@@ -40,12 +44,22 @@ Filter = Annotated[CompletionFilter | None, strawberry.argument(description="Whi
 @strawberry.type
 class CompletionMutations:
     @strawberry.mutation(
-        description="Asks a model and waits for the whole answer. Several in one document run one after the other.",
+        description="Asks a model and waits for the whole answer. Several in one document, under aliases, run in turn; "
+        "completeMany runs them in parallel.",
         extensions=[Guarded(Scope.COMPLETIONS_WRITE)],
     )
     async def complete(self, info: GraphInfo, input: Input) -> Completion | None:  # noqa: A002  # the argument's name
         context = info.context
         return Completion.of(await completions.complete(context.services, context.principal, input.command()))
+
+    @strawberry.mutation(
+        description="Asks for several answers in parallel, 8 at a time, and waits for all. The outcomes are in the "
+        "inputs' order, each its own success or failure. The largest timeoutMs of the inputs bounds them all; "
+        "an input's own, where it is shorter, counts from its start.",
+        extensions=[Guarded(Scope.COMPLETIONS_WRITE)],
+    )
+    async def complete_many(self, info: GraphInfo, inputs: Inputs) -> list[CompletionOutcome] | None:
+        return await complete_many(info.context, inputs)
 
     @strawberry.mutation(
         description="Stops a running completion: its stream, or answer, ends with finishReason CANCELLED.",
@@ -65,7 +79,7 @@ class CompletionQueries:
     )
     async def completion(self, info: GraphInfo, by: By) -> CompletionRecord | None:
         context = info.context
-        return _record(await history.completion(context.services.ledger, context.principal, by.reference()))
+        return record_of(await history.completion(context.services.ledger, context.principal, by.reference()))
 
     @strawberry.field(
         description="Past completions of the organisation, newest first.",
@@ -106,7 +120,7 @@ class CompletionSubscriptions:
                 yield event_of(event)
 
 
-def _record(record: history.CompletionRecord) -> CompletionRecord:
+def record_of(record: history.CompletionRecord) -> CompletionRecord:
     return CompletionRecord(
         id=strawberry.ID(record.id),
         created_at=record.created_at,
@@ -132,7 +146,7 @@ def _record(record: history.CompletionRecord) -> CompletionRecord:
 
 
 def _connection(page: history.Page, after: str | None) -> CompletionRecordConnection:
-    edges = [CompletionRecordEdge(cursor=cursor, node=_record(record)) for cursor, record in page.records]
+    edges = [CompletionRecordEdge(cursor=cursor, node=record_of(record)) for cursor, record in page.records]
     return CompletionRecordConnection(
         edges=edges,
         nodes=[edge.node for edge in edges],

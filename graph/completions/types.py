@@ -9,6 +9,7 @@ from typing import Self
 
 import strawberry
 
+from graph.node import Node
 from graph.scalars import BigInt
 from providers import types as provider_types
 from resolvers import types as domain
@@ -162,7 +163,7 @@ class Label:
 
 
 @strawberry.type(description="A past completion as the ledger has it. Texts are not stored.")
-class CompletionRecord:
+class CompletionRecord(Node):
     id: strawberry.ID = strawberry.field(description="Sorts by time.")
     created_at: datetime = strawberry.field(description="When it was asked for, UTC.")
     provider: str = strawberry.field(description="The provider of the last attempt.")
@@ -195,7 +196,7 @@ class CompletionRecordEdge:
 
 @strawberry.type(description="Where a page ends (Relay).")
 class PageInfo:
-    has_next_page: bool = strawberry.field(description="True where there are older completions.")
+    has_next_page: bool = strawberry.field(description="True where more come behind this page.")
     has_previous_page: bool = strawberry.field(description="True where the page was asked for with `after`.")
     start_cursor: str | None = strawberry.field(description="Cursor of the first edge; null for an empty page.")
     end_cursor: str | None = strawberry.field(description="Cursor of the last edge; null for an empty page.")

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from ..migrations.sqlite import check
 from ..ports import StoreUnavailableError
+from .usage import HistogramOf, HistogramSum
 
 REPORT_READERS = 2
 READ_TIMEOUT_S = 15.0  # one caller's long read must not keep the readers from the others
@@ -54,6 +55,8 @@ class Database:
         )
         connection.execute("PRAGMA synchronous = FULL")
         connection.create_aggregate("decimal_sum", 1, _DecimalSum)  # type: ignore[arg-type]  # typeshed wants int
+        connection.create_aggregate("histogram", 1, HistogramOf)  # type: ignore[arg-type]
+        connection.create_aggregate("histogram_sum", 1, HistogramSum)  # type: ignore[arg-type]
         return connection
 
     async def write(self, job: Callable[[sqlite3.Connection], T]) -> T:

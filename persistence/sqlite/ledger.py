@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import fields
 from decimal import Decimal
 from itertools import chain, groupby
 from typing import Any
 
 import orjson
 
-from ..records import CompletionFilter, CostSource, Cursor, LedgerEntry, Outcome, UsageTotals
+from ..records import CompletionFilter, CostSource, Cursor, LedgerEntry, Outcome
+from ..usage_records import UsageCell, UsageSelection
+from . import usage
 from .database import Database, transaction
+from .times import EPOCH, MILLISECOND, milliseconds
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 _MAX_COST_DIGITS = 60  # on either side of the point, so that every sum is exact
 
 _Row = tuple[str | int | None, ...]
@@ -64,15 +64,6 @@ _CONDITIONS = {
         ORDER BY l.attempt DESC LIMIT 1
     )""",
 }
-_TOTALS = """
-    SELECT
-        count(DISTINCT completion_id), count(*), count(*) FILTER (WHERE outcome = 'failed'),
-        coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0), coalesce(sum(cached_input_tokens), 0),
-        coalesce(sum(cache_write_tokens), 0), coalesce(sum(reasoning_tokens), 0),
-        coalesce(decimal_sum(cost), '0'), count(*) - count(cost), coalesce(sum(estimated), 0)
-    FROM ledger_entries
-    WHERE organisation = :organisation AND time >= :since AND time < :until
-"""
 
 
 class SQLiteLedger:
@@ -105,11 +96,8 @@ class SQLiteLedger:
         entries = [_entry(row) for row in rows]
         return [list(group) for _, group in groupby(entries, key=lambda entry: (entry.time, entry.completion_id))]
 
-    async def usage_totals(self, organisation: str, *, since: datetime, until: datetime) -> UsageTotals:
-        span = {"since": _milliseconds(since), "until": _milliseconds(until)}
-        rows = await self._database.report(_TOTALS, {"organisation": organisation, **span})
-        totals = UsageTotals(*rows[0])
-        return replace(totals, cost=Decimal(totals.cost))  # it comes as text
+    async def usage(self, organisation: str, asked: UsageSelection) -> Sequence[UsageCell]:
+        return [usage.cell(row) for row in await self._database.report(*usage.statement(organisation, asked))]
 
 
 def _append(connection: sqlite3.Connection, entries: Sequence[LedgerEntry]) -> None:
@@ -128,19 +116,12 @@ def _insert(connection: sqlite3.Connection, rows: Sequence[_Row]) -> None:
         connection.execute(statement, [*chain.from_iterable(rows)])
 
 
-def _milliseconds(time: datetime) -> int:
-    """Milliseconds since 1970, rounded up: so `time >= since` and `time < until` hold for any microsecond."""
-    if time.tzinfo is None:
-        raise ValueError("times must be aware")
-    return -((_EPOCH - time) // _MILLISECOND)
-
-
 def _asked(where: CompletionFilter, after: Cursor | None) -> dict[str, str | int | None]:
     """The values of _CONDITIONS; None where one does not apply."""
     return {
-        "since": None if where.since is None else _milliseconds(where.since),
-        "until": None if where.until is None else _milliseconds(where.until),
-        "after_time": None if after is None else _milliseconds(after.time),
+        "since": None if where.since is None else milliseconds(where.since),
+        "until": None if where.until is None else milliseconds(where.until),
+        "after_time": None if after is None else milliseconds(after.time),
         "after_id": None if after is None else after.completion_id,
         "provider": where.provider,
         "model": where.model,
@@ -176,7 +157,7 @@ def _row(entry: LedgerEntry) -> _Row:
     if entry.time.microsecond % 1000:
         raise ValueError("an entry's time must be a whole millisecond")
     return (
-        _milliseconds(entry.time),
+        milliseconds(entry.time),
         entry.completion_id,
         entry.attempt,
         entry.organisation,
@@ -211,7 +192,7 @@ def _entry(row: Sequence[Any]) -> LedgerEntry:
     values = dict(zip(_NAMES, row, strict=True))
     cost = values["cost"]
     values.update(
-        time=_EPOCH + values["time"] * _MILLISECOND,
+        time=EPOCH + values["time"] * MILLISECOND,
         outcome=Outcome(values["outcome"]),
         cost=None if cost is None else Decimal(cost),
         cost_source=CostSource(values["cost_source"]),

@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 
 from persistence.migrations.sqlite import migrate
 from persistence.ports import LedgerStore
-from persistence.records import CompletionFilter, Cursor, Outcome, UsageTotals
+from persistence.records import CompletionFilter, Cursor, Outcome
+from persistence.usage_records import UsageSums
 from tests.persistence.embedded import open_sqlite_ledger
 from tests.persistence.entries import NOON, at, entries, entry, labels, texts
+from tests.persistence.usage_fold import usage_totals
 
 Opener = Callable[[Path], AbstractAsyncContextManager[LedgerStore]]
 
@@ -73,7 +75,7 @@ async def test_nothing_is_there_at_first(store: LedgerStore, org: str) -> None:
     assert list(await store.completion(org, "cmp_x")) == []
     assert list(await store.completion_by_key(org, "k")) == []
     assert list(await store.completions(org, where=ANY, limit=10)) == []
-    assert await store.usage_totals(org, **DAY) == UsageTotals()
+    assert await usage_totals(store, org, **DAY) == UsageSums()
 
 
 @ROUNDS
@@ -98,7 +100,7 @@ async def test_booking_twice_is_booking_once(store: LedgerStore, org: str) -> No
     await store.append([again, entry(organisation=org, attempt=2, completion_id=first.completion_id)])
     found = await store.completion(org, first.completion_id)
     assert [(item.attempt, item.output_tokens) for item in found] == [(1, 1), (2, 80)]
-    assert (await store.usage_totals(org, **DAY)).output_tokens == 81
+    assert (await usage_totals(store, org, **DAY)).output_tokens == 81
 
 
 async def test_entries_of_one_completion_come_by_attempt(store: LedgerStore, org: str) -> None:
@@ -117,7 +119,7 @@ async def test_an_organisation_sees_its_own(store: LedgerStore, org: str) -> Non
         assert list(await store.completion(one.organisation, other.completion_id)) == []
         assert list(await store.completion_by_key(one.organisation, "k")) == [one]
         assert [list(group) for group in await store.completions(one.organisation, where=ANY, limit=9)] == [[one]]
-        assert (await store.usage_totals(one.organisation, **DAY)).attempts == 1
+        assert (await usage_totals(store, one.organisation, **DAY)).attempts == 1
 
 
 async def test_an_id_says_nothing_of_another_organisations_entries(store: LedgerStore, org: str) -> None:
@@ -147,7 +149,7 @@ async def test_a_key_used_again_finds_the_newest_completion(store: LedgerStore, 
 async def test_sums_are_exact(store: LedgerStore, org: str) -> None:
     costs = [Decimal("0.1")] * 10 + [Decimal("1E-28"), Decimal("12345678901234567890.123456789"), Decimal("-1E-10")]
     await store.append([entry(organisation=org, cost=cost) for cost in costs])
-    totals = await store.usage_totals(org, **DAY)
+    totals = await usage_totals(store, org, **DAY)
     assert totals.cost == Decimal("12345678901234567891.1234567889000000000000000001")
 
 
@@ -156,7 +158,7 @@ async def test_sums_are_exact(store: LedgerStore, org: str) -> None:
 async def test_any_sum_is_exact(store: LedgerStore, costs: list[Decimal]) -> None:
     org = uuid4().hex
     await store.append([entry(organisation=org, cost=cost) for cost in costs])
-    assert Fraction((await store.usage_totals(org, **DAY)).cost) == sum(map(Fraction, costs))
+    assert Fraction((await usage_totals(store, org, **DAY)).cost) == sum(map(Fraction, costs))
 
 
 async def test_totals_count_every_kind(store: LedgerStore, org: str) -> None:
@@ -168,7 +170,7 @@ async def test_totals_count_every_kind(store: LedgerStore, org: str) -> None:
             entry(organisation=org, outcome=Outcome.CANCELLED, cost=Decimal("0.5"), **parts),
         ]
     )
-    assert await store.usage_totals(org, **DAY) == UsageTotals(
+    assert await usage_totals(store, org, **DAY) == UsageSums(
         completions=2,
         attempts=3,
         failed_attempts=1,
@@ -180,6 +182,8 @@ async def test_totals_count_every_kind(store: LedgerStore, org: str) -> None:
         cost=Decimal("2.5"),
         unpriced=1,
         estimated=1,
+        written_tokens=240,
+        latency={0: 3},
     )
 
 
@@ -197,7 +201,7 @@ async def test_since_is_inclusive_and_until_exclusive(
     store: LedgerStore, org: str, since: datetime, until: datetime, expected: int
 ) -> None:
     await store.append([entry(organisation=org, time=at(n)) for n in range(3)])
-    assert (await store.usage_totals(org, since=since, until=until)).attempts == expected
+    assert (await usage_totals(store, org, since=since, until=until)).attempts == expected
     where = CompletionFilter(since=since, until=until)
     assert len(await store.completions(org, where=where, limit=10)) == expected
 
@@ -305,9 +309,9 @@ async def test_an_entry_that_cannot_be_held_is_refused_with_its_batch(
 ) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         await store.append([entry(organisation=org), entry(organisation=org, **wrong)])
-    assert (await store.usage_totals(org, **DAY)).attempts == 0
+    assert (await usage_totals(store, org, **DAY)).attempts == 0
     await store.append([entry(organisation=org)])
-    assert (await store.usage_totals(org, **DAY)).attempts == 1
+    assert (await usage_totals(store, org, **DAY)).attempts == 1
 
 
 async def test_a_page_holds_at_least_one(store: LedgerStore, org: str) -> None:
@@ -317,19 +321,19 @@ async def test_a_page_holds_at_least_one(store: LedgerStore, org: str) -> None:
 
 async def test_naive_times_are_refused(store: LedgerStore, org: str) -> None:
     with pytest.raises(ValueError, match="aware"):
-        await store.usage_totals(org, since=NOON.replace(tzinfo=None), until=NOON)
+        await usage_totals(store, org, since=NOON.replace(tzinfo=None), until=NOON)
 
 
 async def test_readers_and_writers_at_once(store: LedgerStore, org: str) -> None:
     """Every batch is seen whole or not at all."""
 
     async def write(writer: int) -> None:
-        for n in range(10):
+        for n in range(1, 11):
             await store.append([entry(organisation=org, time=at(writer), attempt=n) for _ in range(3)])
 
     async def read() -> None:
         for _ in range(20):
-            assert (await store.usage_totals(org, **DAY)).attempts % 3 == 0
+            assert (await usage_totals(store, org, **DAY)).attempts % 3 == 0
 
     await asyncio.gather(*(write(n) for n in range(4)), *(read() for _ in range(4)))
-    assert (await store.usage_totals(org, **DAY)).attempts == 120
+    assert (await usage_totals(store, org, **DAY)).attempts == 120

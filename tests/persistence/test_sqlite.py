@@ -15,11 +15,12 @@ from persistence.migrations.sqlite import SchemaVersionError, migrate
 from persistence.ports import StoreUnavailableError
 from persistence.records import CompletionFilter
 from persistence.sqlite import database as sqlite_database
-from persistence.sqlite import ledger as sqlite_ledger
+from persistence.sqlite import usage
 from persistence.sqlite.ledger import SQLiteLedger
 from tests.persistence.embedded import open_sqlite_ledger
 from tests.persistence.entries import at, entry
 from tests.persistence.processes import kill_at_first_line, largest_file
+from tests.persistence.usage_fold import usage_totals
 
 EVER = {"since": at(-1000), "until": at(1000)}
 
@@ -39,7 +40,7 @@ async def ledger(path: Path) -> AsyncIterator[SQLiteLedger]:
 
 
 async def attempts(ledger: SQLiteLedger) -> int:
-    return (await ledger.usage_totals("acme", **EVER)).attempts
+    return (await usage_totals(ledger, "acme", **EVER)).attempts
 
 
 async def test_a_full_disk_loses_nothing_and_ends_nothing(ledger: SQLiteLedger, path: Path) -> None:
@@ -85,7 +86,7 @@ async def test_a_broken_file_is_told(ledger: SQLiteLedger, path: Path) -> None:
         ledger.completion("acme", "cmp_1"),
         ledger.completion_by_key("acme", "k"),
         ledger.completions("acme", where=CompletionFilter(), limit=1),
-        ledger.usage_totals("acme", **EVER),
+        usage_totals(ledger, "acme", **EVER),
     ):
         with pytest.raises(StoreUnavailableError, match="no such table"):
             await call
@@ -109,7 +110,7 @@ async def test_long_reports_hold_up_neither_a_look_up_nor_the_close(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
-    monkeypatch.setattr(sqlite_ledger, "_TOTALS", endless)
+    monkeypatch.setattr(usage, "statement", lambda *_: (endless, {}))
     async with asyncio.timeout(sqlite_database.READ_TIMEOUT_S - 5):
         async with open_sqlite_ledger(path) as ledger:
             await ledger.append([entry(completion_id="cmp_1")])
@@ -153,6 +154,7 @@ APPEND_AND_HANG = """
 import asyncio, sys
 from pathlib import Path
 from tests.persistence.embedded import open_sqlite_ledger
+from tests.persistence.usage_fold import usage_totals
 from tests.persistence.entries import entry
 
 async def main():

@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, cast
 
 from persistence.ports import StoreUnavailableError
-from persistence.records import CompletionFilter, Cursor, LedgerEntry, UsageTotals
+from persistence.records import CompletionFilter, Cursor, LedgerEntry
+from persistence.usage_records import UsageCell, UsageSelection
 from providers.errors import ProviderUnavailableError
 from providers.fold import Fold
 from providers.ports import Transport, current_dispatch
@@ -28,12 +28,14 @@ from providers.types import (
     Usage,
 )
 from resolvers import completions
+from resolvers.health import Health
 from resolvers.ledger import open_ledger
 from resolvers.principal import Principal
 from resolvers.routing import Circuits, Vendor
 from resolvers.run import Services
 from resolvers.running import RunningCompletions
 from resolvers.types import CompleteCommand, Completion, CompletionEvent, CompletionRef, Target
+from tests.persistence.usage_fold import folded
 
 ALPHA = Target("alpha", "a-1")
 BETA = Target("beta", "b-1")
@@ -173,10 +175,9 @@ class MemoryStore:
         older = [key for key in reversed(keys) if after is None or key < (after.time, after.completion_id)]
         return [await self.completion(organisation, completion_id) for _, completion_id in older[:limit]]
 
-    async def usage_totals(self, organisation: str, *, since: datetime, until: datetime) -> UsageTotals:
+    async def usage(self, organisation: str, asked: UsageSelection) -> Sequence[UsageCell]:
         self._check()
-        mine = [each for each in self.entries if each.organisation == organisation and since <= each.time < until]
-        return UsageTotals(attempts=len(mine))
+        return folded(self.entries, organisation, asked)
 
     def _check(self) -> None:
         if self.down:
@@ -259,11 +260,14 @@ async def open_scene() -> AsyncIterator[Scene]:
     alpha, beta = FakeProvider("alpha"), FakeProvider("beta")
     clock = asyncio.get_running_loop().time
     async with open_ledger(store, inflight) as ledger:
+        vendors = {each.name: Vendor(each, Credentials("secret")) for each in (alpha, beta)}
+        circuits = Circuits(clock)
         services = Services(
-            vendors={each.name: Vendor(each, Credentials("secret")) for each in (alpha, beta)},
+            vendors=vendors,
             transport=cast("Transport", None),
             ledger=ledger,
-            circuits=Circuits(clock),
+            circuits=circuits,
+            health=Health(["alpha", "gamma"], vendors, circuits, clock),
             running=RunningCompletions(),
             clock=clock,
             random=lambda: jitter[0],

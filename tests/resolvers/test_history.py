@@ -192,24 +192,12 @@ def test_whatever_is_sent_as_a_cursor_is_read_or_refused(text: str) -> None:
     assert cursor.time.tzinfo is UTC
 
 
-async def test_totals_of_a_range(ledger: Ledger, store: MemoryStore) -> None:
-    store.entries = [entry(time=at(n)) for n in range(3)]
-    assert (await history.usage(ledger, ACME, since=at(0), until=at(2))).attempts == 2
-    assert (await history.usage(ledger, GLOBEX, since=at(0), until=at(2))).attempts == 0
-    for until in (at(0), at(-1)):
-        with pytest.raises(BadUserInputError) as caught:
-            await history.usage(ledger, ACME, since=at(0), until=until)
-        assert caught.value.path == ("input", "until")
-
-
 async def test_a_ledger_that_cannot_be_read_says_so(ledger: Ledger, store: MemoryStore) -> None:
     store.down = True
     with pytest.raises(ServiceUnavailableError):
         await page(ledger)
     with pytest.raises(ServiceUnavailableError):
         await history.completion(ledger, ACME, CompletionRef(id="cmp_1"))
-    with pytest.raises(ServiceUnavailableError):
-        await history.usage(ledger, ACME, since=at(0), until=at(1))
 
 
 async def test_a_cost_that_is_not_known_stays_unknown(ledger: Ledger, store: MemoryStore) -> None:

@@ -14,6 +14,7 @@ from persistence.inflight import open_inflight_log
 from persistence.migrations.sqlite import migrate
 from persistence.ports import StoreUnavailableError
 from persistence.records import CompletionFilter, LedgerEntry, Outcome
+from persistence.usage_records import UsageSelection
 from resolvers import ledger as module
 from resolvers.errors import ServiceUnavailableError
 from resolvers.ledger import Ledger, open_ledger
@@ -46,7 +47,7 @@ class Store:
     async def completion(self, *_: object, **__: object) -> Sequence[LedgerEntry]:
         raise StoreUnavailableError("gone")
 
-    completion_by_key = completions = usage_totals = completion
+    completion_by_key = completions = usage = completion
 
     @property
     def committed(self) -> list[str]:
@@ -349,7 +350,7 @@ READS: list[Callable[[Ledger], object]] = [
     lambda ledger: ledger.completion("acme", "a"),
     lambda ledger: ledger.completion_by_key("acme", "k"),
     lambda ledger: ledger.completions("acme", where=CompletionFilter(), limit=1),
-    lambda ledger: ledger.usage_totals("acme", since=NOON, until=at(1)),
+    lambda ledger: ledger.usage("acme", UsageSelection([(NOON, at(1))])),
 ]
 
 
@@ -377,6 +378,7 @@ async def test_on_files_from_call_to_report(tmp_path: Path) -> None:
                 assert (lost.outcome, lost.estimated) == (Outcome.ABANDONED, True)
                 assert [item.completion_id for item in await ledger.completion_by_key("acme", "k")] == ["done"]
                 assert len(await ledger.completions("acme", where=CompletionFilter(), limit=9)) == 2
-                assert (await ledger.usage_totals("acme", since=NOON, until=at(1))).attempts == 2
+                [cell] = await ledger.usage("acme", UsageSelection([(NOON, at(1))]))
+                assert cell.sums.attempts == 2
         with open_inflight_log(tmp_path) as log:
             assert log.abandoned() == ()

@@ -1,0 +1,67 @@
+"""Who asks, and whatever has an id."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated
+
+import strawberry
+
+from graph.completions.fields import record_of
+from graph.context import Context, GraphInfo
+from graph.models import Model
+from graph.node import Node
+from graph.scopes import Guarded
+from resolvers import history, ids, models
+from resolvers.errors import NotFoundError
+from resolvers.principal import Scope
+from resolvers.types import CompletionRef
+
+Id = Annotated[strawberry.ID, strawberry.argument(description="The object's id.")]
+
+
+@strawberry.type(description="Who asks: what the token says.")
+class Viewer:
+    subject: str = strawberry.field(description="The token's subject; completions are booked under it.")
+    organisation: str = strawberry.field(description="Whose data the token opens.")
+    scopes: list[str] = strawberry.field(description="What the token may do, as `@requiresScope` names it.")
+    token_expires_at: datetime = strawberry.field(description="From then on the token is refused, UTC.")
+
+
+@strawberry.type
+class ViewerQueries:
+    @strawberry.field(description="Who asks.", extensions=[Guarded(Scope.COMPLETIONS_READ)])
+    async def viewer(self, info: GraphInfo) -> Viewer | None:
+        principal = info.context.principal
+        return Viewer(
+            subject=principal.subject,
+            organisation=principal.organisation,
+            scopes=sorted(principal.scopes),
+            token_expires_at=datetime.fromtimestamp(principal.expires_at, UTC),
+        )
+
+    @strawberry.field(
+        description="An object by its id. NOT_FOUND where the organisation has none such.",
+        extensions=[Guarded(Scope.COMPLETIONS_READ)],
+    )
+    async def node(self, info: GraphInfo, id: Id) -> Node | None:  # noqa: A002  # the argument's name
+        for prefix, find in _FINDERS.items():
+            if id.startswith(prefix):
+                return await find(info.context, id)
+        raise NotFoundError("no such object")
+
+
+async def _completion(context: Context, completion_id: str) -> Node:
+    ref = CompletionRef(id=completion_id)
+    return record_of(await history.completion(context.services.ledger, context.principal, ref))
+
+
+async def _model(context: Context, model_id: str) -> Node:
+    return Model.of(models.model(context.services.vendors, model_id))
+
+
+_FINDERS: Mapping[str, Callable[[Context, str], Awaitable[Node]]] = {
+    ids.COMPLETION_PREFIX: _completion,
+    models.ID_PREFIX: _model,
+}

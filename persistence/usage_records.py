@@ -1,0 +1,112 @@
+"""What is asked of the ledger for a usage report, and the sums that it answers with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Context, Decimal
+from enum import StrEnum
+
+from .histograms import Histogram, merged
+
+_EXACT = Context(prec=200)
+
+
+class UsageField(StrEnum):
+    """A field of an entry that sums are split or narrowed by."""
+
+    PROVIDER = "provider"
+    MODEL = "model"
+    CONFIG = "config"
+    CONFIG_VERSION = "config_version"
+    PRINCIPAL = "principal"
+    END_USER = "end_user"
+    OUTCOME = "outcome"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelName:
+    """The label of this name, as a dimension."""
+
+    name: str
+
+
+Dimension = UsageField | LabelName
+
+Value = str | int | None
+"""Of a dimension: None where the entry has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsageFilter:
+    """All conditions hold at once: a field has one of its values, and the entry has every label (name, value)."""
+
+    fields: Mapping[UsageField, Sequence[str | int]] = field(default_factory=dict)
+    labels: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSelection:
+    """Spans (start inclusive, end exclusive) in which entries are summed up, split by `group_by`. The `max_groups`
+    groups with the most entries, over all spans, stand for themselves; the others are one."""
+
+    spans: Sequence[tuple[datetime, datetime]]
+    group_by: Sequence[Dimension] = ()
+    where: UsageFilter = field(default_factory=UsageFilter)
+    max_groups: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSums:
+    """Sums over ledger entries. They add up: the sums of two sets of entries make those of both.
+
+    `completions` counts the entries that are the last of their completion. Cache hits are no `attempts`. `cost` sums
+    the priced entries only; `unpriced` counts the others. `written_tokens` and `writing_ms` are of the attempts that
+    wrote any. Histograms are of attempts; `time_to_first_token` of those that have one.
+    """
+
+    completions: int = 0
+    attempts: int = 0
+    failed_attempts: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: Decimal = Decimal(0)
+    unpriced: int = 0
+    estimated: int = 0
+    written_tokens: int = 0
+    writing_ms: int = 0
+    latency: Histogram = field(default_factory=dict)
+    time_to_first_token: Histogram = field(default_factory=dict)
+
+    def __add__(self, other: UsageSums) -> UsageSums:
+        return UsageSums(
+            completions=self.completions + other.completions,
+            attempts=self.attempts + other.attempts,
+            failed_attempts=self.failed_attempts + other.failed_attempts,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cached_input_tokens=self.cached_input_tokens + other.cached_input_tokens,
+            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            cost=_EXACT.add(self.cost, other.cost),
+            unpriced=self.unpriced + other.unpriced,
+            estimated=self.estimated + other.estimated,
+            written_tokens=self.written_tokens + other.written_tokens,
+            writing_ms=self.writing_ms + other.writing_ms,
+            latency=merged(self.latency, other.latency),
+            time_to_first_token=merged(self.time_to_first_token, other.time_to_first_token),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class UsageCell:
+    """The sums of one group in one span, given by its index. `group` has a value a dimension; None is all the groups
+    beyond `max_groups`."""
+
+    span: int
+    group: tuple[Value, ...] | None
+    sums: UsageSums

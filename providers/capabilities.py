@@ -1,0 +1,64 @@
+"""What single models can do, one row each. Every fact stands on the page that its row names; a model without a row has
+no known facts, and what a row does not say is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+_OPENAI = "https://developers.openai.com/api/docs/models/"
+_ANTHROPIC = "https://platform.claude.com/docs/models/overview"
+_GOOGLE = "https://ai.google.dev/gemini-api/docs/models/"
+_GROQ = "https://console.groq.com/docs/models"
+
+
+class ModelCapability(StrEnum):
+    TOOLS = "tools"
+    IMAGES = "images"
+    STRUCTURED_OUTPUT = "structured_output"
+    REASONING = "reasoning"
+
+
+_TEXT = frozenset({ModelCapability.TOOLS})
+_SIGHTED = _TEXT | {ModelCapability.IMAGES}
+_STRICT = _SIGHTED | {ModelCapability.STRUCTURED_OUTPUT}
+_THINKING = _SIGHTED | {ModelCapability.REASONING}
+_ALL = frozenset(ModelCapability)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """`model` is the vendor's exact name. `max_output_tokens` is the most that it writes in one answer; `source` is the
+    vendor's page that says so."""
+
+    provider: str
+    model: str
+    max_output_tokens: int
+    capabilities: frozenset[ModelCapability]
+    source: str
+
+
+ROWS: tuple[ModelFacts, ...] = (
+    ModelFacts("openai", "gpt-4o", 16_384, _STRICT, _OPENAI + "gpt-4o"),
+    ModelFacts("openai", "gpt-4o-mini", 16_384, _STRICT, _OPENAI + "gpt-4o-mini"),
+    ModelFacts("openai", "gpt-4.1", 32_768, _STRICT, _OPENAI + "gpt-4.1"),
+    ModelFacts("openai", "gpt-4.1-mini", 32_768, _STRICT, _OPENAI + "gpt-4.1-mini"),
+    ModelFacts("openai", "gpt-4.1-nano", 32_768, _STRICT, _OPENAI + "gpt-4.1-nano"),
+    ModelFacts("openai", "gpt-5", 128_000, _ALL, _OPENAI + "gpt-5"),
+    ModelFacts("openai", "gpt-5-mini", 128_000, _ALL, _OPENAI + "gpt-5-mini"),
+    ModelFacts("openai", "gpt-5-nano", 128_000, _ALL, _OPENAI + "gpt-5-nano"),
+    ModelFacts("anthropic", "claude-fable-5", 128_000, _THINKING, _ANTHROPIC),
+    ModelFacts("anthropic", "claude-opus-5", 128_000, _THINKING, _ANTHROPIC),
+    ModelFacts("anthropic", "claude-sonnet-5", 128_000, _THINKING, _ANTHROPIC),
+    ModelFacts("anthropic", "claude-haiku-4-5", 64_000, _THINKING, _ANTHROPIC),
+    ModelFacts("google", "gemini-2.5-pro", 65_536, _ALL, _GOOGLE + "gemini-2.5-pro"),
+    ModelFacts("google", "gemini-2.5-flash", 65_536, _ALL, _GOOGLE + "gemini-2.5-flash"),
+    ModelFacts("google", "gemini-2.5-flash-lite", 65_536, _ALL, _GOOGLE + "gemini-2.5-flash-lite"),
+    ModelFacts("groq", "llama-3.3-70b-versatile", 32_768, _TEXT, _GROQ),
+    ModelFacts("groq", "llama-3.1-8b-instant", 131_072, _TEXT, _GROQ),
+    ModelFacts("groq", "openai/gpt-oss-120b", 65_536, _TEXT | {ModelCapability.REASONING}, _GROQ),
+    ModelFacts("groq", "openai/gpt-oss-20b", 65_536, _TEXT | {ModelCapability.REASONING}, _GROQ),
+)
+
+FACTS: Mapping[tuple[str, str], ModelFacts] = {(row.provider, row.model): row for row in ROWS}

@@ -1,0 +1,177 @@
+"""What an organisation used: sums over its ledger, by time and by dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import pairwise
+from operator import attrgetter
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from persistence.usage_records import (
+    Dimension,
+    LabelName,
+    UsageCell,
+    UsageFilter,
+    UsageSelection,
+    UsageSums,
+    Value,
+)
+
+from .calendar import Bucket, boundaries
+from .errors import BadUserInputError
+from .ledger import Ledger
+from .principal import Principal
+
+MAX_CELLS = 2_000
+"""Buckets times groups of one report."""
+
+MAX_GROUPS = 1_000
+MAX_DIMENSIONS = 5
+MAX_LABELS = 10
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UsageQuery:
+    """Entries with since <= time < until. `bucket` None: no series. `time_zone`: an IANA name."""
+
+    since: datetime
+    until: datetime
+    bucket: Bucket | None = None
+    time_zone: str = "UTC"
+    group_by: tuple[Dimension, ...] = ()
+    where: UsageFilter = field(default_factory=UsageFilter)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageBucket:
+    """`start` and `end` are the bucket's own, in the report's time zone; the range may begin or end within it."""
+
+    start: datetime
+    end: datetime
+    sums: UsageSums
+
+
+@dataclass(frozen=True, slots=True)
+class UsageGroup:
+    """`values`: one a dimension, in the order asked; None is everything beyond the MAX_GROUPS largest groups."""
+
+    values: tuple[Value, ...] | None
+    sums: UsageSums
+    buckets: tuple[UsageBucket, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """Groups with the most attempts first; buckets by time, empty ones too. `as_of`: entries booked by then are in."""
+
+    since: datetime
+    until: datetime
+    as_of: datetime
+    totals: UsageSums
+    buckets: tuple[UsageBucket, ...]
+    groups: tuple[UsageGroup, ...]
+
+
+async def report(ledger: Ledger, principal: Principal, query: UsageQuery) -> UsageReport:
+    """Raises BadUserInputError, its path from ("input", …), and ServiceUnavailableError."""
+    _check(query)
+    starts = _starts(query)
+    allowed = min(MAX_GROUPS, MAX_CELLS // max(1, len(starts) - 1))
+    edges = [query.since, *starts[1:-1], query.until]
+    as_of = datetime.now(UTC)
+    selection = UsageSelection(tuple(pairwise(edges)), query.group_by, query.where, allowed)
+    cells = await ledger.usage(principal.organisation, selection)
+    if allowed < MAX_GROUPS and any(cell.group is None for cell in cells):
+        raise BadUserInputError(
+            f"buckets times groups are at most {MAX_CELLS}, and with {len(starts) - 1} buckets there are more than"
+            f" {allowed} groups: ask for longer buckets, a shorter range, or fewer groups",
+            path=("input", "bucket"),
+        )
+    return UsageReport(
+        since=query.since,
+        until=query.until,
+        as_of=as_of,
+        totals=_total(cells),
+        buckets=_series(starts, cells),
+        groups=_groups(starts, cells) if query.group_by else (),
+    )
+
+
+def error_rate(sums: UsageSums) -> float | None:
+    """Of the attempts, 0 to 1; None where there are none."""
+    return sums.failed_attempts / sums.attempts if sums.attempts else None
+
+
+def output_tokens_per_second(sums: UsageSums) -> float | None:
+    """While attempts that wrote something ran; None where that took no time."""
+    return sums.written_tokens * 1000 / sums.writing_ms if sums.writing_ms else None
+
+
+def _check(query: UsageQuery) -> None:
+    if query.since >= query.until:
+        raise BadUserInputError("the range ends before it begins", path=("input", "until"))
+    if len(query.group_by) > MAX_DIMENSIONS:
+        raise BadUserInputError(f"group by at most {MAX_DIMENSIONS} dimensions", path=("input", "groupBy"))
+    for index, dimension in enumerate(query.group_by):
+        if dimension in query.group_by[:index]:
+            raise BadUserInputError("this dimension is already there", path=("input", "groupBy", index))
+        if dimension == LabelName(""):
+            raise BadUserInputError("a label has a name", path=("input", "groupBy", index, "label"))
+    if len(query.where.labels) > MAX_LABELS:
+        raise BadUserInputError(f"filter by at most {MAX_LABELS} labels", path=("input", "filter", "labels"))
+
+
+def _starts(query: UsageQuery) -> Sequence[datetime]:
+    """Where buckets begin, and the last one ends, in the zone asked for; without buckets, where the range does."""
+    zone = _zone(query.time_zone)
+    if query.bucket is None:
+        return ()
+    try:
+        found = boundaries(query.since, query.until, query.bucket, zone, limit=MAX_CELLS)
+    except OverflowError:
+        raise BadUserInputError("the calendar has no such time", path=("input", "since")) from None
+    if found[-1] < query.until:
+        raise BadUserInputError(
+            f"the range has more than {MAX_CELLS} buckets: ask for longer ones, or a shorter range",
+            path=("input", "bucket"),
+        )
+    return [start.astimezone(zone) for start in found]
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: "Europe" is a folder
+        raise BadUserInputError(
+            f'{name!r} is not an IANA time zone, such as "Europe/Berlin"', path=("input", "timeZone")
+        ) from None
+
+
+def _total(cells: Iterable[UsageCell]) -> UsageSums:
+    return sum(map(attrgetter("sums"), cells), start=UsageSums())
+
+
+def _series(starts: Sequence[datetime], cells: Iterable[UsageCell]) -> tuple[UsageBucket, ...]:
+    spans: dict[int, list[UsageCell]] = {}
+    for cell in cells:
+        spans.setdefault(cell.span, []).append(cell)
+    return tuple(
+        UsageBucket(start, end, _total(spans.get(number, ()))) for number, (start, end) in enumerate(pairwise(starts))
+    )
+
+
+def _groups(starts: Sequence[datetime], cells: Iterable[UsageCell]) -> tuple[UsageGroup, ...]:
+    found: dict[tuple[Value, ...] | None, list[UsageCell]] = {}
+    for cell in cells:
+        found.setdefault(cell.group, []).append(cell)
+    groups = [UsageGroup(values, _total(each), _series(starts, each)) for values, each in found.items()]
+    return tuple(sorted(groups, key=_place))
+
+
+def _place(group: UsageGroup) -> tuple[object, ...]:
+    """The largest first, the rest last."""
+    return group.values is None, -group.sums.attempts, [(value is None, str(value)) for value in group.values or ()]

@@ -1,0 +1,165 @@
+"""How the providers do: what counts, for how long it is remembered, and who is told of a change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import pytest
+
+from providers.errors import ProviderInvalidRequestError
+from resolvers.errors import CompletionFailedError
+from resolvers.health import LOOK_EVERY_S, MAX_ATTEMPTS, WINDOW_S, Health, ProviderHealth
+from resolvers.routing import CIRCUIT_FAILURES, CIRCUIT_OPEN_S, Circuits, CircuitState
+
+from .clockwork import idle
+from .scene import Hold, Scene, other_tasks, texts, unavailable
+
+CALLER = object()
+Changes = AsyncGenerator[ProviderHealth, None]
+
+
+class Bench:
+    """Health on its own, on the loop's time."""
+
+    def __init__(self) -> None:
+        clock = asyncio.get_running_loop().time
+        self.circuits = Circuits(clock)
+        self.health = Health(["beta", "gamma"], ["alpha", "beta"], self.circuits, clock)
+
+    def of(self, name: str) -> ProviderHealth:
+        (found,) = (each for each in self.health.providers() if each.name == name)
+        return found
+
+    def breaks(self, model: str) -> None:
+        for _ in range(CIRCUIT_FAILURES):
+            self.circuits.failed(("alpha", model, "environment"), CALLER)
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    return Bench()
+
+
+def quiet(name: str, *, configured: bool = True) -> ProviderHealth:
+    return ProviderHealth(name, configured, CircuitState.CLOSED, 0, None, None)
+
+
+async def first(changes: Changes, count: int = 3) -> list[str]:
+    return [(await anext(changes)).name for _ in range(count)]
+
+
+async def nothing_for(seconds: float, change: asyncio.Task[ProviderHealth]) -> bool:
+    await asyncio.wait([change], timeout=seconds)
+    return not change.done()
+
+
+def following(changes: Changes) -> asyncio.Task[ProviderHealth]:
+    async def next_change() -> ProviderHealth:
+        return await anext(changes)
+
+    return asyncio.create_task(next_change())
+
+
+async def test_all_that_are_known_by_name(bench: Bench) -> None:
+    assert bench.health.providers() == [quiet("alpha"), quiet("beta"), quiet("gamma", configured=False)]
+
+
+async def test_rate_and_median(bench: Bench) -> None:
+    for latency_ms, failed in [(10, False), (30, False), (9999, True), (20, False)]:
+        bench.health.attempted("alpha", latency_ms, failed=failed)
+    bench.health.attempted("beta", 5, failed=True)
+    assert bench.of("alpha") == ProviderHealth("alpha", True, CircuitState.CLOSED, 4, 0.25, 20)
+    assert bench.of("beta") == ProviderHealth("beta", True, CircuitState.CLOSED, 1, 1.0, None)
+
+
+async def test_what_is_old_is_forgotten_and_what_is_kept_is_bounded(bench: Bench) -> None:
+    bench.health.attempted("alpha", 10, failed=True)
+    await asyncio.sleep(WINDOW_S - 1)
+    bench.health.attempted("alpha", 20, failed=False)
+    assert bench.of("alpha").attempts == 2
+    await asyncio.sleep(1)
+    assert bench.of("alpha") == ProviderHealth("alpha", True, CircuitState.CLOSED, 1, 0.0, 20)
+    for _ in range(3 * MAX_ATTEMPTS):
+        bench.health.attempted("alpha", 30, failed=False)
+    assert bench.of("alpha").attempts == MAX_ATTEMPTS
+
+
+async def test_the_worst_circuit_is_the_provider_s(bench: Bench) -> None:
+    bench.breaks("a-1")
+    assert bench.of("alpha").circuit is CircuitState.OPEN
+    await asyncio.sleep(CIRCUIT_OPEN_S)
+    assert bench.of("alpha").circuit is CircuitState.HALF_OPEN
+    bench.breaks("a-2")
+    assert bench.of("alpha").circuit is CircuitState.OPEN
+    bench.circuits.succeeded(("alpha", "a-1", "environment"))
+    bench.circuits.succeeded(("alpha", "a-2", "environment"))
+    assert bench.of("alpha").circuit is bench.of("beta").circuit is CircuitState.CLOSED
+
+
+async def test_the_state_first_then_what_changes(bench: Bench) -> None:
+    async with aclosing(bench.health.changes()) as changes:
+        assert await first(changes) == ["alpha", "beta", "gamma"]
+        change = following(changes)
+        assert await nothing_for(60, change)
+        bench.breaks("a-1")
+        assert (await change).circuit is CircuitState.OPEN
+        began = asyncio.get_running_loop().time()
+        assert (await anext(changes)).circuit is CircuitState.HALF_OPEN, "time alone brings this one"
+        assert asyncio.get_running_loop().time() - began <= CIRCUIT_OPEN_S + LOOK_EVERY_S
+
+
+async def test_many_listeners_one_watcher_and_none_is_left(bench: Bench) -> None:
+    before = other_tasks()
+    async with aclosing(bench.health.changes()) as one:
+        await first(one)
+        bench.health.attempted("beta", 5, failed=False)
+        async with aclosing(bench.health.changes()) as two:
+            await first(two)
+            assert len(other_tasks() - before) == 1
+            assert (await anext(one)).attempts == 1
+            again = following(two)
+            assert await nothing_for(60, again), "it was told at the start"
+            bench.health.attempted("alpha", 5, failed=False)
+            assert (await again).name == (await anext(one)).name == "alpha"
+        assert len(other_tasks() - before) == 1
+    assert other_tasks() == before
+    async with aclosing(bench.health.changes()) as three:
+        assert (await anext(three)).attempts == 1
+    assert other_tasks() == before
+
+
+async def test_a_slow_listener_gets_the_last_state(bench: Bench) -> None:
+    async with aclosing(bench.health.changes()) as changes:
+        await first(changes)
+        for number in range(100):
+            bench.health.attempted("alpha", number, failed=False)
+            await asyncio.sleep(LOOK_EVERY_S)
+        assert (await anext(changes)).attempts == 100
+        later = following(changes)
+        assert await nothing_for(0, later)
+        later.cancel()
+        await asyncio.wait([later])
+
+
+async def test_attempts_of_completions_are_seen(scene: Scene) -> None:
+    health = scene.services.health
+    scene.alpha.will([unavailable()], texts("fine"))
+    await scene.complete()
+    alpha, beta, gamma = health.providers()
+    assert (alpha.attempts, alpha.error_rate) == (2, 0.5)
+    assert (beta.attempts, gamma.configured) == (0, False)
+
+
+async def test_the_caller_s_own_faults_and_leavings_count_for_nothing(scene: Scene) -> None:
+    hold = Hold()
+    scene.alpha.will([ProviderInvalidRequestError("no", provider="alpha", status=400)], [hold])
+    with pytest.raises(CompletionFailedError):
+        await scene.complete()
+    leaving = scene.started()
+    await hold.reached.wait()
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    await idle()
+    assert scene.services.health.providers()[0].attempts == 0

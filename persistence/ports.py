@@ -6,14 +6,33 @@ Every read takes the organisation: tenant scope is part of the store's own query
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
 
+from .config_records import Config, ConfigContent, ConfigCursor, ConfigFilter, ConfigOrder, ConfigVersion
 from .records import CompletionFilter, Cursor, LedgerEntry
 from .usage_records import UsageCell, UsageSelection
 
 
 class StoreUnavailableError(Exception):
     """The store can't be reached or can't write. Nothing of the call was kept, and the call may be repeated."""
+
+
+class Conflict(StrEnum):
+    """What a write came too late for."""
+
+    REVISION = "revision"
+    SLUG = "slug"
+
+
+class StoreConflictError(Exception):
+    """Another write came first: the revision that was expected is no longer the newest, or the slug is taken. Nothing
+    was kept."""
+
+    def __init__(self, message: str, *, on: Conflict) -> None:
+        super().__init__(message)
+        self.on = on
 
 
 class LedgerStore(Protocol):
@@ -60,4 +79,62 @@ class InflightLog(Protocol):
 
     def abandoned(self) -> Sequence[LedgerEntry]:
         """What an earlier process left: noted, never ended."""
+        ...
+
+
+class ConfigStore(Protocol):
+    """Configs and their versions. Every method raises StoreUnavailableError, and ValueError for what can't be stored.
+
+    A write changes one config in one transaction and returns it as it is then, its revision one higher; None where the
+    organisation has no such config (or version). It raises StoreConflictError unless `expected_revision` is the newest.
+    """
+
+    async def create(self, config: Config) -> None:
+        """Raises StoreConflictError where the organisation has the slug, archived or not."""
+        ...
+
+    async def by_id(self, organisation: str, config_id: str) -> Config | None: ...
+
+    async def by_slug(self, organisation: str, slug: str) -> Config | None: ...
+
+    async def save_draft(
+        self, organisation: str, config_id: str, draft: ConfigContent, *, expected_revision: int, at: datetime
+    ) -> Config | None: ...
+
+    async def publish_draft(
+        self, organisation: str, config_id: str, *, expected_revision: int, at: datetime, by: str
+    ) -> Config | None:
+        """Makes the draft the next version, and that one the published."""
+        ...
+
+    async def publish_version(
+        self, organisation: str, config_id: str, number: int, *, expected_revision: int, at: datetime
+    ) -> Config | None:
+        """Makes an older version the published one again; no version is added."""
+        ...
+
+    async def archive(
+        self, organisation: str, config_id: str, archived_at: datetime | None, *, expected_revision: int, at: datetime
+    ) -> Config | None:
+        """Without `archived_at` it is taken back."""
+        ...
+
+    async def version(self, organisation: str, config_id: str, number: int) -> ConfigVersion | None: ...
+
+    async def versions(
+        self, organisation: str, config_id: str, *, limit: int, before: int | None = None
+    ) -> Sequence[ConfigVersion]:
+        """Newest first; `before`: with smaller numbers alone."""
+        ...
+
+    async def page(
+        self,
+        organisation: str,
+        *,
+        where: ConfigFilter,
+        order: ConfigOrder,
+        limit: int,
+        after: ConfigCursor | None = None,
+    ) -> Sequence[Config]:
+        """A config that is not written meanwhile comes exactly once, one that is at most once."""
         ...

@@ -66,6 +66,8 @@ def opening_entry(
         model=target.model,
         outcome=Outcome.ABANDONED,
         end_user=command.end_user,
+        config=command.config,
+        config_version=command.config_version,
         idempotency_key=command.idempotency_key,
         streamed=streamed,
         labels=command.labels,

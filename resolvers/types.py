@@ -25,7 +25,8 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class CompleteCommand:
-    """One completion as the caller asks for it. `timeout_ms` bounds everything: retries and fallbacks included."""
+    """One completion as the caller asks for it. `timeout_ms` bounds everything: retries and fallbacks included.
+    `config` is the slug of the config that it was made from, with the version's number."""
 
     target: Target
     messages: tuple[Message, ...]
@@ -42,6 +43,48 @@ class CompleteCommand:
     end_user: str | None = None
     idempotency_key: str | None = None
     provider_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    config: str | None = None
+    config_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigBy:
+    """Names one config of the caller's organisation: exactly one of the two is given."""
+
+    id: str | None = None
+    slug: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigRef:
+    """The config that a completion is made from; without a `version`, the published one."""
+
+    slug: str
+    version: int | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigCall:
+    """A completion by config, with what the call says itself. None leaves it to the config, an empty tuple does not;
+    `messages` follow the config's, and `labels` are added to its."""
+
+    config: ConfigRef
+    target: Target | None = None
+    messages: tuple[Message, ...] = ()
+    tools: tuple[Tool, ...] | None = None
+    tool_choice: ToolChoice | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] | None = None
+    seed: int | None = None
+    fallbacks: tuple[Target, ...] | None = None
+    timeout_ms: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    end_user: str | None = None
+    idempotency_key: str | None = None
+    provider_options: Mapping[str, Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

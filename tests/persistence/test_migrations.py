@@ -65,6 +65,31 @@ def test_the_table_has_the_entry_s_fields(tmp_path: Path) -> None:
     assert columns == [field.name for field in fields(LedgerEntry)]
 
 
+def test_a_ledger_from_before_configs_keeps_its_entries(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    migrate(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE config_versions")
+        connection.execute("DROP TABLE configs")
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+        names = [row[1] for row in connection.execute("PRAGMA table_info(ledger_entries)")]
+        connection.execute(f"INSERT INTO ledger_entries VALUES ({', '.join('1' for _ in names)})")
+        connection.commit()
+    migrate(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM ledger_entries").fetchone() == (1,)
+        assert connection.execute("SELECT count(*) FROM configs").fetchone() == (0,)
+    assert current(path) == HEAD
+
+
+def test_a_published_version_can_t_be_changed(tmp_path: Path) -> None:
+    migrate(tmp_path / "ledger.db")
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        connection.execute("INSERT INTO config_versions VALUES ('acme', 'cfg_1', 1, '{}', 0, 'key_1')")
+        with pytest.raises(sqlite3.IntegrityError, match="never changes"):
+            connection.execute("UPDATE config_versions SET content = '[]'")
+
+
 def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     migrate(path)

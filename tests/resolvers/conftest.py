@@ -1,4 +1,5 @@
-"""The use cases are tested on a loop whose time jumps; the ledger's own tests, which use threads, on a real one."""
+"""The use cases are tested on a loop whose time jumps; those that go with a real store, which has threads, on a real
+one."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import pytest
 from .clockwork import VirtualTimeLoop
 from .scene import Scene, open_scene
 
-REAL_TIME = {"test_ledger.py"}
+REAL_TIME = {"test_ledger.py", "test_configs.py"}
 
 
 def pytest_asyncio_loop_factories(

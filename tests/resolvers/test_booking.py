@@ -111,6 +111,12 @@ def test_an_opening_entry_says_who_what_and_where_before_anything_is_known() -> 
     assert (booked.outcome, tokens(booked), booked.cost) == (Outcome.ABANDONED, (10, 0, True), None)
 
 
+def test_an_entry_names_the_config_and_its_version() -> None:
+    booked = opening(config="greet", config_version=3)
+    assert (booked.config, booked.config_version) == ("greet", 3)
+    assert (opening().config, opening().config_version) == (None, None)
+
+
 def test_an_abandoned_attempt_is_booked_with_the_price_of_its_input() -> None:
     note = opening(PRICED)
     booked = booking.abandoned(note)

@@ -20,18 +20,28 @@ _TOO_SLOW = (
 )
 
 
+class _Wait:
+    """One wait for a part of one request, told from others by its identity."""
+
+    __slots__ = ("for_body", "seconds")
+
+    def __init__(self, seconds: float, *, for_body: bool) -> None:
+        self.seconds = seconds
+        self.for_body = for_body
+
+
 class BoundedConnection(HttpToolsProtocol):
     """The parser keeps heads of any length: past MAX_HEAD_BYTES the answer is 400, and the connection is closed. So is
-    one that has not brought a whole head within HEAD_TIMEOUT_S (between requests uvicorn's keep-alive timeout rules),
-    or the body within BODY_TIMEOUT_S (408), and one whose client reads nothing for STALL_TIMEOUT_S. A request that one
-    read brings whole, as most do, is not timed at all.
+    one that has not brought a whole head within HEAD_TIMEOUT_S (uvicorn's keep-alive timeout rules between an answer
+    and the next byte), or the body within BODY_TIMEOUT_S (408), and one whose client reads nothing for STALL_TIMEOUT_S.
+    A request that one read brings whole, as most do, is not timed at all.
 
     A request behind one that is being answered is not taken: the connection closes after the answer, as RFC 9112, 9.3.2
     allows. uvicorn would stop reading, and not notice that the client has left; each request's Departure tells of that.
     """
 
-    _missing: float | None = None  # the timeout of what is missing of the request that has begun
-    _timed: float | None = None  # the timeout that `_patience` was set to
+    _missing: _Wait | None = None  # for what is missing of the request that has begun
+    _timed: _Wait | None = None  # the wait that `_patience` was set for
     _patience: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
     _unread = 0  # bytes, when the reader was looked at last
@@ -41,7 +51,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        self._missing = HEAD_TIMEOUT_S
+        self._expect_head()
         self._time_the_rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -57,12 +67,17 @@ class BoundedConnection(HttpToolsProtocol):
             self._turn_deaf()
         if self._deaf:
             return
+        if self._missing is None:
+            self._expect_head()
         self._head_bytes += len(data)
         super().data_received(data)
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(f"The head is larger than {MAX_HEAD_BYTES} bytes.")
-        if self._missing != self._timed:
+        if self._missing is not self._timed:
             self._time_the_rest()
+
+    def _expect_head(self) -> None:
+        self._missing = _Wait(HEAD_TIMEOUT_S, for_body=False)
 
     def _answering(self) -> bool:
         """Whether a request is here as a whole, and its answer is not."""
@@ -75,14 +90,12 @@ class BoundedConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if self._answering():  # one read brought both requests
             self._turn_deaf()
-        else:
-            self._missing = HEAD_TIMEOUT_S
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self._head_bytes = 0
         if not self._deaf:
-            self._missing = BODY_TIMEOUT_S
+            self._missing = _Wait(BODY_TIMEOUT_S, for_body=True)
             self._departure = Departure()
             self.scope["extensions"] = {Departure.EXTENSION: self._departure}  # type: ignore[dict-item]  # ASGI says: a dict
             super().on_headers_complete()
@@ -93,7 +106,12 @@ class BoundedConnection(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._missing = None
+        if (
+            self.cycle is not None and self.cycle.response_complete
+        ):  # before its body was here: nobody else times what follows
+            self._expect_head()
+        else:
+            self._missing = None
         super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
@@ -106,6 +124,7 @@ class BoundedConnection(HttpToolsProtocol):
             self.transport.abort()  # the text would become a part of the answer that is on its way
         else:
             super().send_400_response(msg)
+            self._expect_reader()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -129,12 +148,16 @@ class BoundedConnection(HttpToolsProtocol):
         if self._patience is not None:
             self._patience.cancel()
         self._timed = self._missing
-        self._patience = None if self._missing is None else self.loop.call_later(self._missing, self._out_of_patience)
+        if self._timed is None:
+            self._patience = None
+        else:
+            self._patience = self.loop.call_later(self._timed.seconds, self._out_of_patience, self._timed)
 
-    def _out_of_patience(self) -> None:
-        if self._timed == BODY_TIMEOUT_S and not self.cycle.response_started:
+    def _out_of_patience(self, wait: _Wait) -> None:
+        if wait.for_body and self.cycle is not None and not self.cycle.response_started:
             self.transport.write(_TOO_SLOW)
             self.transport.close()
+            self._expect_reader()
         else:
             self.transport.abort()
 

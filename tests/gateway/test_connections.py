@@ -1,101 +1,24 @@
-"""What a client may send before its token is looked at is bounded, and how long it may leave an answer unread."""
+"""What a client may send before its token is looked at is bounded, and how slowly."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import pytest
-import uvicorn
-from uvicorn.server import ServerState
 
 from gateway import connections
-from gateway.connections import MAX_HEAD_BYTES, BoundedConnection
+from gateway.connections import MAX_HEAD_BYTES
 
-Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-POST = b"POST /graphql HTTP/1.1\r\nhost: x\r\n"
-CHUNKED = POST + b"transfer-encoding: chunked\r\n\r\n"
-
-
-async def count_body(scope: Any, receive: Any, send: Any) -> None:
-    size, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return
-        size, more = size + len(message.get("body", b"")), message.get("more_body", False)
-    body = b"%d bytes" % size
-    headers = [(b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-class Slow:
-    """An application that answers in its own time, `answer`, and tells when the client has left."""
-
-    def __init__(self, answer: bytes = b"the answer", *, close: bool = False) -> None:
-        self.begun = asyncio.Event()
-        self.free = asyncio.Event()
-        self.left = asyncio.Event()
-        self.calls = 0
-        self._answer = answer
-        self._headers = [(b"content-length", b"%d" % len(answer))] + [(b"connection", b"close")] * close
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        self.calls += 1
-        while (await receive()).get("more_body", False):
-            pass
-        watcher = asyncio.create_task(self._watch(receive))
-        await send({"type": "http.response.start", "status": 200, "headers": self._headers})
-        self.begun.set()
-        await self.free.wait()
-        await send({"type": "http.response.body", "body": self._answer})
-        await watcher
-
-    async def _watch(self, receive: Any) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self.left.set()
-
-
-@asynccontextmanager
-async def connected(app: Any = count_body, lost: asyncio.Event | None = None) -> AsyncIterator[Connection]:
-    """A connection to a server of `app`, which sets `lost` when the server has given it up."""
-
-    class Told(BoundedConnection):
-        def connection_lost(self, exc: Exception | None) -> None:
-            super().connection_lost(exc)
-            if lost is not None:
-                lost.set()
-
-    config = uvicorn.Config(app, http=BoundedConnection, ws="none", lifespan="off", log_config=None)
-    config.load()
-    state = ServerState()
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Told(config, state, {}), "127.0.0.1", 0)
-    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-    try:
-        async with asyncio.timeout(20):
-            yield reader, writer
-    finally:
-        writer.close()
-        server.close()
-        for task in list(state.tasks):
-            await task
+from .wire import CHUNKED, GET, POST, UPGRADE, Connection, Slow, answer, connected
 
 
 @pytest.fixture
 async def connection() -> AsyncIterator[Connection]:
     async with connected() as pair:
         yield pair
-
-
-async def answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    head = await reader.readuntil(b"\r\n\r\n")
-    (length,) = [line.split(b":")[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")]
-    return head.split()[1], await reader.readexactly(int(length))
 
 
 FLOODS = {
@@ -205,7 +128,67 @@ async def test_a_body_that_never_comes_to_an_answer_that_is_on_its_way(monkeypat
             assert (await reader.read()).count(b"HTTP/1.1") == 1
 
 
-GET = b"GET /graphql HTTP/1.1\r\nhost: x\r\n\r\n"
+async def refuse(scope: Any, receive: Any, send: Any) -> None:
+    """Answers without a look at the body, as a request without a token is answered."""
+    await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"no"})
+
+
+@pytest.mark.parametrize("late", [b"y", b"1\r\ny\r\n0\r\n\r\n"], ids=["length", "chunked"])
+async def test_a_body_that_comes_after_its_answer_leaves_no_connection_without_a_timer(
+    late: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 0.2)
+    async with connected(refuse) as (reader, writer):
+        writer.write(CHUNKED if late[1:] else POST + b"content-length: 1\r\n\r\n")
+        assert await answer(reader) == (b"401", b"no")
+        writer.write(late)
+        with suppress(ConnectionResetError):
+            assert await reader.read() == b""
+
+
+async def test_nor_do_line_ends_that_no_request_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 0.2)
+    async with connected() as (reader, writer):
+        writer.write(POST + b"content-length: 1\r\n\r\nx")
+        assert await answer(reader) == (b"200", b"1 bytes")
+        writer.write(b"\r\n")
+        with suppress(ConnectionResetError):
+            assert await reader.read() == b""
+
+
+async def test_after_a_body_that_came_late_the_connection_serves_on() -> None:
+    async with connected(refuse) as (reader, writer):
+        for _ in range(3):
+            writer.write(POST + b"content-length: 2\r\n\r\nx")
+            assert await answer(reader) == (b"401", b"no")
+            writer.write(b"y\r\n")
+
+
+async def test_each_body_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "BODY_TIMEOUT_S", 0.3)
+    loop = asyncio.get_running_loop()
+    async with connected(refuse) as (reader, writer):
+        writer.write(POST + b"content-length: 1\r\n\r\n")
+        assert await answer(reader) == (b"401", b"no")
+        over = asyncio.Event()
+        loop.call_later(0.2, over.set)
+        await over.wait()
+        begun = loop.time()
+        writer.write(b"x" + CHUNKED)
+        assert await answer(reader) == (b"401", b"no")
+        with suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        assert loop.time() - begun > 0.25
+
+
+@pytest.mark.parametrize("body", [b"content-length: 5\r\n\r\nx", b"transfer-encoding: chunked\r\n\r\n"])
+async def test_an_upgrade_with_a_body_is_refused(body: bytes) -> None:
+    async with connected() as (reader, writer):
+        writer.write(UPGRADE + body)
+        status, _ = await answer(reader)
+        assert status == b"400"
+        assert await reader.read() == b""
 
 
 @pytest.mark.parametrize("behind", [GET, b"no request at all\r\n\r\n", b"POST /graphql HTTP/1.1\r\nupgrade: websocket"])
@@ -265,28 +248,3 @@ async def test_garbage_within_a_request_that_is_being_answered_ends_it() -> None
         writer.write(b"not a size\r\n")
         with suppress(ConnectionResetError):
             assert await reader.read() == b""
-
-
-MORE_THAN_KERNELS_HOLD = b"x" * (32 * 1024 * 1024)
-
-
-@pytest.mark.parametrize("close", [False, True])
-async def test_an_answer_that_nobody_reads_is_given_up(close: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "STALL_TIMEOUT_S", 0.05)
-    app = Slow(MORE_THAN_KERNELS_HOLD, close=close)
-    app.free.set()
-    lost = asyncio.Event()
-    async with connected(app, lost) as (_, writer):
-        writer.transport.pause_reading()
-        writer.write(GET)
-        await lost.wait()
-
-
-async def test_one_that_is_read_slowly_arrives_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "STALL_TIMEOUT_S", 0.02)
-    app = Slow(MORE_THAN_KERNELS_HOLD)
-    app.free.set()
-    async with connected(app) as (reader, writer):
-        writer.write(GET)
-        await reader.readuntil(b"\r\n\r\n")
-        assert len(await reader.readexactly(len(MORE_THAN_KERNELS_HOLD))) == len(MORE_THAN_KERNELS_HOLD)

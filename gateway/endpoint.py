@@ -158,6 +158,7 @@ async def _write_events(exchange: Exchange, results: AsyncGenerator[ExecutionRes
             await exchange.write(b"event: next\ndata: " + orjson.dumps(payload(result, request_id)) + b"\n\n")
     finally:
         heart.cancel()
+        await asyncio.wait([heart])
     await exchange.write(b"event: complete\ndata:\n\n", more=False)
 
 

@@ -68,7 +68,7 @@ _FINISH_REASONS: Final[Mapping[str, FinishReason]] = {
     ),
 }
 
-_WITHOUT_SIGNATURES: Final = ("gemini-1", "gemini-2")
+_WITHOUT_SIGNATURES: Final = ("gemini-1", "gemini-2", "gemma")
 _NO_SIGNATURE: Final = "skip_thought_signature_validator"  # Google's own word for it
 
 _BAD_KEY = "API_KEY_INVALID"

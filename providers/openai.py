@@ -14,7 +14,7 @@ from typing import Any
 from .openai_dialect import ChatCompletionsCodec
 from .types import Usage
 
-_OTHER_TIERS = ("flex", "priority")
+_OTHER_TIERS = ("flex", "priority", "scale")
 
 
 class OpenAICodec(ChatCompletionsCodec):

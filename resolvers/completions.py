@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 
 from providers.errors import ProviderError
 from providers.types import Finished, ProviderCompletion, ReasoningDelta, StreamEvent, TextDelta
@@ -52,18 +52,21 @@ async def stream(
     the upstream connection, and what was produced is booked.
     """
     run = _start(services, principal, command, streamed=True)
-    with services.running.claim(principal.organisation, command.idempotency_key, run.id):
+    with ExitStack() as claim:
+        claim.enter_context(services.running.claim(principal.organisation, command.idempotency_key, run.id))
         await _refuse_used_key(run)
         mailbox = Mailbox()
         writer = asyncio.create_task(_write(_Emitter(run, mailbox)))
-        try:
-            async with aclosing(mailbox.events()) as events:
-                async for event in events:
-                    yield event
-            await writer
-        finally:
-            writer.cancel()
-            await asyncio.wait([writer])
+        release = claim.pop_all().close
+        writer.add_done_callback(lambda _: release())  # a reader cancelled twice is gone before its writer has booked
+    try:
+        async with aclosing(mailbox.events()) as events:
+            async for event in events:
+                yield event
+        await writer
+    finally:
+        writer.cancel()
+        await asyncio.wait([writer])
 
 
 async def cancel(services: Services, principal: Principal, ref: CompletionRef) -> tuple[str, bool]:

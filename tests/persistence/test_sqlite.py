@@ -65,14 +65,15 @@ async def test_a_lock_held_elsewhere_is_told_and_passes(ledger: SQLiteLedger, pa
     assert await attempts(ledger) == 1
 
 
-async def test_a_transaction_that_fails_midway_leaves_nothing(ledger: SQLiteLedger, path: Path) -> None:
+@pytest.mark.parametrize("others", [1, 150])
+async def test_a_transaction_that_fails_midway_leaves_nothing(ledger: SQLiteLedger, path: Path, others: int) -> None:
     with closing(sqlite3.connect(path)) as other:
         other.execute(
             "CREATE TRIGGER poison BEFORE INSERT ON ledger_entries WHEN NEW.model = 'poison'"
             " BEGIN SELECT RAISE(ABORT, 'poisoned'); END"
         )
     with pytest.raises(ValueError, match="poisoned"):
-        await ledger.append([entry(), entry(), entry(model="poison"), entry()])
+        await ledger.append([*(entry() for _ in range(others)), entry(model="poison"), entry()])
     assert await attempts(ledger) == 0
     await ledger.append([entry()])
     assert await attempts(ledger) == 1

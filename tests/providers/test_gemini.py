@@ -153,7 +153,11 @@ class TestEncode:
 
     @pytest.mark.parametrize(
         ("model", "signatures"),
-        [("gemini-3-pro", ["skip_thought_signature_validator", None]), ("gemini-2.5-pro", [None, None])],
+        [
+            ("gemini-3-pro", ["skip_thought_signature_validator", None]),
+            ("gemini-2.5-pro", [None, None]),
+            ("gemma-3-27b-it", [None, None]),
+        ],
     )
     def test_calls_of_another_vendors_are_excused_where_signatures_are_wanted(
         self, model: str, signatures: list[str | None]

@@ -39,6 +39,7 @@ def anthropic(**more: Any) -> tuple[Codec, Any, list[Any]]:
         (openai("default"), False),
         (openai("flex"), True),
         (openai("priority"), True),
+        (openai("scale"), True),
         (anthropic(), False),
         (anthropic(service_tier="standard"), False),
         (anthropic(service_tier="priority"), True),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from persistence.records import CostSource, Outcome
 from providers.errors import ProviderBadResponseError, ProviderInvalidRequestError, UnsupportedFeatureError
 from providers.types import Finished, FinishReason, ReasoningDelta, TextDelta, ToolCall, ToolCallDelta, Usage
-from resolvers.errors import BadUserInputError
+from resolvers.errors import BadUserInputError, ConflictError
 from resolvers.mailbox import MAX_WAITING_CHARACTERS
 from resolvers.types import (
     CompletionEvent,
@@ -280,6 +280,39 @@ async def test_a_reader_cancelled_while_it_waits(scene: Scene) -> None:
     assert scene.alpha.endings == ["CancelledError"]
     assert other_tasks() == before
     await idle()
+    assert scene.booked("outcome") == [(Outcome.CANCELLED,)]
+
+
+class Lingering(Hold):
+    """A vendor whose connection takes its time to close."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = asyncio.Event()
+
+    async def wait(self) -> None:
+        try:
+            await super().wait()
+        finally:
+            await self.closed.wait()
+
+
+async def test_a_reader_cancelled_twice_leaves_its_key_to_the_writer(scene: Scene) -> None:
+    hold, before = Lingering(), other_tasks()
+    scene.alpha.will([hold])
+    reader = asyncio.create_task(scene.events(idempotency_key="k1"))
+    await hold.reached.wait()
+    for _ in range(2):
+        reader.cancel()
+        await idle()
+    assert reader.cancelled()
+    with pytest.raises(ConflictError, match="running"):
+        await scene.events(idempotency_key="k1")
+    hold.closed.set()
+    await idle()
+    assert other_tasks() == before
+    with pytest.raises(ConflictError, match="ended"):
+        await scene.events(idempotency_key="k1")
     assert scene.booked("outcome") == [(Outcome.CANCELLED,)]
 
 

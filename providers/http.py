@@ -9,6 +9,7 @@ ALL_PROXY, NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR).
 from __future__ import annotations
 
 import asyncio
+import socket
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from typing import Any, Self, cast
 
 import aiohttp
 import httpx
+from aiohttp import AddrInfoType
 from aiohttp.connector import Connection
 from httpx_aiohttp import AiohttpTransport
 
@@ -33,6 +35,7 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 _CLIENT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError)
 _KEEPALIVE_S = 30.0
 _DRAIN_S = 0.05
+_RECEIVE_BUFFER_BYTES = 256 * 1024
 _ROUTES = 1024
 # Aiohttp would add its own; `identity` because a compressed stream reaches the reader late.
 _DEFAULT_HEADERS = {"accept-encoding": "identity", "user-agent": "ai-middleware"}
@@ -196,6 +199,13 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
 
+def _bounded_socket(address: AddrInfoType) -> socket.socket:
+    """Left alone, the kernel keeps megabytes for each stream whose reader stalls, and counts them to the container."""
+    made = socket.socket(*address[:3])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+    return made
+
+
 def _typed(error: BaseException, provider: str) -> ProviderError:
     """The text names the kind of failure only: the client's own may quote an address with its credentials."""
     if isinstance(error.__cause__, aiohttp.ClientError):
@@ -251,7 +261,9 @@ async def open_transport(
         tls = httpx.create_ssl_context(trust_env=trust_env)
     except OSError as error:
         raise ValueError(f"SSL_CERT_FILE and SSL_CERT_DIR: can't be used: {error.strerror}") from error
-    connector = _Connector(limit=max_connections, keepalive_timeout=_KEEPALIVE_S, ssl=tls)
+    connector = _Connector(
+        limit=max_connections, keepalive_timeout=_KEEPALIVE_S, ssl=tls, socket_factory=_bounded_socket
+    )
     async with aiohttp.ClientSession(
         connector=connector, headers=_DEFAULT_HEADERS, cookie_jar=aiohttp.DummyCookieJar()
     ) as session:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -240,7 +241,9 @@ async def running(host: str = "127.0.0.1", port: int = 0) -> AsyncGenerator[Fake
     )
     runner = web.ServerRunner(server, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, host, port, backlog=1024)
+    listener = socket.create_server((host, port), backlog=1024)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)  # the kernel's own, by hundreds, are a gigabyte
+    site = web.SockSite(runner, listener)
     await site.start()
     vendor.port = runner.addresses[0][1]
     try:

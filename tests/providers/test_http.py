@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import psutil
 import pytest
 
 from providers import http
@@ -115,6 +117,17 @@ async def test_connections_are_kept(transport: HttpTransport) -> None:
         for _ in range(3):
             await post(transport, server.url)
     assert server.connections == 1
+
+
+async def test_a_connection_keeps_little_of_what_nobody_reads(transport: HttpTransport) -> None:
+    async with serving(OK) as server:
+        await post(transport, server.url)
+        port = int(server.url.rsplit(":", 1)[1].split("/")[0])
+        mine = psutil.Process().net_connections("tcp")
+        (handle,) = [each.fd for each in mine if each.raddr and each.raddr.port == port]
+        with socket.socket(fileno=os.dup(handle)) as connection:
+            kept = connection.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    assert kept <= 512 * 1024  # Linux doubles what it is told, for its own use
 
 
 async def test_cookies_are_not_kept(transport: HttpTransport) -> None:

@@ -1,10 +1,11 @@
-"""A client of the GraphQL API, for the command line: one completion, whole or as it is written."""
+"""A client of the GraphQL API, for the command line: one answer, or a completion as it is written."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
+from urllib.parse import urljoin
 
 import orjson
 
@@ -32,22 +33,28 @@ subscription Stream($input: CompleteInput!) {
   }
 }
 """
+_EXPORT = "mutation Export($input: UsageInput!) { exportUsage(input: $input) { url } }"
 
 
 class ApiError(Exception):
     """No answer, and why: the API's code and message, or what the one who asked can mend."""
 
 
+async def ask(url: str, token: str, field: str, query: str, variables: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The object at the root field `field`. Raises ApiError, SettingsError for a proxy variable that can't be used, or
+    ProviderError where the server can't be reached (`sent` is false) or its answer has no end."""
+    async with _asked(url, token, query, variables, accept="application/json") as answer:
+        return _field(field, await answer.read())
+
+
 async def complete(url: str, token: str, completion: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The answer's fields. Raises ApiError, SettingsError for a proxy variable that can't be used, or ProviderError
-    where the server can't be reached (`sent` is false) or its answer has no end."""
-    async with _asked(url, token, _COMPLETE, completion, accept="application/json") as answer:
-        return _field("complete", await answer.read())
+    """The answer's fields. Raises as `ask` does."""
+    return await ask(url, token, "complete", _COMPLETE, {"input": completion})
 
 
 async def stream(url: str, token: str, completion: Mapping[str, Any]) -> AsyncGenerator[Mapping[str, Any], None]:
-    """The events of the stream. Raises as `complete` does."""
-    async with _asked(url, token, _STREAM, completion, accept="text/event-stream") as answer:
+    """The events of the stream. Raises as `ask` does."""
+    async with _asked(url, token, _STREAM, {"input": completion}, accept="text/event-stream") as answer:
         if not answer.headers.get("content-type", "").startswith("text/event-stream"):
             _field("completionStream", await answer.read())
             raise ValueError("one answer where a stream was asked for")
@@ -62,15 +69,36 @@ async def stream(url: str, token: str, completion: Mapping[str, Any]) -> AsyncGe
 
 
 @asynccontextmanager
+async def usage_csv(url: str, token: str, asked: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:
+    """A usage report as CSV, as it arrives: asks for a link, and follows it. Raises as `ask` does."""
+    link = await ask(url, token, "exportUsage", _EXPORT, {"input": asked})
+    async with _answered(urljoin(url, link["url"]), {}, None) as answer:
+        match answer.status, answer.headers.get("content-type", "").partition(";")[0]:
+            case 200, "text/csv":
+                yield answer.chunks()
+            case _, "text/plain":
+                raise ApiError((await answer.read()).decode().strip())
+            case _:
+                raise ValueError("neither CSV nor a reason")
+
+
+@asynccontextmanager
 async def _asked(
-    url: str, token: str, query: str, completion: Mapping[str, Any], *, accept: str
+    url: str, token: str, query: str, variables: Mapping[str, Any], *, accept: str
 ) -> AsyncIterator[TransportStream]:
-    """The answer as it arrives. A ValueError inside means that it is none of this API's, and leaves as ApiError."""
     headers = {"authorization": f"Bearer {token}", "content-type": "application/json", "accept": accept}
     try:
-        body = orjson.dumps({"query": query, "variables": {"input": completion}})
+        body = orjson.dumps({"query": query, "variables": variables})
     except orjson.JSONEncodeError:  # half a character, from an argument in another encoding
         raise ApiError("what you ask is not text in UTF-8") from None
+    async with _answered(url, headers, body) as answer:
+        yield answer
+
+
+@asynccontextmanager
+async def _answered(url: str, headers: Mapping[str, str], body: bytes | None) -> AsyncIterator[TransportStream]:
+    """The answer as it arrives. A ValueError inside means that it is none of this API's, and leaves as ApiError."""
+    address = url.partition("?")[0]  # behind that may be a signature
     async with AsyncExitStack() as stack:
         try:
             transport = await stack.enter_async_context(open_transport(max_connections=1))
@@ -81,18 +109,20 @@ async def _asked(
                 transport.stream(url, headers=headers, body=body, provider="ai-middleware")
             )
         except ValueError:  # a host that no name can have
-            raise ApiError(f"{url} is not an address: check --url") from None
+            raise ApiError(f"{address} is not an address: check --url") from None
         try:
             yield answer
         except (ValueError, SSELimitError):
             raise ApiError(
-                f"{url} answered (HTTP {answer.status}), but not as this API does: check --url, or PORT without it"
+                f"{address} answered (HTTP {answer.status}), but not as this API does: check --url, or PORT without it"
             ) from None
 
 
 def _field(name: str, body: bytes | str) -> Mapping[str, Any]:
     """The field of an answer. Raises ApiError for the API's errors, ValueError for what is no answer of this API."""
     match orjson.loads(body):
+        case {"errors": [{"message": str(message), "extensions": {"code": str(code), "path": [_, *path]}}, *_]} if path:
+            raise ApiError(f"{code}: {message} ({'.'.join(map(str, path))})")
         case {"errors": [{"message": str(message), "extensions": {"code": str(code)}}, *_]}:
             raise ApiError(f"{code}: {message}")
         case {"errors": [{"message": str(message)}, *_]}:

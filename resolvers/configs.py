@@ -25,8 +25,8 @@ from .types import CompleteCommand, ConfigBy, ConfigCall
 
 MAX_PAGE = 100
 ID_PREFIX = "cfg_"
+SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
-_SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -64,7 +64,7 @@ class Configs:
     async def create(self, principal: Principal, slug: str, draft: ConfigContent) -> Config:
         """A first draft. Raises BadUserInputError for the slug or a draft too large, ConflictError for a slug that is
         taken."""
-        if _SLUG.fullmatch(slug) is None:
+        if SLUG.fullmatch(slug) is None:
             raise BadUserInputError(
                 f"a slug has lower-case letters, digits, '.', '_' and '-', up to 64, and begins with one of the first "
                 f"two: {slug[:100]!r}",
@@ -111,7 +111,7 @@ class Configs:
     ) -> Config:
         """An older version becomes the published one again; the draft stays. Raises ConflictError as `update_draft`."""
         config = await self._to_change(principal, by, expected_revision)
-        await self._version(config, number)
+        await self.version_of(config, number)
         return await self._written(
             config,
             self.store.publish_version(
@@ -154,7 +154,14 @@ class Configs:
         return ConfigPage(page, more=len(found) > first)
 
     async def version(self, principal: Principal, by: ConfigBy, number: int) -> ConfigVersion:
-        return await self._version(await self.get(principal, by), number)
+        return await self.version_of(await self.get(principal, by), number)
+
+    async def version_of(self, config: Config, number: int) -> ConfigVersion:
+        with _told():
+            version = await self.store.version(config.organisation, config.id, number)
+        if version is None:
+            raise NotFoundError(f"the config {config.slug!r} has no version {number}")
+        return version
 
     async def versions(self, principal: Principal, by: ConfigBy, *, first: int, after: str | None) -> VersionPage:
         """Raises BadUserInputError as `page` does."""
@@ -169,10 +176,10 @@ class Configs:
     async def diff(self, principal: Principal, by: ConfigBy, before: int, after: int | None = None) -> ConfigDiff:
         """From one version to another; without `after`, to the draft."""
         config = await self.get(principal, by)
-        old = await self._version(config, before)
+        old = await self.version_of(config, before)
         if after is None:
             return diff(old.content, config.draft, names=(f"version {before}", "draft"))
-        new = await self._version(config, after)
+        new = await self.version_of(config, after)
         return diff(old.content, new.content, names=(f"version {before}", f"version {after}"))
 
     async def resolve(self, principal: Principal, call: ConfigCall) -> CompleteCommand:
@@ -225,13 +232,6 @@ class Configs:
                 return _found(await writing)
         finally:  # also where it failed or was cut short: it may have been written all the same
             self.cache.forget(config.organisation, config.slug)
-
-    async def _version(self, config: Config, number: int) -> ConfigVersion:
-        with _told():
-            version = await self.store.version(config.organisation, config.id, number)
-        if version is None:
-            raise NotFoundError(f"the config {config.slug!r} has no version {number}")
-        return version
 
     def _time(self) -> datetime:
         now = self.now()

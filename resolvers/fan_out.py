@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from . import completions
 from .checks import MAX_TIMEOUT_MS, check_command
-from .errors import BadUserInputError
+from .errors import BadUserInputError, DomainError
 from .principal import Principal
 from .run import DEFAULT_TIMEOUT_MS, Run, Services
 from .types import CompleteCommand, Completion
@@ -16,8 +16,8 @@ from .types import CompleteCommand, Completion
 MAX_INPUTS = 50
 AT_ONCE = 8
 
-Asked = CompleteCommand | BadUserInputError
-"""One input, or what was wrong with it before it could become a command."""
+Asked = CompleteCommand | DomainError
+"""One input, or why it could not become a command."""
 
 Outcome = Completion | Exception
 """An answer, or what came in its place: a DomainError, or else a defect of ours."""
@@ -30,12 +30,17 @@ async def complete_many(services: Services, principal: Principal, inputs: Sequen
     from its start. Raises BadUserInputError for more than MAX_INPUTS. The path of a bad input begins with
     ("inputs", index). When its task is cancelled, so are the completions, and what is known of them is booked.
     """
-    if len(inputs) > MAX_INPUTS:
-        raise BadUserInputError(f"at most {MAX_INPUTS} inputs, not {len(inputs)}", path=("inputs",))
+    check_count(inputs)
     fan_out = _FanOut(services, principal, _timeout_ms(inputs))
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(fan_out.outcome(index, asked)) for index, asked in enumerate(inputs)]
     return [task.result() for task in tasks]
+
+
+def check_count(inputs: Sequence[object]) -> None:
+    """Raises BadUserInputError for more than MAX_INPUTS."""
+    if len(inputs) > MAX_INPUTS:
+        raise BadUserInputError(f"at most {MAX_INPUTS} inputs, not {len(inputs)}", path=("inputs",))
 
 
 def _timeout_ms(inputs: Sequence[Asked]) -> int:
@@ -61,7 +66,7 @@ class _FanOut:
             return error
 
     async def _complete(self, asked: Asked) -> Completion:
-        if isinstance(asked, BadUserInputError):
+        if isinstance(asked, DomainError):
             raise asked
         check_command(asked, self._services.vendors)  # a bad input needs no place, and no other timeout may mend it
         async with self._places:

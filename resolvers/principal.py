@@ -14,6 +14,10 @@ class Scope(StrEnum):
     COMPLETIONS_WRITE = "completions:write"
     COMPLETIONS_READ = "completions:read"
     USAGE_READ = "usage:read"
+    CONFIGS_READ = "configs:read"
+    CONFIGS_WRITE = "configs:write"
+    PRICES_READ = "prices:read"
+    PRICES_WRITE = "prices:write"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from resolvers import completions, history
 from resolvers.principal import Scope
 
 from .events import CompletionEvent, event_of
-from .inputs import CompleteInput, CompletionFilter, CompletionRef
+from .inputs import CompleteInput, CompletionFilter, CompletionRef, resolved
 from .many import CompletionOutcome, complete_many
 from .types import (
     Attempt,
@@ -50,7 +50,8 @@ class CompletionMutations:
     )
     async def complete(self, info: GraphInfo, input: Input) -> Completion | None:  # noqa: A002  # the argument's name
         context = info.context
-        return Completion.of(await completions.complete(context.services, context.principal, input.command()))
+        command = input.command() if input.config is None else await resolved(input, input.config, context)
+        return Completion.of(await completions.complete(context.services, context.principal, command))
 
     @strawberry.mutation(
         description="Asks for several answers in parallel, 8 at a time, and waits for all. The outcomes are in the "
@@ -115,7 +116,8 @@ class CompletionSubscriptions:
         input: Input,  # noqa: A002  # the argument's name
     ) -> AsyncGenerator[CompletionEvent, None]:
         context = info.context
-        async with aclosing(completions.stream(context.services, context.principal, input.command())) as events:
+        command = input.command() if input.config is None else await resolved(input, input.config, context)
+        async with aclosing(completions.stream(context.services, context.principal, command)) as events:
             async for event in events:
                 yield event_of(event)
 

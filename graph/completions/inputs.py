@@ -10,6 +10,7 @@ from typing import Any
 import strawberry
 from strawberry.scalars import JSON
 
+from graph.context import Context
 from graph.inputs import planned
 from persistence import records
 from providers import types as provider_types
@@ -18,6 +19,11 @@ from resolvers.errors import BadUserInputError
 from resolvers.routing import parse_target
 
 from .types import Outcome
+
+Path = tuple[str | int, ...]
+
+_INPUT = ("input",)
+_MODEL = ("input", "model")
 
 
 @strawberry.enum(description="Who speaks.")
@@ -129,12 +135,46 @@ class CompletionFilter:
 
 
 @planned
-@strawberry.input(description="One completion.")
-class CompleteInput:
-    model: str = strawberry.field(
-        description='"provider/model", split at the first slash only: "openrouter/openai/gpt-4.1".'
+@strawberry.input(description="The config that a completion is made from.")
+class ConfigRef:
+    slug: str = strawberry.field(description="The config's name.")
+    version: int | None = strawberry.field(
+        default=strawberry.UNSET, description="One of its versions; absent, the published one."
     )
-    messages: list[MessageInput] = strawberry.field(description="The conversation, oldest first.")
+    variables: JSON | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="An object: a value for each variable of the config that has no default. A text stands for itself, "
+        "all else for its JSON; a name that the config does not declare is refused.",
+    )
+
+    def reference(self) -> domain.ConfigRef:
+        """Raises BadUserInputError for variables that are no object."""
+        variables: Any = {} if self.variables is None else self.variables
+        if not isinstance(variables, Mapping):
+            raise BadUserInputError(
+                'variables is an object: {"language": "French"}', path=("input", "config", "variables")
+            )
+        return domain.ConfigRef(self.slug, self.version, variables)
+
+
+@planned
+@strawberry.input(
+    description="One completion, by a model or by a config. What is said here goes before what the config says; "
+    "messages follow the config's, and labels are added to its."
+)
+class CompleteInput:
+    model: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description='"provider/model", split at the first slash only: "openrouter/openai/gpt-4.1". Required without '
+        "config.",
+    )
+    config: ConfigRef | None = strawberry.field(
+        default=strawberry.UNSET, description="What else is asked for; required without model."
+    )
+    messages: list[MessageInput] | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="The conversation, oldest first. Required unless the config brings some.",
+    )
     tools: list[ToolInput] | None = strawberry.field(
         default=strawberry.UNSET, description="What the model may call. Up to 128."
     )
@@ -177,27 +217,54 @@ class CompleteInput:
     )
 
     def command(self) -> domain.CompleteCommand:
-        """Raises BadUserInputError for what the schema's types can't rule out."""
+        """Without a config. Raises BadUserInputError for what the schema's types can't rule out."""
+        if self.model is None:
+            raise BadUserInputError("model or config: a completion needs at least one of them", path=_MODEL)
         return domain.CompleteCommand(
-            target=parse_target(self.model, path=("input", "model")),
-            messages=tuple(_message(message) for message in self.messages),
-            tools=tuple(_tool(tool, index) for index, tool in enumerate(self.tools or ())),
-            tool_choice=_tool_choice(self.tool_choice),
+            target=parse_target(self.model, path=_MODEL),
+            messages=_messages(self.messages),
+            tools=tools_of(self.tools, path=_INPUT),
+            tool_choice=tool_choice_of(self.tool_choice, path=_INPUT),
             temperature=self.temperature,
             top_p=self.top_p,
             max_tokens=self.max_tokens,
             stop=tuple(self.stop or ()),
             seed=self.seed,
-            fallbacks=tuple(
-                parse_target(target.model, path=("input", "fallbacks", index, "model"))
-                for index, target in enumerate(self.fallbacks or ())
-            ),
+            fallbacks=_fallbacks(self.fallbacks),
             timeout_ms=self.timeout_ms,
-            labels=_labels(self.labels or ()),
+            labels=labels_of(self.labels, path=_INPUT),
             end_user=self.end_user,
             idempotency_key=self.idempotency_key,
-            provider_options=_provider_options(self.provider_options),
+            provider_options=options_of(self.provider_options, path=_INPUT),
         )
+
+    def call(self, config: ConfigRef) -> domain.ConfigCall:
+        """By that config; what is absent is left to it. Raises as `command` does."""
+        return domain.ConfigCall(
+            config=config.reference(),
+            target=None if self.model is None else parse_target(self.model, path=_MODEL),
+            messages=_messages(self.messages),
+            tools=None if self.tools is None else tools_of(self.tools, path=_INPUT),
+            tool_choice=tool_choice_of(self.tool_choice, path=_INPUT),
+            temperature=self.temperature,
+            top_p=self.top_p,
+            max_tokens=self.max_tokens,
+            stop=None if self.stop is None else tuple(self.stop),
+            seed=self.seed,
+            fallbacks=None if self.fallbacks is None else _fallbacks(self.fallbacks),
+            timeout_ms=self.timeout_ms,
+            labels=labels_of(self.labels, path=_INPUT),
+            end_user=self.end_user,
+            idempotency_key=self.idempotency_key,
+            provider_options=(
+                None if self.provider_options is None else options_of(self.provider_options, path=_INPUT)
+            ),
+        )
+
+
+async def resolved(given: CompleteInput, config: ConfigRef, context: Context) -> domain.CompleteCommand:
+    """The command of a completion by config. Raises as `CompleteInput.command` and `Configs.resolve` do."""
+    return await context.services.configs.resolve(context.principal, given.call(config))
 
 
 def aware(moment: datetime | None, path: Sequence[str]) -> datetime | None:
@@ -207,14 +274,51 @@ def aware(moment: datetime | None, path: Sequence[str]) -> datetime | None:
     return moment
 
 
-def _labels(labels: Sequence[LabelInput]) -> Mapping[str, str]:
+def labels_of(labels: Sequence[LabelInput] | None, *, path: Path) -> Mapping[str, str]:
+    """Raises BadUserInputError, its path from `path` on; so do the functions below."""
     given: dict[str, str] = {}
-    for index, label in enumerate(labels):
+    for index, label in enumerate(labels or ()):
         if label.name in given:
-            path = ("input", "labels", index, "name")
-            raise BadUserInputError("another label before this one has the same name", path=path)
+            place = (*path, "labels", index, "name")
+            raise BadUserInputError("another label before this one has the same name", path=place)
         given[label.name] = label.value
     return given
+
+
+def tools_of(tools: Sequence[ToolInput] | None, *, path: Path) -> tuple[provider_types.Tool, ...]:
+    return tuple(_tool(tool, (*path, "tools", index)) for index, tool in enumerate(tools or ()))
+
+
+def tool_choice_of(choice: ToolChoiceInput | None, *, path: Path) -> provider_types.ToolChoice | None:
+    if choice is None:
+        return None
+    if choice.name == "":
+        raise BadUserInputError("name the tool that must be called", path=(*path, "toolChoice", "name"))
+    if choice.name:
+        return provider_types.ToolChoice(provider_types.ToolChoiceMode.REQUIRED, choice.name)
+    return provider_types.ToolChoice(provider_types.ToolChoiceMode[(choice.mode or ToolChoiceMode.AUTO).name])
+
+
+def options_of(options: Any, *, path: Path) -> Mapping[str, Mapping[str, Any]]:
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping) or not all(isinstance(value, Mapping) for value in options.values()):
+        raise BadUserInputError(
+            'providerOptions is an object of objects: {"openai": {"service_tier": "flex"}}',
+            path=(*path, "providerOptions"),
+        )
+    return options
+
+
+def _fallbacks(fallbacks: Sequence[TargetInput] | None) -> tuple[domain.Target, ...]:
+    return tuple(
+        parse_target(target.model, path=("input", "fallbacks", index, "model"))
+        for index, target in enumerate(fallbacks or ())
+    )
+
+
+def _messages(messages: Sequence[MessageInput] | None) -> tuple[provider_types.Message, ...]:
+    return tuple(_message(message) for message in messages or ())
 
 
 def _message(message: MessageInput) -> provider_types.Message:
@@ -229,29 +333,8 @@ def _message(message: MessageInput) -> provider_types.Message:
     )
 
 
-def _tool(tool: ToolInput, index: int) -> provider_types.Tool:
+def _tool(tool: ToolInput, path: Path) -> provider_types.Tool:
     parameters = {"type": "object", "properties": {}} if tool.parameters is None else tool.parameters
     if not isinstance(parameters, Mapping):
-        raise BadUserInputError("parameters is a JSON Schema object", path=("input", "tools", index, "parameters"))
+        raise BadUserInputError("parameters is a JSON Schema object", path=(*path, "parameters"))
     return provider_types.Tool(tool.name, tool.description, parameters)
-
-
-def _tool_choice(choice: ToolChoiceInput | None) -> provider_types.ToolChoice | None:
-    if choice is None:
-        return None
-    if choice.name == "":
-        raise BadUserInputError("name the tool that must be called", path=("input", "toolChoice", "name"))
-    if choice.name:
-        return provider_types.ToolChoice(provider_types.ToolChoiceMode.REQUIRED, choice.name)
-    return provider_types.ToolChoice(provider_types.ToolChoiceMode[(choice.mode or ToolChoiceMode.AUTO).name])
-
-
-def _provider_options(options: Any) -> Mapping[str, Mapping[str, Any]]:
-    if options is None:
-        return {}
-    if not isinstance(options, Mapping) or not all(isinstance(value, Mapping) for value in options.values()):
-        raise BadUserInputError(
-            'providerOptions is an object of objects: {"openai": {"service_tier": "flex"}}',
-            path=("input", "providerOptions"),
-        )
-    return options

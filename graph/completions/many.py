@@ -15,7 +15,7 @@ from resolvers import fan_out
 from resolvers.booking import total_usage
 from resolvers.errors import BadUserInputError, CompletionFailedError, DomainError
 
-from .inputs import CompleteInput
+from .inputs import CompleteInput, resolved
 from .types import Attempt, Completion, Usage
 
 log = structlog.get_logger("graph")
@@ -54,15 +54,16 @@ CompletionOutcome = Annotated[
 
 
 async def complete_many(context: Context, inputs: Sequence[CompleteInput]) -> list[Completion | CompletionFailure]:
-    asked = [_asked(each) for each in inputs]
+    fan_out.check_count(inputs)
+    asked = [await _asked(each, context) for each in inputs]
     outcomes = await fan_out.complete_many(context.services, context.principal, asked)
     return [_told(index, outcome, context.request_id) for index, outcome in enumerate(outcomes)]
 
 
-def _asked(given: CompleteInput) -> fan_out.Asked:
+async def _asked(given: CompleteInput, context: Context) -> fan_out.Asked:
     try:
-        return given.command()
-    except BadUserInputError as error:
+        return given.command() if given.config is None else await resolved(given, given.config, context)
+    except DomainError as error:
         return error
 
 

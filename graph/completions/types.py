@@ -39,6 +39,10 @@ class Outcome(Enum):
 class CostSource(Enum):
     PROVIDER = strawberry.enum_value("provider", description="The vendor stated what it charged.")
     PRICE_TABLE = strawberry.enum_value("price_table", description="Tokens times the published prices.")
+    ORGANISATION = strawberry.enum_value(
+        "organisation",
+        description="Tokens times the organisation's own prices, or the published ones less its discount.",
+    )
     UNKNOWN = strawberry.enum_value("unknown", description="The model has no known price: the cost is null, not 0.")
     NOT_BILLED = strawberry.enum_value("not_billed", description="The vendor answered with errors, which cost nothing.")
 
@@ -81,7 +85,8 @@ class Attempt:
     )
     usage: Usage = strawberry.field(description="Tokens and cost of this attempt alone.")
     price_version: str | None = strawberry.field(
-        description="The edition of the price table that was asked for its cost; null where none was."
+        description="What its cost is by: the edition of the price table, the id of the organisation's price rule, or, "
+        "under a discount, both with a + between them; null where neither was asked."
     )
 
     @classmethod

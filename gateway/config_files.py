@@ -1,0 +1,270 @@
+"""Configs as files: one YAML file a config, `<slug>.yaml`. Strict to read, and always written the same.
+
+YAML as in version 1.2's JSON schema (https://yaml.org/spec/1.2.2/#102-json-schema): `no`, `2026-01-01` and `012` are
+texts. Without aliases, tags of one's own and keys given twice.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Hashable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import orjson
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from resolvers.configs import SLUG
+
+SUFFIX = ".yaml"
+MAX_FILE_BYTES = 1024 * 1024
+
+Whole = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+Object = dict[str, JsonValue]
+Resolvers = dict[str, list[tuple[str, re.Pattern[str]]]]
+
+
+class ConfigFileError(Exception):
+    """One line: the file, the key in it, and what is wrong there."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, alias_generator=to_camel)
+
+
+class _Message(_Part):
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+
+
+class _Variable(_Part):
+    name: str
+    description: str | None = None
+    default: JsonValue = None
+
+
+class _Tool(_Part):
+    name: str
+    description: str | None = None
+    parameters: Object = {"type": "object", "properties": {}}  # the API's own default
+
+
+class _ToolChoice(_Part):
+    mode: Literal["auto", "none", "required"] | None = None
+    name: str | None = None
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        if (self.mode is None) is (self.name is None):
+            raise ValueError("either mode or name")
+        return self
+
+
+class FileContent(_Part):
+    """What a file says, in the order in which it is written. The names are the API's."""
+
+    model: str
+    description: str = ""
+    prompt: str | None = None
+    messages: list[_Message] = []
+    variables: list[_Variable] = []
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: Whole | None = None
+    stop: list[str] = []
+    seed: Whole | None = None
+    tools: list[_Tool] = []
+    tool_choice: _ToolChoice | None = None
+    response_format: Object | None = None
+    fallbacks: list[str] = []
+    timeout_ms: Whole | None = None
+    cache: Object | None = None
+    labels: dict[str, str] = {}
+    provider_options: dict[str, Object] = {}
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Self:
+        """From the API's ConfigContent."""
+        choice = content["toolChoice"]
+        if choice is not None:
+            choice = {"mode": choice["mode"].lower()} if choice["name"] is None else {"name": choice["name"]}
+        messages = [{**each, "role": each["role"].lower()} for each in content["messages"]]
+        labels = {each["name"]: each["value"] for each in content["labels"]}
+        return cls.model_validate({**content, "toolChoice": choice, "messages": messages, "labels": labels})
+
+    def given(self) -> dict[str, Any]:
+        """As the API's ConfigContentInput."""
+        given: dict[str, Any] = self.model_dump(by_alias=True, exclude_defaults=True)
+        if self.messages:
+            given["messages"] = [{"role": each.role.upper(), "content": each.content} for each in self.messages]
+        if self.tool_choice is not None and self.tool_choice.mode is not None:
+            given["toolChoice"] = {"mode": self.tool_choice.mode.upper()}
+        if self.labels:
+            given["labels"] = [{"name": name, "value": value} for name, value in self.labels.items()]
+        return given
+
+    def text(self) -> str:
+        """The file. Two contents with the same text are the same."""
+        written: dict[str, Any] = self.model_dump(by_alias=True, exclude_defaults=True)
+        if self.labels:
+            written["labels"] = dict(sorted(self.labels.items()))
+        text: str = yaml.dump(written, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=sys.maxsize)
+        return text
+
+
+def read_folder(folder: Path) -> tuple[dict[str, FileContent], list[ConfigFileError]]:
+    """By slug, the files that can be read, and what is wrong with the others. Files that begin with a dot are left
+    out."""
+    contents: dict[str, FileContent] = {}
+    problems: list[ConfigFileError] = []
+    for path in _paths(folder, problems):
+        try:
+            contents[path.stem] = read_file(file_of(folder, path.stem))
+        except ConfigFileError as problem:
+            problems.append(problem)
+    return contents, problems
+
+
+def read_file(path: Path) -> FileContent:
+    """Raises ConfigFileError."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_FILE_BYTES + 1)
+        if len(text) > MAX_FILE_BYTES:
+            raise ConfigFileError(f"{path}: has more than {MAX_FILE_BYTES} bytes")
+        document = yaml.load(text.decode("utf-8-sig"), Loader=_Loader)  # noqa: S506  # a SafeLoader, and stricter
+        if not isinstance(document, dict):
+            raise ConfigFileError(f"{path}: is not a mapping of keys such as `model: openai/gpt-4.1`")
+        _check_json(path, document)
+        return FileContent.model_validate(document)
+    except OSError as error:
+        raise ConfigFileError(f"{path}: can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigFileError(f"{path}: is not text in UTF-8") from None
+    except yaml.YAMLError as error:
+        raise ConfigFileError(f"{path}: {_where(error)}") from None
+    except RecursionError:
+        raise ConfigFileError(f"{path}: is nested too deep") from None
+    except ValidationError as error:
+        raise ConfigFileError(f"{path}: {_first(error)}") from None
+
+
+def file_of(folder: Path, slug: str) -> Path:
+    """Raises ConfigFileError for what no config is named: it might lead out of the folder."""
+    if SLUG.fullmatch(slug) is None:
+        raise ConfigFileError(
+            f"{folder / slug}{SUFFIX}: is not named as a config can be: lower-case letters, digits, '.', '_' and '-', "
+            "up to 64"
+        )
+    return folder / f"{slug}{SUFFIX}"
+
+
+def write_file(path: Path, content: FileContent) -> bool:
+    """Whether it had to be written: one that says so already stays untouched. Raises OSError."""
+    text = content.text().encode()
+    if path.exists() and path.read_bytes() == text:
+        return False
+    path.write_bytes(text)
+    return True
+
+
+def _paths(folder: Path, problems: list[ConfigFileError]) -> Iterator[Path]:
+    try:
+        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        problems.append(ConfigFileError(f"{folder}: can't be read: {error.strerror}"))
+        return
+    for path in paths:
+        if path.suffix == ".yml":
+            problems.append(ConfigFileError(f"{path}: a config's file is named <slug>{SUFFIX}"))
+        elif path.suffix == SUFFIX:
+            yield path
+
+
+def _check_json(path: Path, document: dict[Any, Any]) -> None:
+    """What YAML can say and JSON can't: a date, a number too large, a key that is no text."""
+    for key, value in document.items():
+        try:
+            same = orjson.loads(orjson.dumps(value)) == value
+        except orjson.JSONEncodeError:
+            same = False
+        if not same:
+            raise ConfigFileError(f"{path}: {key}: has something in it that JSON can't hold")
+
+
+def _where(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "is not YAML"
+    return str(problem) if mark is None else f"line {mark.line + 1}: {problem}"
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    told = {"extra_forbidden": "unknown key", "missing": "is missing"}
+    message = told.get(first["type"]) or first["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(str(part) for part in first['loc'])}: {message}"
+
+
+_BREAKS = ("\x85", "\u2028", "\u2029")
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = None
+    if any(mark in text for mark in _BREAKS):  # which PyYAML folds where they are not escaped
+        style = '"'
+    elif "\n" in text:
+        style = "|" if text.strip() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_SCALARS = (
+    ("null", re.compile(r"(?:null|~|)\Z"), ["n", "~", ""]),
+    ("bool", re.compile(r"(?:true|false)\Z"), ["t", "f"]),
+    ("int", re.compile(r"-?(?:0|[1-9][0-9]*)\Z"), list("-0123456789")),
+    ("float", re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?\Z"), list("-0123456789")),
+)
+_RESOLVERS = {
+    first: [(f"tag:yaml.org,2002:{tag}", pattern) for tag, pattern, firsts in _SCALARS if first in firsts]
+    for first in ("", *"~ntf-0123456789")
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """As the module says."""
+
+    yaml_implicit_resolvers: ClassVar[Resolvers] = _RESOLVERS  # type: ignore[misc]  # the stubs say otherwise
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # the stubs say nothing of it
+            raise yaml.composer.ComposerError(None, None, "an alias: write out what it stands for", mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable):  # else it is refused below
+                if key in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} twice", key_node.start_mark)
+                seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Texts of several lines as blocks. What an older YAML would not take for text is quoted too."""
+
+    yaml_representers: ClassVar[dict[Any, Any]] = {**yaml.SafeDumper.yaml_representers, str: _text}
+    yaml_implicit_resolvers: ClassVar[Resolvers] = {  # type: ignore[misc]  # as above
+        first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, ()), *_RESOLVERS.get(first, ())]
+        for first in (*yaml.SafeDumper.yaml_implicit_resolvers, *_RESOLVERS)
+    }
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)

@@ -1,0 +1,1 @@
+"""Configs: their types, inputs and fields."""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+import re
+from decimal import Decimal
+from reprlib import repr as shown
 from typing import Any, NewType
 
 import strawberry
+from graphql import GraphQLError
 from strawberry.types.scalar import ScalarDefinition
 
 BigInt = NewType("BigInt", int)
 """A whole number that may pass 2^31, where GraphQL's Int ends; a JSON number."""
 
+_PLAIN = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{1,18})?")
+
 
 def _parse_big_int(value: Any) -> BigInt:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"BigInt cannot represent {value!r}")  # noqa: TRY004  # graphql-core expects ValueError
+        raise GraphQLError(f"BigInt cannot represent {shown(value)}")
     return BigInt(value)
 
 
@@ -24,14 +29,9 @@ def _write_decimal(value: Decimal) -> str:
 
 
 def _parse_decimal(value: Any) -> Decimal:
-    if isinstance(value, str):
-        try:
-            number = Decimal(value)
-        except InvalidOperation:
-            number = Decimal("NaN")
-        if number.is_finite():
-            return number
-    raise ValueError(f'Decimal cannot represent {value!r}: it is text, such as "0.25"')
+    if isinstance(value, str) and _PLAIN.fullmatch(value):
+        return Decimal(value)
+    raise GraphQLError(f'Decimal cannot represent {shown(value)}: it is text in plain notation, such as "0.25"')
 
 
 SCALARS: dict[object, ScalarDefinition] = {
@@ -43,7 +43,8 @@ SCALARS: dict[object, ScalarDefinition] = {
     ),
     Decimal: strawberry.scalar(
         name="Decimal",
-        description='An exact decimal number, as money is: text in plain notation, such as "0.0000006".',
+        description='An exact decimal number, as money is: text in plain notation, such as "0.0000006". As an input it '
+        "has up to 20 digits before the point and 18 behind it.",
         serialize=_write_decimal,
         parse_value=_parse_decimal,
     ),

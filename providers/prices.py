@@ -1,4 +1,5 @@
-"""Usage → cost in USD. The vendor's own figure wins; else the price table of genai-prices, read offline.
+"""Usage → cost in USD. An organisation's own prices win, then the vendor's own figure, then the price table of
+genai-prices, read offline.
 
 The table (https://github.com/pydantic/genai-prices) finds the model and the prices in force at a time; the sum is done
 here, because the library validates its data anew on every call (100 µs; this takes 4).
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 from functools import cache, lru_cache
 from typing import Literal
 
@@ -24,6 +25,7 @@ _VENDORS = frozenset({"openai", "anthropic", "google", "groq", "mistral", "openr
 _PER = Decimal(1_000_000)
 _ZERO = Decimal(0)
 _MODELS = 4096
+_EXACT = Context(prec=200)
 
 _Price = Decimal | TieredPrices | None
 _Constraint = StartDateConstraint | TimeOfDateConstraint | None
@@ -32,11 +34,36 @@ _Constraint = StartDateConstraint | TimeOfDateConstraint | None
 @dataclass(frozen=True, slots=True)
 class PricedCost:
     """`cost` in USD, None where no price is known. `source` has the values of the ledger's cost source; `price_version`
-    names the table, None where the vendor itself named the cost."""
+    names the table, the organisation's own prices, or both where it has a discount ("table+discount"); it is None where
+    the vendor itself named the cost."""
 
     cost: Decimal | None
-    source: Literal["provider", "price_table", "unknown"]
+    source: Literal["provider", "price_table", "organisation", "unknown"]
     price_version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPrices:
+    """What an organisation pays, in USD for a million tokens of each kind. `version` names them."""
+
+    version: str
+    input: Decimal
+    cache_read: Decimal
+    cache_write: Decimal
+    output: Decimal
+    reasoning: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class OwnDiscount:
+    """`percent` off the price table's prices, above 0 and up to 100. `version` names it."""
+
+    version: str
+    percent: Decimal
+
+
+OwnTerms = OwnPrices | OwnDiscount | None
+"""What an organisation has agreed on for a model; None: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +100,27 @@ class ListPrices:
 _FREE = _Rates(_ZERO, _ZERO, _ZERO, _ZERO, _ZERO)
 
 
-def cost_of(provider: str, model: str, usage: Usage, at: datetime) -> PricedCost:
+def cost_of(provider: str, model: str, usage: Usage, at: datetime, terms: OwnTerms = None) -> PricedCost:
     """What `usage` cost at the aware time `at`. Each token is priced once: as plain input, cache read, cache write,
-    output or reasoning. What is billed at other prices than the table's has no known cost."""
+    output or reasoning. What is billed at other prices than the standard ones (`Usage.off_table`) has no known cost.
+
+    Of `terms`, own prices stand above all but that; a discount lowers the table's prices, not what the vendor told.
+    """
+    if isinstance(terms, OwnPrices) and not usage.off_table:
+        with localcontext(_EXACT):
+            return PricedCost(_sum(terms, usage), "organisation", terms.version)
     if usage.cost is not None:
         return PricedCost(usage.cost, "provider", None)
     if usage.off_table:
         return PricedCost(None, "unknown", None)
     rates = _rates_at(_schedule(provider, model), at)
     cost = _sum(rates, usage) if rates is not None else None
-    return PricedCost(cost, "unknown" if cost is None else "price_table", PRICE_VERSION)
+    if cost is None or rates is None:
+        return PricedCost(None, "unknown", PRICE_VERSION)
+    if isinstance(terms, OwnDiscount):
+        with localcontext(_EXACT):
+            return PricedCost(cost * _share(terms), "organisation", f"{PRICE_VERSION}+{terms.version}")
+    return PricedCost(cost, "price_table", PRICE_VERSION)
 
 
 @cache  # one entry a provider of the registry
@@ -111,12 +149,40 @@ def list_prices(provider: str, model: str, at: datetime) -> ListPrices | None:
     )
 
 
+def own_prices(provider: str, model: str, at: datetime, terms: OwnPrices | OwnDiscount) -> ListPrices | None:
+    """What `terms` come to at the aware time `at`, as `list_prices`: the lowest tier of what is discounted; None where
+    there is no price to discount."""
+    if isinstance(terms, OwnPrices):
+        return ListPrices(terms.input, terms.cache_read, terms.cache_write, terms.output, terms.reasoning, tiered=False)
+    published = list_prices(provider, model, at)
+    if published is None:
+        return None
+    share = _share(terms)
+    return ListPrices(
+        input=_lowered(published.input, share),
+        cache_read=_lowered(published.cache_read, share),
+        cache_write=_lowered(published.cache_write, share),
+        output=_lowered(published.output, share),
+        reasoning=_lowered(published.reasoning, share),
+        tiered=published.tiered,
+    )
+
+
 def load_prices() -> None:
     """Read the price table (about half a second), so that the first completion does not wait for it."""
     data_snapshot.get_snapshot()
 
 
-def _sum(rates: _Rates, usage: Usage) -> Decimal | None:
+def _share(discount: OwnDiscount) -> Decimal:
+    """What is left to pay, 0 to 1."""
+    return (1 - discount.percent / 100).normalize()
+
+
+def _lowered(price: Decimal | None, share: Decimal) -> Decimal | None:
+    return None if price is None else _EXACT.multiply(price, share)
+
+
+def _sum(rates: _Rates | OwnPrices, usage: Usage) -> Decimal | None:
     plain = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
     parts = (
         (plain, rates.input),

@@ -16,6 +16,7 @@ from providers.fold import Fold
 from providers.prices import cost_of
 from providers.types import CompletionRequest, ProviderCompletion, Usage
 
+from .price_book import PriceBook
 from .principal import Principal
 from .types import Attempt, CompleteCommand, Target, TokenUsage
 
@@ -76,21 +77,22 @@ def opening_entry(
     )
 
 
-def abandoned(entry: LedgerEntry) -> LedgerEntry:
+def abandoned(entry: LedgerEntry, prices: PriceBook) -> LedgerEntry:
     """What is booked for an attempt whose process died: an opening entry with its price."""
     if entry.outcome is not Outcome.ABANDONED:
         return entry  # its end was known, only the commit was missing
-    return _with_usage(entry, Usage(input_tokens=entry.input_tokens), estimated=True)
+    return _with_usage(entry, Usage(input_tokens=entry.input_tokens), prices, estimated=True)
 
 
 def succeeded(
-    entry: LedgerEntry, answer: ProviderCompletion, *, latency_ms: int, first_token_ms: int | None
+    entry: LedgerEntry, answer: ProviderCompletion, *, prices: PriceBook, latency_ms: int, first_token_ms: int | None
 ) -> LedgerEntry:
     """A whole answer. Where the vendor sent no usage, it is estimated from what went in and came out."""
     usage = answer.usage or Usage(entry.input_tokens, estimate_tokens(_output_bytes(answer)))
     return _with_usage(
         entry,
         usage,
+        prices,
         estimated=answer.usage is None,
         outcome=Outcome.SUCCEEDED,
         latency_ms=latency_ms,
@@ -100,11 +102,17 @@ def succeeded(
 
 
 def failed(
-    entry: LedgerEntry, error: ProviderError, *, latency_ms: int, fold: Fold | None = None, first_token_ms: int | None
+    entry: LedgerEntry,
+    error: ProviderError,
+    *,
+    prices: PriceBook,
+    latency_ms: int,
+    fold: Fold | None = None,
+    first_token_ms: int | None,
 ) -> LedgerEntry:
     """An error. One that came as an HTTP status cost nothing; one that cut an answer off cost what was produced."""
     billed = error.sent and (error.status is None or error.status < 300)
-    booked = _cut_short(entry, fold) if billed else _not_billed(entry)
+    booked = _cut_short(entry, fold, prices) if billed else _not_billed(entry)
     return replace(
         booked,
         outcome=Outcome.FAILED,
@@ -118,6 +126,7 @@ def interrupted(
     entry: LedgerEntry,
     *,
     error_code: str | None,
+    prices: PriceBook,
     latency_ms: int,
     sent: bool,
     fold: Fold | None,
@@ -125,7 +134,7 @@ def interrupted(
 ) -> LedgerEntry:
     """Our side ended it: the deadline (`error_code`), or the caller (no code). What was produced is booked."""
     return replace(
-        _cut_short(entry, fold) if sent else _not_billed(entry),
+        _cut_short(entry, fold, prices) if sent else _not_billed(entry),
         outcome=Outcome.FAILED if error_code else Outcome.CANCELLED,
         error_code=error_code,
         latency_ms=latency_ms,
@@ -133,14 +142,14 @@ def interrupted(
     )
 
 
-def _cut_short(entry: LedgerEntry, fold: Fold | None) -> LedgerEntry:
+def _cut_short(entry: LedgerEntry, fold: Fold | None, prices: PriceBook) -> LedgerEntry:
     """Exact where the vendor's final figures had already come; else its input figure, or ours, and what we counted."""
     seen = fold.usage if fold else None
     if fold and seen and fold.finish_reason:
-        return _with_usage(entry, seen, estimated=False)
+        return _with_usage(entry, seen, prices, estimated=False)
     produced = estimate_tokens(fold.produced_bytes) if fold else 0
     usage = seen or Usage(input_tokens=entry.input_tokens)
-    return _with_usage(entry, replace(usage, output_tokens=max(usage.output_tokens, produced)), estimated=True)
+    return _with_usage(entry, replace(usage, output_tokens=max(usage.output_tokens, produced)), prices, estimated=True)
 
 
 def _not_billed(entry: LedgerEntry) -> LedgerEntry:
@@ -149,9 +158,10 @@ def _not_billed(entry: LedgerEntry) -> LedgerEntry:
     )
 
 
-def _with_usage(entry: LedgerEntry, usage: Usage, *, estimated: bool, **more: Any) -> LedgerEntry:
+def _with_usage(entry: LedgerEntry, usage: Usage, prices: PriceBook, *, estimated: bool, **more: Any) -> LedgerEntry:
     """The entry with these tokens and their price; `more` are other fields to set in the same stroke."""
-    priced = cost_of(entry.provider, entry.model, usage, entry.time)
+    terms = prices.terms(entry.provider, entry.model, entry.time)
+    priced = cost_of(entry.provider, entry.model, usage, entry.time, terms)
     return replace(
         entry,
         input_tokens=usage.input_tokens,
@@ -200,26 +210,32 @@ def _usage_of(entry: LedgerEntry) -> TokenUsage:
 
 
 def total_usage(entries: Sequence[LedgerEntry]) -> TokenUsage:
-    """A completion is the sum of its attempts. Its cost is unknown as soon as one attempt's is."""
+    """A completion is the sum of its attempts and their corrections. Its cost is unknown as soon as one attempt's is,
+    unless a correction settled that."""
     if len(entries) == 1:
         return _usage_of(entries[0])
-    costs = [entry.cost for entry in entries]
-    known = [cost for cost in costs if cost is not None]
+    attempts = [entry for entry in entries if entry.attempt >= 0]
+    priced = {entry.corrects for entry in entries if entry.settles_cost}
+    measured = {entry.corrects for entry in entries if entry.settles_estimate}
+    known = all(entry.cost is not None or entry.attempt in priced for entry in attempts)
     return TokenUsage(
         input_tokens=sum(entry.input_tokens for entry in entries),
         output_tokens=sum(entry.output_tokens for entry in entries),
         cached_input_tokens=sum(entry.cached_input_tokens for entry in entries),
         cache_write_tokens=sum(entry.cache_write_tokens for entry in entries),
         reasoning_tokens=sum(entry.reasoning_tokens for entry in entries),
-        cost=sum(known, Decimal(0)) if len(known) == len(costs) else None,
+        cost=sum((entry.cost for entry in entries if entry.cost is not None), Decimal(0)) if known else None,
         cost_source=_cost_source(entries),
-        estimated=any(entry.estimated for entry in entries),
+        estimated=any(entry.estimated and entry.attempt not in measured for entry in attempts),
     )
 
 
 def _cost_source(entries: Sequence[LedgerEntry]) -> CostSource:
-    """The source of the attempts that were billed; unknown wins, for it makes the sum unknown."""
-    sources = [entry.cost_source for entry in entries]
+    """The source of the attempts that were billed, or of their last correction; unknown wins, for it makes the sum
+    unknown."""
+    corrections = sorted((entry for entry in entries if entry.attempt < 0), key=lambda entry: -entry.attempt)
+    corrected = {entry.corrects: entry.cost_source for entry in corrections if entry.cost is not None}
+    sources = [corrected.get(entry.attempt, entry.cost_source) for entry in entries if entry.attempt >= 0]
     if CostSource.UNKNOWN in sources:
         return CostSource.UNKNOWN
     billed = [source for source in sources if source is not CostSource.NOT_BILLED]

@@ -6,18 +6,20 @@ Group commit without a timer: while one commit runs, entries gather; the next co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 
 import structlog
 
-from persistence.ports import InflightLog, LedgerStore, StoreUnavailableError
+from persistence.ports import InflightLog, LedgerStore, PriceStore, StoreUnavailableError
 from persistence.records import CompletionFilter, Cursor, LedgerEntry
 from persistence.usage_records import UsageCell, UsageSelection
 
 from . import booking
 from .errors import ServiceUnavailableError
+from .price_book import PriceBook
 
 MAX_WAITING = 10_000
 TRIAL_INTERVAL_S = 1.0
@@ -97,10 +99,12 @@ class Ledger:
             self._wake.set()
         return waiting.committed
 
-    async def recover(self) -> int:
-        """Book what an earlier process left in flight; how many entries that was. For the start, before any call.
-        Raises ServiceUnavailableError."""
-        bookings = [self.book(booking.abandoned(entry)) for entry in self._inflight.abandoned()]
+    async def recover(self, prices: PriceStore) -> int:
+        """Book what an earlier process left in flight, by the price rules of its time; how many entries that was. For
+        the start, before any call. Raises ServiceUnavailableError."""
+        left = self._inflight.abandoned()
+        books = await _books(left, prices)
+        bookings = [self.book(booking.abandoned(entry, books[entry.organisation])) for entry in left]
         results = await asyncio.gather(*bookings, return_exceptions=True)
         for result in results:
             if isinstance(result, ServiceUnavailableError):
@@ -220,6 +224,17 @@ async def open_ledger(store: LedgerStore, inflight: InflightLog) -> AsyncIterato
     finally:
         ledger.close()
         await writer
+
+
+async def _books(entries: Sequence[LedgerEntry], prices: PriceStore) -> Mapping[str, PriceBook]:
+    """The price book of each entry's organisation."""
+    oldest: dict[str, datetime] = {}
+    for entry in entries:
+        oldest[entry.organisation] = min(entry.time, oldest.get(entry.organisation, entry.time))
+    try:
+        return {each: PriceBook(await prices.unended(each, since=since)) for each, since in oldest.items()}
+    except StoreUnavailableError as error:
+        raise _unavailable("the price rules can't be read at the moment") from error
 
 
 def _unavailable(message: str) -> ServiceUnavailableError:

@@ -1,0 +1,102 @@
+"""Price rules at hand for completions: none of them waits for a read in the usual case."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from weakref import WeakValueDictionary
+
+from persistence.ports import PriceStore, StoreUnavailableError
+
+from .errors import ServiceUnavailableError
+from .price_book import NO_RULES, PriceBook
+
+FRESH_S = 60.0  # for so long another process's write may go unseen
+USABLE_S = 300.0  # while the store can't be read
+TRIAL_INTERVAL_S = 5.0  # between two reads of an organisation's rules that take long, or fail
+MAX_CACHED = 4096  # organisations
+
+_LOOK_BACK = timedelta(hours=1)  # longer than any completion lasts: its prices are those of its beginning
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """`book` is None where the rules could not be read; at `stale_at` they are read anew. Monotonic seconds."""
+
+    book: PriceBook | None
+    read_at: float
+    stale_at: float
+
+
+class PriceCache:
+    """Each organisation's book, read anew after FRESH_S. This process's writes tell `forget`. `clock` is monotonic, in
+    seconds; `now` is aware UTC."""
+
+    def __init__(self, store: PriceStore, clock: Callable[[], float], now: Callable[[], datetime]) -> None:
+        self._store = store
+        self._clock = clock
+        self._now = now
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._reading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._writes = 0
+
+    def at_hand(self, organisation: str) -> PriceBook | None:
+        """The book, where it needs no read; else `book` reads it."""
+        known = self._known.get(organisation)
+        if known is None or self._clock() >= known.stale_at:
+            return None
+        self._known.move_to_end(organisation)
+        return known.book
+
+    async def book(self, organisation: str) -> PriceBook:
+        """One caller reads; the others of the organisation have the last book meanwhile, or wait where there is none.
+        While the store can't be read, what was read in the last USABLE_S serves; raises ServiceUnavailableError where
+        there is no such."""
+        lock = self._reading.get(organisation)
+        if lock is None:
+            lock = self._reading[organisation] = asyncio.Lock()
+        async with lock:
+            known = self._known.get(organisation)
+            if known is None or self._clock() >= known.stale_at:
+                known = await self._read(organisation, known)
+        if known.book is None:
+            error = ServiceUnavailableError("the price rules can't be read at the moment")
+            error.retry_after_ms = round(TRIAL_INTERVAL_S * 1000)
+            raise error
+        return known.book
+
+    def forget(self, organisation: str) -> None:
+        """To be called after each write that may have been kept."""
+        self._writes += 1
+        self._known.pop(organisation, None)
+
+    async def _read(self, organisation: str, known: _Known | None) -> _Known:
+        writes = self._writes
+        if (meanwhile := self._outlasting(known)).book is not None:
+            self._keep(organisation, meanwhile)
+        try:
+            rules = await self._store.unended(organisation, since=self._now() - _LOOK_BACK)
+        except StoreUnavailableError:
+            found = self._outlasting(known)
+        else:
+            at = self._clock()
+            found = _Known(PriceBook(rules) if rules else NO_RULES, at, at + FRESH_S)
+        if writes == self._writes:  # else what was read may be older than a write that ended meanwhile
+            self._keep(organisation, found)
+        return found
+
+    def _keep(self, organisation: str, known: _Known) -> None:
+        self._known[organisation] = known
+        self._known.move_to_end(organisation)
+        if len(self._known) > MAX_CACHED:
+            self._known.popitem(last=False)
+
+    def _outlasting(self, known: _Known | None) -> _Known:
+        """What serves until the next trial."""
+        at = self._clock()
+        if known is None or known.book is None or at >= known.read_at + USABLE_S:
+            return _Known(None, at, at + TRIAL_INTERVAL_S)
+        return _Known(known.book, known.read_at, min(at + TRIAL_INTERVAL_S, known.read_at + USABLE_S))

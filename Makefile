@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
+SIZES ?= 10000 1000000
+WEB := $(wildcard web/*.json web/*.ts web/*.html web/src/* web/src/*/*)
 
 .DEFAULT_GOAL := help
 
@@ -23,12 +25,39 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/uv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --editable . --group dev
 	@touch $@ $(VENV)/.installed
 
+# Without Node the server has another page to show, and says so: nothing here fails for the want of it.
+$(VENV)/.page: $(WEB) | $(BIN)/uv
+	@if ! command -v node >/dev/null || ! command -v npm >/dev/null; then \
+	  echo "Node and npm are not here: GraphiQL's own page is not built"; \
+	else \
+	  echo "Building GraphiQL's page, once"; \
+	  (cd web && npm ci --no-audit --no-fund --silent && npm run build --silent) \
+	    || echo "GraphiQL's own page could not be built: see above; 'make web' tries again"; \
+	  touch $@; \
+	fi
+
+# A browser for the tests: one that is here, or Debian's, or Playwright's. Where none can be had, the tests say so.
+$(VENV)/.browser: | $(VENV)/.installed-dev
+	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
+	else $(BIN)/playwright install chromium; fi >/dev/null && touch $@ || echo "no browser could be installed"
+
+.PHONY: web
+web: ## Build GraphiQL's page anew
+	@rm -f $(VENV)/.page
+	@$(MAKE) --no-print-directory $(VENV)/.page
+
+.PHONY: picture
+picture: $(VENV)/.installed-dev $(VENV)/.page $(VENV)/.browser ## Take the README's picture of GraphiQL
+	PICTURE=docs/graphiql.png $(BIN)/pytest tests/web/test_graphiql.py -k tokens_appear
+
 .PHONY: run
-run: $(VENV)/.installed ## Install, start the server on http://localhost:8080 and print how to use it
+run: $(VENV)/.installed $(VENV)/.page ## Install, start the server on http://localhost:8080 and print how to use it
 	@exec $(BIN)/ai-middleware serve
 
 .PHONY: test
-test: $(VENV)/.installed-dev lint ## Everything that CI runs: linters, types, import contracts, tests
+test: $(VENV)/.installed-dev lint $(VENV)/.page $(VENV)/.browser ## Everything that CI runs: linters, types, import contracts, tests
 	$(BIN)/pytest --numprocesses $(WORKERS)
 
 .PHONY: lint
@@ -56,6 +85,10 @@ soak: $(VENV)/.installed-dev ## The long runs: 100 kills of a working server, st
 bench: $(VENV)/.installed-dev ## Measure against a bare pass-through and write benchmarks/results.md
 	$(BIN)/python -m benchmarks
 
+.PHONY: bench-reports
+bench-reports: $(VENV)/.installed-dev ## Measure usage reports by the ledger's size and write benchmarks/reports.md
+	$(BIN)/python -m benchmarks.reports --rows $(SIZES)
+
 .PHONY: clean
 clean: ## Remove what was installed and built; DATA_DIR stays
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist gateway/static web/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

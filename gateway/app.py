@@ -10,17 +10,20 @@ from contextlib import asynccontextmanager, contextmanager
 import uvicorn
 from fastapi import FastAPI, Response
 from starlette.middleware.cors import CORSMiddleware
-from strawberry.http.ides import get_graphql_ide_html
+from starlette.routing import Route
+from starlette.types import ASGIApp
 from strawberry.http.websocket_origin import normalize_allowed_origins
 
 from graph.engine import Engine
 from graph.schema import build_schema
 
+from . import graphiql, usage_links
 from .endpoint import GraphQLEndpoint
 from .exchange import ASGIScope, Receive, Send
 from .listening import listen
 from .runtime import Runtime, open_runtime
 from .settings import Environment, Settings, SettingsError
+from .usage_download import UsageDownload
 from .websocket import GraphQLSocket
 
 PATH = "/graphql"
@@ -37,7 +40,8 @@ class Gateway:
         self._settings = settings
         self._pages = _pages()
         self.refusal: SettingsError | None = None
-        self._http: GraphQLEndpoint | CORSMiddleware | None = None
+        self._runtime: Runtime | None = None
+        self._http: ASGIApp | None = None
         self._socket: GraphQLSocket | None = None
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
@@ -49,6 +53,12 @@ class Gateway:
             await endpoint(scope, receive, send)
         else:
             await self._pages(scope, receive, send)
+
+    async def end_feeds(self) -> None:
+        """To be awaited when the process is to end, before its requests are: feeds tell their listeners to ask anew."""
+        if self._runtime is not None:
+            self._runtime.services.health.close()
+            await self._runtime.services.live_usage.close()
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """The ASGI lifespan protocol (https://asgi.readthedocs.io/en/latest/specs/lifespan.html)."""
@@ -70,18 +80,24 @@ class Gateway:
         schema = build_schema()
         engine = Engine(schema)
         async with open_runtime(settings) as runtime, _internal_server(settings, runtime):
-            page = get_graphql_ide_html(graphql_ide="graphiql").encode() if local else None
-            endpoint = GraphQLEndpoint(engine, runtime, page=page)
-            self._http = _for_browsers(endpoint, settings.ALLOWED_ORIGINS) if settings.ALLOWED_ORIGINS else endpoint
+            self._runtime = runtime
+            endpoint = GraphQLEndpoint(engine, runtime, page=graphiql.page() if local else None)
+            self._http = _for_browsers(endpoint, settings.ALLOWED_ORIGINS)
             self._socket = GraphQLSocket(schema, engine, runtime)
+            download = _for_browsers(UsageDownload(runtime), settings.ALLOWED_ORIGINS)
+            self._pages.router.routes.append(Route(usage_links.PATH, download))
             if local:
                 _add_readiness(self._pages, runtime)
+            if local and graphiql.is_built():
+                self._pages.mount(f"{PATH}/{graphiql.ASSETS}", graphiql.Assets())
             _spare_the_collector()
             yield
 
 
-def _for_browsers(endpoint: GraphQLEndpoint, origins: tuple[str, ...]) -> CORSMiddleware:
+def _for_browsers(endpoint: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
     """CORS (https://fetch.spec.whatwg.org/#http-cors-protocol) without credentials: tokens go in a header."""
+    if not origins:
+        return endpoint
     return CORSMiddleware(
         endpoint,
         allow_origins=normalize_allowed_origins(origins),

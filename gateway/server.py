@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import uvicorn
 
+from . import graphiql
 from .app import PATH, Gateway
 from .connections import BoundedConnection
 from .frames import BoundedSocket
@@ -53,6 +54,10 @@ class _Announcing(uvicorn.Server):
             port = self.servers[0].sockets[0].getsockname()[1]
             sys.stdout.write(announcement(self._settings, port))
             sys.stdout.flush()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._gateway.end_feeds()  # they have no end of their own that could be waited for
+        await super().shutdown(sockets)
 
 
 def serve(settings: Settings) -> int:
@@ -101,7 +106,7 @@ def announcement(settings: Settings, port: int) -> str:
         [
             f"AI Middleware listens on {url}",
             "",
-            f"  GraphiQL          {url}   (its page loads scripts from a CDN)",
+            f"  GraphiQL          {_page_address(url, token)}",
             f"  Developer token   {token}",
             f"  Providers ready   {', '.join(_label(name) for name in ready)}",
             f"  Without a key     {', '.join(missing) or 'none'}",
@@ -117,6 +122,13 @@ def announcement(settings: Settings, port: int) -> str:
 
 def _label(name: str) -> str:
     return f"{name} (a development fake, offline)" if name == SCRIPTED else name
+
+
+def _page_address(url: str, token: str) -> str:
+    """The built page takes the token from the fragment, which a browser sends to nobody, and drops it there."""
+    if graphiql.is_built():
+        return f"{url}#token={token}"
+    return f"{url}   (Node did not build its page: Strawberry's loads scripts from a CDN)"
 
 
 def _curl(url: str, token: str, ready: Sequence[str]) -> str:

@@ -47,7 +47,7 @@ def _on_the_clock(since: datetime, step: timedelta, zone: ZoneInfo) -> Iterator[
 
 def _step_of(moment: datetime, step: timedelta, zone: ZoneInfo) -> datetime:
     start = moment - _since_whole(moment, step, zone)
-    return _change(start, moment, zone) or start
+    return _change(start, moment + timedelta(microseconds=1), zone) or start
 
 
 def _since_whole(moment: datetime, step: timedelta, zone: ZoneInfo) -> timedelta:

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapp
 from dataclasses import dataclass
 from statistics import median_low
 
+from .errors import ServiceUnavailableError
 from .routing import Circuits, CircuitState
 
 WINDOW_S = 300.0
@@ -59,7 +60,8 @@ class Health:
         return [self._provider(name, circuits.get(name, CircuitState.CLOSED), since) for name in self._names]
 
     async def changes(self) -> AsyncGenerator[ProviderHealth, None]:
-        """Every provider as it is now, then each that has changed. A slow listener misses states, never the last."""
+        """Every provider as it is now, then each that has changed. A slow listener misses states, never the last.
+        Raises ServiceUnavailableError at the process's end."""
         self._look()
         listener = _Listener(self._told)
         self._listeners.add(listener)
@@ -71,6 +73,11 @@ class Health:
         finally:
             self._listeners.discard(listener)
             await self._rest()
+
+    def close(self) -> None:
+        """Those who still listen are told to ask again."""
+        for listener in self._listeners:
+            listener.end()
 
     def _provider(self, name: str, circuit: CircuitState, since: float) -> ProviderHealth:
         recent = [(ms, failed) for at, ms, failed in self._seen.get(name, ()) if at > since]
@@ -110,6 +117,7 @@ class _Listener:
     def __init__(self, states: Mapping[str, ProviderHealth]) -> None:
         self._unread: dict[str, ProviderHealth] = {}
         self._something = asyncio.Event()
+        self._ended = False
         self.tell(states)
 
     def tell(self, states: Mapping[str, ProviderHealth]) -> None:
@@ -117,8 +125,14 @@ class _Listener:
         if self._unread:
             self._something.set()
 
+    def end(self) -> None:
+        self._ended = True
+        self._something.set()
+
     async def next(self) -> ProviderHealth:
         await self._something.wait()
+        if self._ended:
+            raise ServiceUnavailableError("the server is shutting down: ask again")
         name = next(iter(self._unread))
         state = self._unread.pop(name)
         if not self._unread:

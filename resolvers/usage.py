@@ -101,6 +101,12 @@ async def report(ledger: Ledger, principal: Principal, query: UsageQuery) -> Usa
     )
 
 
+def check(query: UsageQuery) -> None:
+    """Raises BadUserInputError, its path from ("input", …), for what can't be asked whatever the ledger holds."""
+    _check(query)
+    _starts(query)
+
+
 def error_rate(sums: UsageSums) -> float | None:
     """Of the attempts, 0 to 1; None where there are none."""
     return sums.failed_attempts / sums.attempts if sums.attempts else None
@@ -127,7 +133,7 @@ def _check(query: UsageQuery) -> None:
 
 def _starts(query: UsageQuery) -> Sequence[datetime]:
     """Where buckets begin, and the last one ends, in the zone asked for; without buckets, where the range does."""
-    zone = _zone(query.time_zone)
+    zone = zone_named(query.time_zone)
     if query.bucket is None:
         return ()
     try:
@@ -142,7 +148,8 @@ def _starts(query: UsageQuery) -> Sequence[datetime]:
     return [start.astimezone(zone) for start in found]
 
 
-def _zone(name: str) -> ZoneInfo:
+def zone_named(name: str) -> ZoneInfo:
+    """An IANA time zone. Raises BadUserInputError, its path ("input", "timeZone")."""
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: "Europe" is a folder

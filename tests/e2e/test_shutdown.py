@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from pathlib import Path
 
 import aiohttp
@@ -14,6 +15,10 @@ from .test_cancellation import open_calls, until
 from .test_providers import asked
 
 MODEL = "shutdown-model"
+FEEDS = {
+    "providerHealth": "subscription { providerHealth { name } }",
+    "usageLive": "subscription { usageLive(input: { last: 1, bucket: DAY }) { asOf } }",
+}
 
 
 async def test_sigterm_answers_books_and_ends(vendor: Vendor, tmp_path: Path) -> None:
@@ -44,3 +49,18 @@ async def test_sigterm_answers_books_and_ends(vendor: Vendor, tmp_path: Path) ->
         nodes = post(server, server.token("shutdown"), RECORDS)["data"]["completions"]["nodes"]
     assert sorted(node["outcome"] for node in nodes) == ["CANCELLED", "SUCCEEDED"]
     assert next(node for node in nodes if node["outcome"] == "CANCELLED")["usage"]["outputTokens"] > 0
+
+
+async def test_feeds_that_have_no_end_of_their_own_do_not_hold_it_up(vendor: Vendor, tmp_path: Path) -> None:
+    with running_server(server_environment(tmp_path, vendor)) as server:
+        headers = {"authorization": f"Bearer {server.token('shutdown')}", "accept": "text/event-stream"}
+        async with aiohttp.ClientSession(headers=headers) as session:
+            feeds = [await session.post(server.url, json={"query": query}) for query in FEEDS.values()]
+            for feed in feeds:
+                assert (await feed.content.readline()) == b"event: next\n"
+            begun = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            ends = [(await feed.read()).decode() for feed in feeds]
+        await asyncio.to_thread(server.process.wait, 20)
+        assert time.monotonic() - begun < 10
+        assert all("SERVICE_UNAVAILABLE" in end and end.endswith("event: complete\ndata:\n\n") for end in ends)

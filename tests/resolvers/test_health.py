@@ -9,7 +9,7 @@ from contextlib import aclosing
 import pytest
 
 from providers.errors import ProviderInvalidRequestError
-from resolvers.errors import CompletionFailedError
+from resolvers.errors import CompletionFailedError, ServiceUnavailableError
 from resolvers.health import LOOK_EVERY_S, MAX_ATTEMPTS, WINDOW_S, Health, ProviderHealth
 from resolvers.routing import CIRCUIT_FAILURES, CIRCUIT_OPEN_S, Circuits, CircuitState
 
@@ -163,3 +163,13 @@ async def test_the_caller_s_own_faults_and_leavings_count_for_nothing(scene: Sce
     await asyncio.wait([leaving])
     await idle()
     assert scene.services.health.providers()[0].attempts == 0
+
+
+async def test_at_the_process_end_listeners_are_told(bench: Bench) -> None:
+    async with aclosing(bench.health.changes()) as changes:
+        assert len(await first(changes)) == 3
+        waiting = following(changes)
+        await idle()
+        bench.health.close()
+        with pytest.raises(ServiceUnavailableError):
+            await waiting

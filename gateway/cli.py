@@ -6,24 +6,26 @@ import asyncio
 import sys
 from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from graph.schema import build_schema
 from persistence.migrations.sqlite import migrate as migrate_database
 from persistence.ports import StoreUnavailableError
-from providers.errors import ProviderError
 from resolvers.principal import Scope
 
 from . import client
-from .app import PATH
 from .auth import mint
+from .calling import TokenOption, UrlOption, access, told_apart
+from .config_commands import app as config_app
+from .console import errors, fail
+from .dev_commands import app as dev_app
 from .keys import deployment_keys, developer_token
 from .runtime import DATABASE_FILE
 from .server import serve as run_server
-from .settings import Settings, SettingsError, is_plain, is_plain_address, load_settings
+from .settings import Settings, SettingsError, load_settings
+from .usage_commands import app as usage_app
 
 DAY_H = 24.0
 TEN_YEARS_H = 10 * 365 * 24
@@ -34,7 +36,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+app.add_typer(config_app)
+app.add_typer(usage_app)
+app.add_typer(dev_app)
 
 
 def main() -> None:
@@ -42,7 +46,7 @@ def main() -> None:
     try:
         app()
     except SettingsError as error:
-        _fail(str(error), code=2)
+        fail(str(error), code=2)
 
 
 @app.command()
@@ -73,7 +77,7 @@ def schema(
     try:
         path.write_text(text)
     except OSError as error:
-        _fail(f"{path} can't be written: {error.strerror}")
+        fail(f"{path} can't be written: {error.strerror}")
 
 
 @app.command()
@@ -92,7 +96,7 @@ def token(
         typer.echo(developer_token(settings, keys))
         return
     if not subject or not organisation:
-        _fail("a new token needs --subject and --organisation both; --scope and --hours are for a new one")
+        fail("a new token needs --subject and --organisation both; --scope and --hours are for a new one")
     scopes = scope or list(Scope)
     lifetime_s = (DAY_H if hours is None else hours) * 3600
     typer.echo(
@@ -106,7 +110,7 @@ def encrypt() -> None:
     sealer = deployment_keys(load_settings()).sealer()
     secret = (typer.prompt("Secret", hide_input=True) if sys.stdin.isatty() else sys.stdin.read()).strip()
     if not secret:
-        _fail("there is nothing to seal: give the secret on standard input")
+        fail("there is nothing to seal: give the secret on standard input")
     typer.echo(sealer.seal(secret))
 
 
@@ -117,31 +121,17 @@ def complete(
     stream: Annotated[bool, typer.Option("--stream", help="Print tokens as they come.")] = False,
     system: Annotated[str | None, typer.Option(help="Instructions for the model.")] = None,
     fallback: Annotated[list[str] | None, typer.Option(help="Tried when the model fails. May be repeated.")] = None,
-    url: Annotated[str | None, typer.Option(help="The API. Absent: this machine, at PORT.")] = None,
-    token: Annotated[
-        str | None, typer.Option(help="Absent: the developer's.", envvar="AI_MIDDLEWARE_TOKEN", show_envvar=True)
-    ] = None,
+    url: UrlOption = None,
+    token: TokenOption = None,
 ) -> None:
     """Asks a running server: a client of its GraphQL API."""
-    settings = load_settings()
-    address = url or f"http://127.0.0.1:{settings.PORT}{PATH}"
-    if url and not is_plain_address(url):
-        _fail(f"--url is not a plain http or https address such as http://127.0.0.1:8080{PATH}")
-    bearer = (token or "").strip() or developer_token(settings, deployment_keys(settings))
-    if not is_plain(bearer):
-        _fail("--token has characters that no HTTP header may carry; `ai-middleware token` prints a token")
+    address, bearer = access(url, token)
     messages = [{"role": "SYSTEM", "content": system}] if system else []
     asked: dict[str, Any] = {"model": model, "messages": [*messages, {"role": "USER", "content": prompt}]}
     if fallback:
         asked["fallbacks"] = [{"model": target} for target in fallback]
-    try:
+    with told_apart(address):
         asyncio.run(_print_stream(address, bearer, asked) if stream else _print_answer(address, bearer, asked))
-    except client.ApiError as error:
-        _fail(str(error))
-    except ProviderError as error:
-        if error.sent:
-            _fail(f"the answer from {address} did not come whole: {error.message}")
-        _fail(f"no server answers at {address} ({error.message}): `ai-middleware serve` starts one")
 
 
 async def _print_answer(url: str, token: str, asked: dict[str, Any]) -> None:
@@ -191,8 +181,3 @@ def _migrate(settings: Settings) -> None:
         migrate_database(settings.DATA_DIR / DATABASE_FILE)
     except (OSError, StoreUnavailableError) as error:
         raise SettingsError(f"DATA_DIR: {error}") from None
-
-
-def _fail(message: str, *, code: int = 1) -> NoReturn:
-    errors.print(f"ai-middleware: {' '.join(message.splitlines())}", style="red")
-    raise SystemExit(code)

@@ -26,6 +26,7 @@ from resolvers.principal import Principal
 
 from .auth import UnusableTokenError
 from .exchange import ASGIScope, ClientLeftError, Exchange, Receive, RequestError, Send
+from .graphiql import Page
 from .runtime import Runtime
 
 log = structlog.get_logger("http")
@@ -51,7 +52,7 @@ class GraphQLRequest:
 class GraphQLEndpoint:
     """An ASGI application. `page` is what a browser gets on GET; None where there is none."""
 
-    def __init__(self, engine: Engine, runtime: Runtime, *, page: bytes | None) -> None:
+    def __init__(self, engine: Engine, runtime: Runtime, *, page: Page | None) -> None:
         self._engine = engine
         self._runtime = runtime
         self._page = page
@@ -96,7 +97,7 @@ class GraphQLEndpoint:
         browser = exchange.scope["method"] == "GET" and b"text/html" in exchange.headers.get(b"accept", b"")
         if not browser or self._page is None or b"query=" in exchange.scope["query_string"]:
             return False
-        await exchange.respond(200, self._page, media_type=b"text/html; charset=utf-8")
+        await exchange.respond(200, self._page.body, media_type=b"text/html; charset=utf-8", headers=self._page.headers)
         return True
 
     async def _read(self, exchange: Exchange) -> GraphQLRequest:

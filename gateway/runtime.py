@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from persistence.inflight import open_inflight_log
 from persistence.ports import StoreUnavailableError
-from persistence.sqlite.database import open_database
+from persistence.sqlite.configs import SQLiteConfigs
+from persistence.sqlite.database import Database, open_database
 from persistence.sqlite.ledger import SQLiteLedger
+from persistence.sqlite.prices import SQLitePrices
 from providers.http import open_transport
 from providers.prices import load_prices
 from providers.registry import ROWS, build_providers
 from providers.scripted import ScriptedProvider
 from providers.types import Credentials
+from resolvers.config_cache import ConfigCache
+from resolvers.configs import Configs
 from resolvers.errors import DomainError
 from resolvers.health import Health
 from resolvers.ledger import Ledger, open_ledger
+from resolvers.live_usage import open_live_usage
+from resolvers.price_cache import PriceCache
+from resolvers.prices import Prices
 from resolvers.routing import Circuits, Vendor
 from resolvers.run import Services
 from resolvers.running import RunningCompletions
@@ -27,6 +35,7 @@ from resolvers.running import RunningCompletions
 from .auth import Authenticator
 from .keys import DeploymentKeys, deployment_keys
 from .settings import Environment, Settings, SettingsError
+from .usage_links import SignedLinks
 
 DATABASE_FILE = "ai-middleware.db"
 
@@ -71,7 +80,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     keys = deployment_keys(settings)
     load_prices()  # now, and not while the first completion waits
     async with AsyncExitStack() as stack:
-        ledger = await _open_ledger(settings, stack)
+        database, ledger = await _open_stores(settings, stack)
         try:
             transport = await stack.enter_async_context(
                 open_transport(max_connections=settings.MAX_UPSTREAM_CONNECTIONS)
@@ -80,20 +89,35 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             raise SettingsError(str(error)) from None
         ready = vendors(settings, keys)
         circuits = Circuits(time.monotonic)
+        configs = SQLiteConfigs(database)
         services = Services(
             vendors=ready,
             transport=transport,
             ledger=ledger,
+            configs=Configs(configs, ConfigCache(configs, time.monotonic), ready, now=_now),
+            prices=_prices(database, {row.name for row in ROWS} | ready.keys()),
             circuits=circuits,
             health=Health([row.name for row in ROWS], ready, circuits, time.monotonic),
             running=RunningCompletions(),
+            live_usage=await stack.enter_async_context(open_live_usage(ledger, _now)),
+            usage_links=SignedLinks(keys.signing_secret),
             clock=time.monotonic,
             random=random.random,
         )
         yield Runtime(settings, keys, Authenticator(keys.signing_secret), services)
 
 
-async def _open_ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
+@asynccontextmanager
+async def open_usage_store(settings: Settings) -> AsyncIterator[SQLiteLedger]:
+    """The ledger's store alone, for a command that books without a server. Raises SettingsError."""
+    try:
+        async with open_database(settings.DATA_DIR / DATABASE_FILE) as database:
+            yield SQLiteLedger(database)
+    except StoreUnavailableError as error:
+        raise SettingsError(f"DATA_DIR: {error}") from None
+
+
+async def _open_stores(settings: Settings, stack: AsyncExitStack) -> tuple[Database, Ledger]:
     try:
         inflight = stack.enter_context(open_inflight_log(settings.DATA_DIR))
         database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
@@ -101,7 +125,16 @@ async def _open_ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
         raise SettingsError(f"DATA_DIR: {error}") from None
     ledger = await stack.enter_async_context(open_ledger(SQLiteLedger(database), inflight))
     try:
-        await ledger.recover()
+        await ledger.recover(SQLitePrices(database))
     except DomainError as error:
         raise SettingsError(f"DATA_DIR: {error.message}") from None
-    return ledger
+    return database, ledger
+
+
+def _prices(database: Database, providers: Collection[str]) -> Prices:
+    store = SQLitePrices(database)
+    return Prices(store, PriceCache(store, time.monotonic, _now), providers, _now)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -17,6 +17,7 @@ from graph.node import Node
 from graph.scopes import Guarded
 from providers import capabilities, prices
 from resolvers import health, models
+from resolvers import prices as own
 from resolvers.principal import Scope
 
 
@@ -85,6 +86,30 @@ class ModelPrices:
         )
 
 
+@strawberry.type(description="What one's organisation pays, in USD for a million tokens; null where nothing is known.")
+class OrganisationPrices:
+    input: Decimal | None = strawberry.field(description="Input that is neither read from a cache nor written to one.")
+    cached_input: Decimal | None = strawberry.field(description="Input read from the vendor's prompt cache.")
+    cache_write: Decimal | None = strawberry.field(description="Input written to the vendor's prompt cache.")
+    output: Decimal | None = strawberry.field(description="Output without reasoning.")
+    reasoning: Decimal | None = strawberry.field(description="Output spent on reasoning.")
+    tiered: bool = strawberry.field(description="True where a long input costs more; these are the lowest prices.")
+    rule: strawberry.ID = strawberry.field(description="The PriceRule that says so.")
+
+    @classmethod
+    def of(cls, paid: own.OrganisationPrices) -> Self:
+        each = paid.prices
+        return cls(
+            input=each.input,
+            cached_input=each.cache_read,
+            cache_write=each.cache_write,
+            output=each.output,
+            reasoning=each.reasoning,
+            tiered=each.tiered,
+            rule=strawberry.ID(paid.rule),
+        )
+
+
 @strawberry.type(description="A model that the price table lists. Others can be called all the same.")
 class Model(Node):
     id: strawberry.ID = strawberry.field(description="Begins with mdl_.")
@@ -102,6 +127,12 @@ class Model(Node):
         description="The vendor's page that output limit and capabilities are from; null where none is on record."
     )
     prices: ModelPrices | None = strawberry.field(description="In force now; null where none are published.")
+
+    @strawberry.field(description="In force now for one's organisation; null where it pays the published prices.")
+    async def organisation_prices(self, info: GraphInfo) -> OrganisationPrices | None:
+        context = info.context
+        paid = await context.services.prices.paid(context.principal, self.provider, self.name)
+        return None if paid is None else OrganisationPrices.of(paid)
 
     @classmethod
     def of(cls, model: models.Model) -> Self:

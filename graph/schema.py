@@ -7,25 +7,29 @@ from strawberry.schema.config import StrawberryConfig
 
 from .completions.events import EVENT_TYPES
 from .completions.fields import CompletionMutations, CompletionQueries, CompletionSubscriptions
+from .configs.fields import ConfigMutations, ConfigQueries
 from .executor import CompiledExecutor
 from .models import ModelQueries, ModelSubscriptions
+from .prices import PriceMutations, PriceQueries
 from .scalars import SCALARS
 from .usage import UsageQueries
+from .usage_export import UsageExportMutations
+from .usage_live import UsageLiveSubscriptions
 from .viewer import ViewerQueries
 
 
 @strawberry.type(description="Reads. Root fields are nullable: one that fails does not take its siblings with it.")
-class Query(CompletionQueries, UsageQueries, ModelQueries, ViewerQueries):
+class Query(CompletionQueries, ConfigQueries, UsageQueries, ModelQueries, PriceQueries, ViewerQueries):
     pass
 
 
 @strawberry.type(description="Writes. Root fields run one after the other.")
-class Mutation(CompletionMutations):
+class Mutation(CompletionMutations, ConfigMutations, PriceMutations, UsageExportMutations):
     pass
 
 
 @strawberry.type(description="Events, over WebSocket (graphql-transport-ws) or server-sent events.")
-class Subscription(CompletionSubscriptions, ModelSubscriptions):
+class Subscription(CompletionSubscriptions, ModelSubscriptions, UsageLiveSubscriptions):
     pass
 
 

@@ -9,14 +9,16 @@ from typing import Annotated
 import strawberry
 
 from graph.completions.fields import record_of
+from graph.configs.types import Config
 from graph.context import Context, GraphInfo
 from graph.models import Model
 from graph.node import Node
+from graph.prices import rule_of
 from graph.scopes import Guarded
-from resolvers import history, ids, models
+from resolvers import configs, history, ids, models, prices
 from resolvers.errors import NotFoundError
 from resolvers.principal import Scope
-from resolvers.types import CompletionRef
+from resolvers.types import CompletionRef, ConfigBy
 
 Id = Annotated[strawberry.ID, strawberry.argument(description="The object's id.")]
 
@@ -42,7 +44,8 @@ class ViewerQueries:
         )
 
     @strawberry.field(
-        description="An object by its id. NOT_FOUND where the organisation has none such.",
+        description="An object by its id. NOT_FOUND where the organisation has none such. Configs and price "
+        "rules need the scope that reads them, too.",
         extensions=[Guarded(Scope.COMPLETIONS_READ)],
     )
     async def node(self, info: GraphInfo, id: Id) -> Node | None:  # noqa: A002  # the argument's name
@@ -61,7 +64,19 @@ async def _model(context: Context, model_id: str) -> Node:
     return Model.of(models.model(context.services.vendors, model_id))
 
 
+async def _config(context: Context, config_id: str) -> Node:
+    context.principal.require(Scope.CONFIGS_READ)
+    return Config.of(await context.services.configs.get(context.principal, ConfigBy(id=config_id)))
+
+
+async def _price_rule(context: Context, rule_id: str) -> Node:
+    context.principal.require(Scope.PRICES_READ)
+    return rule_of(await context.services.prices.get(context.principal, rule_id))
+
+
 _FINDERS: Mapping[str, Callable[[Context, str], Awaitable[Node]]] = {
     ids.COMPLETION_PREFIX: _completion,
     models.ID_PREFIX: _model,
+    configs.ID_PREFIX: _config,
+    prices.ID_PREFIX: _price_rule,
 }

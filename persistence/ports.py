@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from .config_records import Config, ConfigContent, ConfigCursor, ConfigFilter, ConfigOrder, ConfigVersion
+from .price_records import PriceFilter, PriceRule
 from .records import CompletionFilter, Cursor, LedgerEntry
 from .usage_records import UsageCell, UsageSelection
 
@@ -24,11 +25,13 @@ class Conflict(StrEnum):
 
     REVISION = "revision"
     SLUG = "slug"
+    ENDED = "ended"
+    FULL = "full"
 
 
 class StoreConflictError(Exception):
-    """Another write came first: the revision that was expected is no longer the newest, or the slug is taken. Nothing
-    was kept."""
+    """Another write came first: the revision that was expected is no longer the newest, the slug is taken, the rule has
+    ended, or there are as many as may be. Nothing was kept."""
 
     def __init__(self, message: str, *, on: Conflict) -> None:
         super().__init__(message)
@@ -137,4 +140,30 @@ class ConfigStore(Protocol):
         after: ConfigCursor | None = None,
     ) -> Sequence[Config]:
         """A config that is not written meanwhile comes exactly once, one that is at most once."""
+        ...
+
+
+class PriceStore(Protocol):
+    """Price rules. Every method raises StoreUnavailableError, and ValueError for what can't be stored."""
+
+    async def add(self, rule: PriceRule, *, at_most: int) -> None:
+        """Raises StoreConflictError where the organisation has `at_most` rules that have not ended by
+        `rule.created_at`."""
+        ...
+
+    async def by_id(self, organisation: str, rule_id: str) -> PriceRule | None: ...
+
+    async def end(self, organisation: str, rule_id: str, until: datetime, *, now: datetime) -> PriceRule | None:
+        """The rule with its new end; None where the organisation has no such rule. Raises StoreConflictError where it
+        has ended by `now`."""
+        ...
+
+    async def unended(self, organisation: str, *, since: datetime) -> Sequence[PriceRule]:
+        """All rules without an end, or with one after `since`, oldest first."""
+        ...
+
+    async def page(
+        self, organisation: str, *, where: PriceFilter, limit: int, before: str | None = None
+    ) -> Sequence[PriceRule]:
+        """Newest first; `before`: with smaller ids alone."""
         ...

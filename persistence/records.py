@@ -19,11 +19,13 @@ class Outcome(StrEnum):
 
 
 class CostSource(StrEnum):
-    """Where the cost comes from. UNKNOWN: the model has no known price, and the cost is null. NOT_BILLED: the vendor
-    answered with an error, which costs nothing."""
+    """Where the cost comes from. ORGANISATION: its own prices, or its discount off the published ones. UNKNOWN: the
+    model has no known price, and the cost is null. NOT_BILLED: the vendor answered with an error, which costs
+    nothing."""
 
     PROVIDER = "provider"
     PRICE_TABLE = "price_table"
+    ORGANISATION = "organisation"
     UNKNOWN = "unknown"
     NOT_BILLED = "not_billed"
 
@@ -34,6 +36,11 @@ class LedgerEntry:
 
     `time` is the millisecond inside the completion's UUIDv7; `attempt` counts from 1 over retries and fallbacks.
     Token sums include their parts (see `providers.types.Usage`). `estimated`: tokens were not told by the vendor.
+
+    A correction is an entry too: number n of a completion has `attempt` -n, names the attempt that it `corrects`, and
+    has that one's dimensions, outcome and labels. Its tokens and cost are added, and may be negative; a cost of None
+    adds nothing. It is no attempt and takes no time. `settles_cost`: the attempt had no cost, and has with it;
+    `settles_estimate`: its figures were estimated, and are not with it. Each of them once for an attempt.
     """
 
     time: datetime
@@ -64,6 +71,9 @@ class LedgerEntry:
     cached: bool = False
     streamed: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
+    corrects: int | None = None
+    settles_cost: bool = False
+    settles_estimate: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,9 @@ class UsageSums:
 
     `completions` counts the entries that are the last of their completion. Cache hits are no `attempts`. `cost` sums
     the priced entries only; `unpriced` counts the others. `written_tokens` and `writing_ms` are of the attempts that
-    wrote any. Histograms are of attempts; `time_to_first_token` of those that have one.
+    wrote any. Histograms are of attempts; `time_to_first_token` of those that have one. A correction adds its tokens
+    and its cost, and takes what it settles from `unpriced` and `estimated`: of nothing else it is a part.
+    A figure of an entry beyond 10^12, which no attempt has, counts as that.
     """
 
     completions: int = 0

@@ -78,11 +78,12 @@ class HttpTransport:
         async with self.stream(url, headers=headers, body=body, provider=provider) as answer:
             return TransportResponse(answer.status, answer.headers, await answer.read())
 
-    def stream(self, url: str, *, headers: Mapping[str, str], body: bytes, provider: str) -> _Call:
-        """An answer whose body is still arriving. Raises as `post` does; leaving by an exception hangs up at once."""
+    def stream(self, url: str, *, headers: Mapping[str, str], body: bytes | None, provider: str) -> _Call:
+        """An answer whose body is still arriving; without a body of ours, to a GET. Raises as `post` does; leaving by
+        an exception hangs up at once."""
         return _Call(self, url, headers, body, provider)
 
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes, provider: str) -> Answer:
+    async def send(self, url: str, headers: Mapping[str, str], body: bytes | None, provider: str) -> Answer:
         if (dispatch := current_dispatch.get()) is not None:
             dispatch.waiting = True
         try:
@@ -93,11 +94,17 @@ class HttpTransport:
         return Answer(response, provider, self._max_body_bytes)
 
 
-def _request(url: httpx.URL, headers: Mapping[str, str], body: bytes, extensions: Mapping[str, Any]) -> httpx.Request:
+def _request(
+    url: httpx.URL, headers: Mapping[str, str], body: bytes | None, extensions: Mapping[str, Any]
+) -> httpx.Request:
     """Without the headers that httpx would add, for aiohttp adds them too; and with encodings stated, for httpx would
     look for them in each header anew."""
     request = httpx.Request(
-        "POST", url, headers=headers, stream=httpx.ByteStream(body), extensions=cast("dict[str, Any]", extensions)
+        "GET" if body is None else "POST",
+        url,
+        headers=headers,
+        stream=httpx.ByteStream(body or b""),
+        extensions=cast("dict[str, Any]", extensions),
     )
     request.headers.encoding = "ascii"
     request.read()
@@ -170,7 +177,7 @@ class _Call:
     __slots__ = ("_answer", "_arguments", "_transport")
 
     def __init__(
-        self, transport: HttpTransport, url: str, headers: Mapping[str, str], body: bytes, provider: str
+        self, transport: HttpTransport, url: str, headers: Mapping[str, str], body: bytes | None, provider: str
     ) -> None:
         self._transport = transport
         self._arguments = (url, headers, body, provider)

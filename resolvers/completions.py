@@ -38,7 +38,7 @@ async def complete(services: Services, principal: Principal, command: CompleteCo
     """
     run = _start(services, principal, command, streamed=False)
     with services.running.claim(principal.organisation, command.idempotency_key, run.id):
-        await _refuse_used_key(run)
+        await _prepare(run)
         answer = await _within_deadline(run, lambda: _try_targets(run, lambda scope: _call(run, scope)))
         return run.completion(answer)
 
@@ -54,7 +54,7 @@ async def stream(
     run = _start(services, principal, command, streamed=True)
     with ExitStack() as claim:
         claim.enter_context(services.running.claim(principal.organisation, command.idempotency_key, run.id))
-        await _refuse_used_key(run)
+        await _prepare(run)
         mailbox = Mailbox()
         writer = asyncio.create_task(_write(_Emitter(run, mailbox)))
         release = claim.pop_all().close
@@ -91,14 +91,20 @@ def _start(services: Services, principal: Principal, command: CompleteCommand, *
     return Run(services, principal, command, streamed=streamed)
 
 
-async def _refuse_used_key(run: Run) -> None:
-    """Raises ConflictError for a key of an earlier completion, CompletionFailedError when the deadline comes first."""
+async def _prepare(run: Run) -> None:
+    """What has to be known before an attempt; in the usual case it is, or is not needed. Raises ConflictError for a key
+    of an earlier completion, ServiceUnavailableError, and CompletionFailedError when the deadline comes first."""
     key = run.command.idempotency_key
-    if key is None:
+    if run.prices is not None and key is None:
         return
+    organisation = run.principal.organisation
+    holder = None
     try:
         async with asyncio.timeout(run.time_left_s()):
-            holder = await run.services.ledger.key_holder(run.principal.organisation, key)
+            if run.prices is None:
+                run.prices = await run.services.prices.book(organisation)
+            if key is not None:
+                holder = await run.services.ledger.key_holder(organisation, key)
     except TimeoutError:
         raise run.deadline_exceeded() from None
     if holder is not None:

@@ -45,6 +45,11 @@ class ConflictError(DomainError):
     code = "CONFLICT"
 
 
+class RateLimitedError(DomainError):
+    code = "RATE_LIMITED"
+    retryable = True
+
+
 class ServiceUnavailableError(DomainError):
     code = "SERVICE_UNAVAILABLE"
     retryable = True

@@ -23,7 +23,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class CompletionRecord:
-    """One completion as the ledger has it: the sum of its attempts. Its texts are not stored."""
+    """One completion as the ledger has it: the sum of its attempts and their corrections. `attempts` are as they were
+    booked. Its texts are not stored."""
 
     id: str
     created_at: datetime
@@ -100,7 +101,7 @@ def _record(entries: Sequence[LedgerEntry]) -> CompletionRecord:
         config=last.config,
         config_version=last.config_version,
         labels=tuple(sorted(last.labels.items())),
-        attempts=tuple(booking.attempt_of(entry) for entry in entries if entry.attempt),
+        attempts=tuple(booking.attempt_of(entry) for entry in entries if entry.attempt > 0),
     )
 
 

@@ -15,14 +15,18 @@ from providers.ports import Dispatch, Transport, current_dispatch
 from providers.types import CompletionRequest, FinishReason, ProviderCompletion
 
 from . import booking
+from .configs import Configs
 from .errors import CompletionFailedError, DomainError
 from .health import Health
 from .ids import new_completion_id
 from .ledger import Ledger
+from .live_usage import LiveUsage
+from .prices import Prices
 from .principal import Principal
 from .routing import Circuits, Route, Step, Vendor, tells_of_illness
 from .running import Running, RunningCompletions
 from .types import CompleteCommand, Completion, Target
+from .usage_links import UsageLinks
 
 DEFAULT_TIMEOUT_MS = 120_000
 MAX_INT = 2**31 - 1  # GraphQL's Int; a vendor may ask to wait for longer
@@ -35,15 +39,20 @@ class Services:
     vendors: Mapping[str, Vendor]
     transport: Transport
     ledger: Ledger
+    configs: Configs
+    prices: Prices
     circuits: Circuits
     health: Health
     running: RunningCompletions
+    live_usage: LiveUsage
+    usage_links: UsageLinks
     clock: Callable[[], float]
     random: Callable[[], float]
 
 
 class Run:
-    """The state of one completion. `running` is set while it may be cancelled."""
+    """The state of one completion. `running` is set while it may be cancelled; `prices` are there before its first
+    attempt, from the beginning where they are at hand."""
 
     def __init__(self, services: Services, principal: Principal, command: CompleteCommand, *, streamed: bool) -> None:
         self.id, self.created_at = new_completion_id()
@@ -53,6 +62,7 @@ class Run:
         self.streamed = streamed
         self.timeout_s = (command.timeout_ms or DEFAULT_TIMEOUT_MS) / 1000
         self.route = Route((command.target, *command.fallbacks), services.vendors, services.circuits, services.random)
+        self.prices = services.prices.cache.at_hand(principal.organisation)
         self.running: Running | None = None
         self.attempts_begun = 0
         self.last: AttemptScope | None = None
@@ -184,11 +194,13 @@ class AttemptScope:
     """One call to a vendor: noted before it is sent, booked whatever its end, its circuit told."""
 
     def __init__(self, run: Run, step: Step) -> None:
+        assert run.prices is not None  # noqa: S101  # no vendor is called before it is known what that costs
         self.step = step
         self.request = run.request(step.target)
         self.fold = Fold()
         self.first_token_ms: int | None = None
         self._run = run
+        self._prices = run.prices
         self._dispatch = Dispatch()
         self._started = run.services.clock()
 
@@ -225,7 +237,13 @@ class AttemptScope:
         self._run.services.circuits.succeeded(self.step.circuit)
         self._run.services.health.attempted(self.step.target.provider, latency_ms, failed=False)
         self._run.book(
-            booking.succeeded(self._entry, answer, latency_ms=latency_ms, first_token_ms=self.first_token_ms)
+            booking.succeeded(
+                self._entry,
+                answer,
+                prices=self._prices,
+                latency_ms=latency_ms,
+                first_token_ms=self.first_token_ms,
+            )
         )
 
     def __exit__(
@@ -246,6 +264,7 @@ class AttemptScope:
                 booking.failed(
                     self._entry,
                     error,
+                    prices=self._prices,
                     latency_ms=self._elapsed_ms(),
                     fold=self.fold,
                     first_token_ms=self.first_token_ms,
@@ -263,6 +282,7 @@ class AttemptScope:
             booking.interrupted(
                 self._entry,
                 error_code=code or None,
+                prices=self._prices,
                 latency_ms=self._elapsed_ms(),
                 sent=not self._dispatch.waiting,
                 fold=self.fold,

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from decimal import Context, Decimal
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -17,14 +16,14 @@ from typing import Any, TypeVar
 
 from ..migrations.sqlite import check
 from ..ports import StoreUnavailableError
-from .usage import HistogramOf, HistogramSum
 
 REPORT_READERS = 2
+CACHE_KIB = 2_000  # SQLite's own default
+REPORT_CACHE_KIB = 32_000  # what is sorted for a report stays in memory
 READ_TIMEOUT_S = 15.0  # one caller's long read must not keep the readers from the others
 BUSY_TIMEOUT_S = 5.0
 
 _STEPS = 10_000  # of SQLite's machine, between two looks at the clock
-_EXACT = Context(prec=200)
 
 Parameters = Mapping[str, str | int | None]
 T = TypeVar("T")
@@ -42,10 +41,10 @@ class Database:
         self._busy_timeout_s = busy_timeout_s
         self._closed = False
         self._lookups = _Readers([self._connect()])  # of their own: completions wait for them, not for anyone's report
-        self._reports = _Readers([self._connect() for _ in range(REPORT_READERS)])
+        self._reports = _Readers([self._connect(cache_kib=REPORT_CACHE_KIB) for _ in range(REPORT_READERS)])
         self._writer = _Writer(self._connect())
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, cache_kib: int = CACHE_KIB) -> sqlite3.Connection:
         connection = sqlite3.connect(
             f"{self._path.absolute().as_uri()}?mode=rw",
             uri=True,
@@ -54,9 +53,7 @@ class Database:
             check_same_thread=False,
         )
         connection.execute("PRAGMA synchronous = FULL")
-        connection.create_aggregate("decimal_sum", 1, _DecimalSum)  # type: ignore[arg-type]  # typeshed wants int
-        connection.create_aggregate("histogram", 1, HistogramOf)  # type: ignore[arg-type]
-        connection.create_aggregate("histogram_sum", 1, HistogramSum)  # type: ignore[arg-type]
+        connection.execute(f"PRAGMA cache_size = -{cache_kib}")
         return connection
 
     async def write(self, job: Callable[[sqlite3.Connection], T]) -> T:
@@ -202,17 +199,3 @@ def _told_apart(path: Path) -> Iterator[None]:
         raise ValueError(f"the database can't hold this: {error}") from error
     except sqlite3.Error as error:
         raise StoreUnavailableError(f"the database {path}: {error}") from error
-
-
-class _DecimalSum:
-    """An exact sum of decimal texts; NULL adds nothing."""
-
-    def __init__(self) -> None:
-        self._sum = Decimal(0)
-
-    def step(self, value: str | None) -> None:
-        if value is not None:
-            self._sum = _EXACT.add(self._sum, Decimal(value))
-
-    def finalize(self) -> str:
-        return str(self._sum)

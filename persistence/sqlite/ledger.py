@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import chain, groupby
 from typing import Any
 
 import orjson
 
+from ..ports import StoreUnavailableError
 from ..records import CompletionFilter, CostSource, Cursor, LedgerEntry, Outcome
 from ..usage_records import UsageCell, UsageSelection
-from . import usage
+from . import rollup, usage
 from .database import Database, transaction
+from .labels import label_line, labels_text
 from .times import EPOCH, MILLISECOND, milliseconds
 
 _MAX_COST_DIGITS = 60  # on either side of the point, so that every sum is exact
+
+FOLD_INTERVAL_S = 1.0
+FOLD_AFTER = timedelta(minutes=15)
+"""Attempts that began before a period's end are booked for a while."""
 
 _Row = tuple[str | int | None, ...]
 
@@ -67,13 +77,27 @@ _CONDITIONS = {
 
 
 class SQLiteLedger:
-    """`persistence.ports.LedgerStore` in one table. Every method raises as `Database` does."""
+    """`persistence.ports.LedgerStore` in one table, and its rollup. Every method raises as `Database` does."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._next_fold = 0.0
 
     async def append(self, entries: Sequence[LedgerEntry]) -> None:
         await self._database.write(lambda connection: _append(connection, entries))
+        if time.monotonic() >= self._next_fold:
+            self._next_fold = time.monotonic() + FOLD_INTERVAL_S
+            with suppress(StoreUnavailableError, ValueError):  # what is not folded is read as it is, only slower
+                await self._fold_next(datetime.now(UTC) - FOLD_AFTER)
+
+    async def fold(self, until: datetime) -> None:
+        """Fold what has ended by then and is open, at once (see `persistence.sqlite.rollup`); `append` does it bit by
+        bit."""
+        while await self._fold_next(until):
+            pass
+
+    async def _fold_next(self, until: datetime) -> bool:
+        return await self._database.write(lambda connection: rollup.fold_next(connection, milliseconds(until)))
 
     async def completion(self, organisation: str, completion_id: str) -> Sequence[LedgerEntry]:
         asked = {"organisation": organisation, "completion_id": completion_id}
@@ -97,7 +121,8 @@ class SQLiteLedger:
         return [list(group) for _, group in groupby(entries, key=lambda entry: (entry.time, entry.completion_id))]
 
     async def usage(self, organisation: str, asked: UsageSelection) -> Sequence[UsageCell]:
-        return [usage.cell(row) for row in await self._database.report(*usage.statement(organisation, asked))]
+        rows = await self._database.report(*usage.statement(organisation, asked))
+        return await asyncio.to_thread(lambda: [usage.cell(row) for row in rows])
 
 
 def _append(connection: sqlite3.Connection, entries: Sequence[LedgerEntry]) -> None:
@@ -126,30 +151,15 @@ def _asked(where: CompletionFilter, after: Cursor | None) -> dict[str, str | int
         "provider": where.provider,
         "model": where.model,
         "end_user": where.end_user,
-        "label": None if where.label is None else _label_line(*where.label),
+        "label": None if where.label is None else label_line(*where.label),
         "outcome": None if where.outcome is None else str(where.outcome),
     }
 
 
 def _cost_text(cost: Decimal) -> str:
-    text = str(cost)
-    if not cost.is_finite() or len(text) > _MAX_COST_DIGITS or abs(cost.adjusted()) > _MAX_COST_DIGITS:
+    if not cost.is_finite() or len(str(cost)) > _MAX_COST_DIGITS or abs(cost.adjusted()) > _MAX_COST_DIGITS:
         raise ValueError("a cost must be a number of at most 60 digits")
-    return text
-
-
-def _labels_text(labels: Mapping[str, str]) -> str:
-    """JSON with a pair on each line. A line break within a text is escaped, so `_label_line` finds whole pairs only."""
-    if not labels:
-        return "{}"
-    try:
-        return orjson.dumps(dict(labels), option=orjson.OPT_INDENT_2).decode()
-    except orjson.JSONEncodeError as error:
-        raise ValueError(f"labels are pairs of texts: {error}") from error
-
-
-def _label_line(name: str, value: str) -> str:
-    return _labels_text({name: value})[1:-2]
+    return format(cost, "f")  # SQLite adds up what has no exponent
 
 
 def _row(entry: LedgerEntry) -> _Row:
@@ -184,7 +194,10 @@ def _row(entry: LedgerEntry) -> _Row:
         int(entry.estimated),
         int(entry.cached),
         int(entry.streamed),
-        _labels_text(entry.labels),
+        labels_text(entry.labels),
+        entry.corrects,
+        int(entry.settles_cost),
+        int(entry.settles_estimate),
     )
 
 
@@ -200,5 +213,7 @@ def _entry(row: Sequence[Any]) -> LedgerEntry:
         cached=bool(values["cached"]),
         streamed=bool(values["streamed"]),
         labels=orjson.loads(values["labels"]),
+        settles_cost=bool(values["settles_cost"]),
+        settles_estimate=bool(values["settles_estimate"]),
     )
     return LedgerEntry(**values)

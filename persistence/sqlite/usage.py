@@ -2,125 +2,135 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 import orjson
 
-from ..histograms import Histogram, bin_of, merged
+from ..histograms import lanes, unpacked
 from ..usage_records import Dimension, LabelName, UsageCell, UsageFilter, UsageSelection, UsageSums
-from .times import milliseconds
+from .labels import label_head, label_line
+from .rollup import COUNTS, DAY_MS, LIVE, OF_DAYS, PERIOD_MS, PICO, parsed, sum_of
+from .usage_plan import plan
 
 _THE_REST = ""  # what no group's key is: those are JSON
+_EXACT = Context(prec=200)
 
-_LAST = """NOT EXISTS (
-    SELECT 1 FROM ledger_entries AS later
-    WHERE later.completion_id = e.completion_id AND later.attempt > e.attempt
-        AND later.time = e.time AND later.organisation = e.organisation
-)"""
-# CROSS JOIN: span by span, each a range of the index. One scan makes all cells; then the small groups become one.
+# The text of a label, from behind its head to the end of its line.
+_LABEL = """CASE WHEN instr(c.labels, {head}) THEN json(rtrim(substr(
+    c.labels, instr(c.labels, {head}) + length({head}),
+    instr(substr(c.labels, instr(c.labels, {head}) + length({head})), char(10)) - 1
+), ',')) END"""
+
+# Slots begin with whole periods and days before 1970 too, where `%` is negative.
+_PERIOD = f"c.slot - ((c.slot % {PERIOD_MS}) + {PERIOD_MS}) % {PERIOD_MS}"
+_DAY = f"{{time}} - (({{time}} % {DAY_MS}) + {DAY_MS}) % {DAY_MS}"
+_DAYS = ", ".join(str(tier.number) for tier in OF_DAYS)
+_PERIOD_OF_DAY = " ".join(
+    ["CASE tier", *(f"WHEN {day.number} THEN {period.number}" for day, period in OF_DAYS.items()), "END"]
+)
+# A day with an open period is read by periods, an open period from the live tier. CROSS JOIN: piece
+# by piece, each a range of the key.
+_READ = f"""
+    WITH open AS MATERIALIZED (SELECT period FROM usage_open WHERE organisation = :organisation),
+    open_days AS MATERIALIZED (SELECT DISTINCT {_DAY.format(time="period")} AS day FROM open),
+    asked AS MATERIALIZED (
+        SELECT json_extract(value, '$[0]') AS span, json_extract(value, '$[1]') AS tier,
+            json_extract(value, '$[2]') AS start, json_extract(value, '$[3]') AS until FROM json_each(:cells)
+    ), pieces AS MATERIALIZED (
+        SELECT * FROM asked
+        UNION ALL SELECT span, {_PERIOD_OF_DAY}, max(start, day), min(until, day + {DAY_MS})
+        FROM asked JOIN open_days ON tier IN ({_DAYS}) AND day < until AND day + {DAY_MS} > start
+        UNION ALL SELECT span, {LIVE.number}, max(start, period), min(until, period + {PERIOD_MS})
+        FROM asked JOIN open ON tier <> {LIVE.number} AND period < until AND period + {PERIOD_MS} > start
+    ), parts AS ({{parts}}),
+"""  # noqa: S608  # built of the texts in this file: values are bound, here and below
+_OF_CELLS = f"""
+    SELECT p.span, {{key}} AS group_key, {{columns}} FROM pieces AS p CROSS JOIN usage_cells AS c
+    WHERE c.organisation = :organisation AND c.tier = p.tier AND c.slot >= p.start AND c.slot < p.until
+        AND CASE WHEN p.tier IN ({_DAYS}) THEN {_DAY.format(time="c.slot")} NOT IN open_days
+            ELSE p.tier = {LIVE.number} OR {_PERIOD} NOT IN open END {{conditions}}
+"""  # noqa: S608
+_OF_ENTRIES = """
+    SELECT json_extract(p.value, '$[0]') AS span, {key} AS group_key, {columns}
+    FROM json_each(:entries) AS p CROSS JOIN usage_facts AS c
+    WHERE c.organisation = :organisation
+        AND c.time >= json_extract(p.value, '$[1]') AND c.time < json_extract(p.value, '$[2]') {conditions}
+"""
 _SUMS = f"""
-    WITH cells AS MATERIALIZED (
-        SELECT
-            s.key AS span, {{key}} AS group_key, count(*) AS entries, count(*) FILTER (WHERE {_LAST}) AS completions,
-            count(*) FILTER (WHERE attempt > 0) AS attempts,
-            count(*) FILTER (WHERE attempt > 0 AND outcome = 'failed') AS failed_attempts,
-            sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
-            sum(cached_input_tokens) AS cached_input_tokens, sum(cache_write_tokens) AS cache_write_tokens,
-            sum(reasoning_tokens) AS reasoning_tokens, decimal_sum(cost) AS cost, count(*) - count(cost) AS unpriced,
-            sum(estimated) AS estimated,
-            coalesce(sum(output_tokens) FILTER (WHERE attempt > 0), 0) AS written_tokens,
-            coalesce(sum(latency_ms) FILTER (WHERE attempt > 0 AND output_tokens > 0), 0) AS writing_ms,
-            histogram(CASE WHEN attempt > 0 THEN latency_ms END) AS latency,
-            histogram(CASE WHEN attempt > 0 THEN time_to_first_token_ms END) AS time_to_first_token
-        FROM json_each(:spans) AS s CROSS JOIN ledger_entries AS e
-        WHERE e.organisation = :organisation
-            AND e.time >= json_extract(s.value, '$[0]') AND e.time < json_extract(s.value, '$[1]') {{conditions}}
-        GROUP BY 1, 2
-    ), largest AS MATERIALIZED (
+    cells AS MATERIALIZED (SELECT span, group_key, {{summed}} FROM parts GROUP BY 1, 2),
+    largest AS MATERIALIZED (
         SELECT group_key FROM cells GROUP BY group_key ORDER BY sum(entries) DESC, group_key LIMIT :max_groups
     )
-    SELECT span, CASE WHEN group_key IN largest THEN group_key ELSE '{_THE_REST}' END, {{sums}}
+    SELECT span, CASE WHEN group_key IN largest THEN group_key ELSE '{_THE_REST}' END, {{summed}}
     FROM cells GROUP BY 1, 2
-"""  # noqa: S608  # built of the texts in this file: values are bound, here and below
+"""  # noqa: S608
+
+_TEXTS = ("other_costs", "latency", "latency_marks", "time_to_first_token", "first_token_marks")
+_CELL = {name: f"c.{name}" for name in (*COUNTS, *_TEXTS)}
+_CELL |= {"cost": f"c.cost / {PICO}", "picos": f"c.cost % {PICO}"}  # a sum of 10^-12 USD alone would not fit
+_ENTRY = _CELL | {"latency": "''", "time_to_first_token": "''"}
+_AGGREGATES = ", ".join(
+    f"group_concat({name}, '') AS {name}" if name in _TEXTS else f"sum({name}) AS {name}" for name in _CELL
+)
 _NAMES = tuple(field.name for field in fields(UsageSums))
-_AGGREGATES = {"cost": "decimal_sum", "latency": "histogram_sum", "time_to_first_token": "histogram_sum"}
-_LABEL = "SELECT value FROM json_each(e.labels) WHERE key = :{name}"
 
 Parameters = dict[str, str | int | None]
 
 
-class HistogramOf:
-    """The aggregate `histogram` of durations: bin → count as JSON; NULL counts for nothing."""
-
-    def __init__(self) -> None:
-        self._counts: dict[int, int] = {}
-
-    def step(self, milliseconds: int | None) -> None:
-        if milliseconds is not None:
-            number = bin_of(milliseconds)
-            self._counts[number] = self._counts.get(number, 0) + 1
-
-    def finalize(self) -> str:
-        return orjson.dumps(self._counts, option=orjson.OPT_NON_STR_KEYS).decode()
-
-
-class HistogramSum:
-    """The aggregate `histogram_sum` of such histograms."""
-
-    def __init__(self) -> None:
-        self._sum: Histogram = {}
-
-    def step(self, text: str) -> None:
-        self._sum = merged(self._sum, _histogram(text))
-
-    def finalize(self) -> str:
-        return orjson.dumps(self._sum, option=orjson.OPT_NON_STR_KEYS).decode()
-
-
 def statement(organisation: str, asked: UsageSelection) -> tuple[str, Parameters]:
     """What to ask the database, and with which values."""
-    spans = [[milliseconds(start), milliseconds(end)] for start, end in asked.spans]
+    planned = plan(asked)
     values: Parameters = {
         "organisation": organisation,
-        "spans": orjson.dumps(spans).decode(),
+        "cells": orjson.dumps(planned.cells).decode(),
+        "entries": orjson.dumps(planned.entries).decode(),
         "max_groups": asked.max_groups,
     }
     key = f"json_array({', '.join(_dimension(each, n, values) for n, each in enumerate(asked.group_by))})"
     conditions = "".join(f" AND {each}" for each in _conditions(asked.where, values))
-    sums = ", ".join(f"{_AGGREGATES.get(name, 'sum')}({name})" for name in _NAMES)
-    return _SUMS.format(key=key, conditions=conditions, sums=sums), values
+    parts = [_OF_CELLS.format(key=key, columns=_columns(_CELL), conditions=conditions)] if planned.cells else []
+    if planned.entries or not parts:
+        parts.append(_OF_ENTRIES.format(key=key, columns=_columns(_ENTRY), conditions=conditions))
+    return _READ.format(parts=" UNION ALL ".join(parts)) + _SUMS.format(summed=_AGGREGATES), values
 
 
 def cell(row: Sequence[Any]) -> UsageCell:
     """One row of the statement's answer."""
     span, place, *sums = row
-    values = dict(zip(_NAMES, sums, strict=True))
+    found = dict(zip(_CELL, sums, strict=True))
+    values = {name: found[name] for name in _NAMES}
     values.update(
-        cost=Decimal(values["cost"]),
-        latency=_histogram(values["latency"]),
-        time_to_first_token=_histogram(values["time_to_first_token"]),
+        cost=_plain(sum_of(parsed(found["other_costs"]), found["cost"] * PICO + found["picos"])),
+        latency=unpacked(lanes(found["latency"], found["latency_marks"])),
+        time_to_first_token=unpacked(lanes(found["time_to_first_token"], found["first_token_marks"])),
     )
     return UsageCell(span, None if place == _THE_REST else tuple(orjson.loads(place)), UsageSums(**values))
 
 
+def _columns(expressions: Mapping[str, str]) -> str:
+    return ", ".join(f"{expression} AS {name}" for name, expression in expressions.items())
+
+
 def _dimension(dimension: Dimension, number: int, values: Parameters) -> str:
     if isinstance(dimension, LabelName):
-        values[f"label_{number}"] = dimension.name
-        return f"({_LABEL.format(name=f'label_{number}')})"
-    return f"e.{dimension}"
+        values[f"label_{number}"] = label_head(dimension.name)
+        return _LABEL.format(head=f":label_{number}")
+    return f"nullif(c.{dimension}, x'')"
 
 
 def _conditions(where: UsageFilter, values: Parameters) -> Iterator[str]:
     for field, wanted in where.fields.items():
-        values[f"only_{field}"] = orjson.dumps(list(wanted)).decode()
-        yield f"e.{field} IN (SELECT value FROM json_each(:only_{field}))"  # noqa: S608
+        names = [f"only_{field}_{number}" for number in range(len(wanted))]
+        values |= dict(zip(names, wanted, strict=True))
+        yield f"+c.{field} IN ({', '.join(f':{name}' for name in names)})"  # `+`: a text is no number
     for number, (name, value) in enumerate(where.labels):
-        values |= {f"only_label_{number}": name, f"only_value_{number}": value}
-        yield f":only_value_{number} = ({_LABEL.format(name=f'only_label_{number}')})"
+        values[f"only_label_{number}"] = label_line(name, value)
+        yield f"instr(c.labels, :only_label_{number})"
 
 
-def _histogram(text: str) -> Histogram:
-    return {int(number): count for number, count in orjson.loads(text).items()}
+def _plain(cost: Decimal) -> Decimal:
+    """Without the zeros that the sum's scale has brought."""
+    return Decimal(f"{cost.normalize(_EXACT):f}")

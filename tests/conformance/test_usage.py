@@ -49,19 +49,19 @@ DAYS = ("2026-03-28", "2026-10-24", "2026-10-03", "2026-04-04", "2011-12-29")
 STARTS = [datetime.fromisoformat(f"{day}T00:00Z") for day in DAYS]
 BUCKETS = st.sampled_from([None, *list(Bucket)[1:]])
 ZONES = ["UTC", "Asia/Kolkata", "Australia/Lord_Howe", "Europe/Berlin", "America/New_York", "Pacific/Apia"]
-NAMES = st.sampled_from(["a", 'b"\\', "c.d", "$", "é[0]", ""])
+NAMES = st.sampled_from(["a", 'b"\\', "c.d", "$", "é[0]", "", "a\x00", "a\nb", '",', "\x00"])
 counts = st.integers(0, 10**6)
 
 
 @st.composite
 def ledgers(draw: st.DrawFn) -> tuple[datetime, list[LedgerEntry]]:
-    """Up to 40 attempts within three days of a start; a completion has up to 3 of them, a cache hit perhaps first."""
+    """Up to 40 entries within three days of a start; a completion has up to 3 attempts, some are corrected."""
     start = draw(st.sampled_from(STARTS))
     found: list[LedgerEntry] = []
     for _ in range(draw(st.integers(0, 15))):
         first = entry(time=start + timedelta(minutes=draw(st.integers(0, 3 * 24 * 60))))
-        numbers = draw(st.sampled_from([(1,), (0,), (1, 2), (1, 2, 3)]))
-        found += [replace(first, attempt=number, **draw(CHANGES)) for number in numbers]
+        numbers = draw(st.sampled_from([(1,), (0,), (1, 2), (1, 2, 3), (1, -1), (-2, 1, -1, 2)]))
+        found += [replace(first, attempt=n, **draw(CHANGES) | (draw(SETTLES) if n < 0 else {})) for n in numbers]
     return start, found
 
 
@@ -71,25 +71,35 @@ CHANGES = st.fixed_dictionaries(
         "model": st.sampled_from(["x", "y", 'z"']),
         "outcome": st.sampled_from(Outcome),
         "principal": st.sampled_from(["key_1", "key_2"]),
-        "end_user": st.sampled_from([None, "", "u1"]),
-        "config": st.sampled_from([None, "support"]),
+        "end_user": st.sampled_from([None, "", "u1", "u\x00"]),
+        "config": st.sampled_from([None, "", "support"]),
         "config_version": st.sampled_from([None, 1, 10]),
         "input_tokens": counts,
         "output_tokens": counts,
         "cached_input_tokens": counts,
         "cache_write_tokens": counts,
         "reasoning_tokens": counts,
-        "cost": st.none() | st.decimals(0, 10, places=12) | st.just(Decimal("1E-28")),
+        "cost": st.none() | st.decimals(0, 10, places=12) | st.sampled_from([Decimal("1E-28"), Decimal("1E+9")]),
         "latency_ms": counts,
         "time_to_first_token_ms": st.none() | counts,
         "estimated": st.booleans(),
         "labels": st.dictionaries(NAMES, NAMES, max_size=2),
     }
 )
+SETTLES = st.fixed_dictionaries(
+    {
+        "input_tokens": st.integers(-(10**6), 10**6),
+        "output_tokens": st.integers(-(10**6), 10**6),
+        "cost": st.none() | st.decimals(-10, 10, places=9),
+        "settles_cost": st.booleans(),
+        "settles_estimate": st.booleans(),
+        "corrects": st.just(1),
+    }
+)
 dimensions: st.SearchStrategy[list[Dimension]] = st.lists(
     st.sampled_from(UsageField) | st.builds(LabelName, NAMES.filter(bool)), max_size=3, unique=True
 )
-VALUES = st.lists(st.sampled_from(["openai", "x", "u1", "failed", 1]), max_size=3)
+VALUES = st.lists(st.sampled_from(["openai", "x", "u1", "u\x00", "failed", 1]), max_size=3)
 filters = st.builds(
     UsageFilter,
     fields=st.dictionaries(st.sampled_from(UsageField), VALUES, max_size=2),

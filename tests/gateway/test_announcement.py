@@ -11,6 +11,7 @@ import pytest
 from graphql import parse, validate
 from graphql.execution import get_variable_values
 
+from gateway import graphiql
 from gateway.auth import Authenticator
 from gateway.keys import deployment_keys, developer_token
 from gateway.server import EXAMPLE_MODELS, announcement
@@ -93,6 +94,22 @@ def test_the_address_can_be_opened(tmp_path: Path, host: str, shown: str) -> Non
     text = announcement(load_settings(DATA_DIR=tmp_path, HOST=host), 8080)
     assert text.splitlines()[0] == f"AI Middleware listens on http://{shown}:8080/graphql"
     assert curl(text)[2] == f"http://{shown}:8080/graphql"
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_the_address_of_the_page_and_where_its_scripts_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: bool
+) -> None:
+    monkeypatch.setattr(graphiql, "FOLDER", tmp_path)
+    if built:
+        (tmp_path / "index.html").touch()
+    settings = load_settings(DATA_DIR=tmp_path / "data")
+    (line,) = [line for line in announcement(settings, 8080).splitlines() if "GraphiQL" in line]
+    address = line.split()[1]
+    token = developer_token(settings, deployment_keys(settings))
+    assert address == "http://localhost:8080/graphql" + (f"#token={token}" if built else "")
+    assert ("CDN" in line) is not built
+    assert ("Node" in line) is not built
 
 
 def test_production_prints_no_token(tmp_path: Path) -> None:

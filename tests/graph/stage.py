@@ -18,6 +18,7 @@ from tests.resolvers.scene import Scene, open_scene
 
 EVERY_SCOPE = frozenset(scope.value for scope in Scope)
 ALL = frozenset(OperationType)
+LATER = 4_000_000_000.0  # the year 2096
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Stage:
         self, query: str, variables: dict[str, Any] | None = None, *, scopes: Iterable[str] = EVERY_SCOPE
     ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
         """Data and errors, as the caller sees them, of a query, a mutation or a subscription's first event."""
-        principal = Principal("key_1", "acme", frozenset(scopes), 0.0)
+        principal = Principal("key_1", "acme", frozenset(scopes), LATER)
         results = await self.engine.stream(
             query,
             variables=variables,

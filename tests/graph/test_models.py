@@ -103,7 +103,7 @@ async def test_the_viewer_is_the_token(stage: Stage) -> None:
             "subject": "key_1",
             "organisation": "acme",
             "scopes": sorted(EVERY_SCOPE),
-            "tokenExpiresAt": "1970-01-01T00:00:00+00:00",
+            "tokenExpiresAt": "2096-10-02T07:06:40+00:00",
         }
     }
 

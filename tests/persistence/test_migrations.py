@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
+from decimal import Decimal
 from pathlib import Path
 
+import orjson
 import pytest
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy import NullPool, create_engine
 
 from persistence.migrations.sqlite import HEAD, SchemaVersionError, current, migrate
 from persistence.ports import StoreUnavailableError
-from persistence.records import LedgerEntry
+from persistence.records import LedgerEntry, Outcome
+from persistence.sqlite.times import milliseconds
+from persistence.usage_records import UsageField, UsageSelection
+from tests.persistence.embedded import open_sqlite_ledger
+from tests.persistence.entries import at, entry
 from tests.persistence.processes import run, start
+from tests.persistence.usage_fold import folded
 
 MIGRATE = """
 import sys
@@ -65,20 +75,58 @@ def test_the_table_has_the_entry_s_fields(tmp_path: Path) -> None:
     assert columns == [field.name for field in fields(LedgerEntry)]
 
 
-def test_a_ledger_from_before_configs_keeps_its_entries(tmp_path: Path) -> None:
+def alembic(path: Path, order: Callable[[Config], None]) -> None:
+    """What migrations do otherwise than by `migrate`."""
+    config = Config()
+    config.set_main_option("script_location", "persistence:migrations/sqlite")
+    engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(path, isolation_level=None), poolclass=NullPool)
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        order(config)
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002"])
+async def test_an_older_ledger_keeps_its_entries_and_sums_them_up(tmp_path: Path, revision: str) -> None:
     path = tmp_path / "ledger.db"
-    migrate(path)
+    alembic(path, lambda config: command.upgrade(config, revision))
+    first = entry(outcome=Outcome.FAILED, cost=None, estimated=True, latency_ms=70, end_user="u", labels={"a": "b"})
+    kept = [
+        first,
+        replace(first, attempt=2, outcome=Outcome.SUCCEEDED, time_to_first_token_ms=9, cost=Decimal("1E-28")),
+        *(entry(time=at(number * 60_000), cost=Decimal(number) / 1000, config="c") for number in range(300)),
+    ]
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("DROP TABLE config_versions")
-        connection.execute("DROP TABLE configs")
-        connection.execute("UPDATE alembic_version SET version_num = '0001'")
         names = [row[1] for row in connection.execute("PRAGMA table_info(ledger_entries)")]
-        connection.execute(f"INSERT INTO ledger_entries VALUES ({', '.join('1' for _ in names)})")
+        for each in kept:
+            values = asdict(each) | {
+                "time": milliseconds(each.time),
+                "cost": None if each.cost is None else str(each.cost),
+                "labels": orjson.dumps(each.labels, option=orjson.OPT_INDENT_2).decode(),
+            }
+            row = [values[name] for name in names]
+            connection.execute(f"INSERT INTO ledger_entries VALUES ({', '.join('?' for _ in row)})", row)
         connection.commit()
     migrate(path)
+    asked = UsageSelection([(at(0), at(300 * 60_000))], [UsageField.OUTCOME, UsageField.CONFIG], max_groups=9)
+    async with open_sqlite_ledger(path) as ledger:
+        assert list(await ledger.completion("acme", first.completion_id)) == kept[:2]
+        for _ in range(2):
+            found = await ledger.usage("acme", asked)
+            assert {each.group: each.sums for each in found} == {
+                each.group: each.sums for each in folded(kept, "acme", asked)
+            }
+            await ledger.fold(at(10**9))
+
+
+def test_a_migration_can_be_taken_back(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    migrate(path)
+    alembic(path, lambda config: command.downgrade(config, "base"))
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT count(*) FROM ledger_entries").fetchone() == (1,)
-        assert connection.execute("SELECT count(*) FROM configs").fetchone() == (0,)
+        assert connection.execute("SELECT name FROM sqlite_schema WHERE type <> 'index'").fetchall() == [
+            ("alembic_version",)
+        ]
+    migrate(path)
     assert current(path) == HEAD
 
 

@@ -23,7 +23,8 @@ from persistence.usage_records import (
 
 def folded(entries: Sequence[LedgerEntry], organisation: str, asked: UsageSelection) -> list[UsageCell]:
     mine = [each for each in entries if each.organisation == organisation]
-    last = {(each.time, each.completion_id): each.attempt for each in sorted(mine, key=lambda each: each.attempt)}
+    booked = sorted((each for each in mine if each.attempt >= 0), key=lambda each: each.attempt)
+    last = {(each.time, each.completion_id): each.attempt for each in booked}
     placed = [
         (span, tuple(value_of(each, dimension) for dimension in asked.group_by), each)
         for each in mine
@@ -36,13 +37,14 @@ def folded(entries: Sequence[LedgerEntry], organisation: str, asked: UsageSelect
     cells: dict[tuple[int, tuple[Value, ...] | None], UsageSums] = {}
     for span, group, each in placed:
         key = (span, group if group in largest else None)
-        ends = last[each.time, each.completion_id] == each.attempt
+        ends = last.get((each.time, each.completion_id)) == each.attempt
         cells[key] = cells.get(key, UsageSums()) + sums_of(each, ends=ends)
     return [UsageCell(span, group, sums) for (span, group), sums in cells.items()]
 
 
 def sums_of(entry: LedgerEntry, *, ends: bool) -> UsageSums:
-    sent, wrote = entry.attempt > 0, entry.attempt > 0 and entry.output_tokens > 0
+    booked, sent = entry.attempt >= 0, entry.attempt > 0
+    wrote = sent and entry.output_tokens > 0
     first = entry.time_to_first_token_ms
     return UsageSums(
         completions=int(ends),
@@ -54,8 +56,8 @@ def sums_of(entry: LedgerEntry, *, ends: bool) -> UsageSums:
         cache_write_tokens=entry.cache_write_tokens,
         reasoning_tokens=entry.reasoning_tokens,
         cost=entry.cost or Decimal(0),
-        unpriced=int(entry.cost is None),
-        estimated=int(entry.estimated),
+        unpriced=int(booked and entry.cost is None) - int(entry.settles_cost),
+        estimated=int(booked and entry.estimated) - int(entry.settles_estimate),
         written_tokens=entry.output_tokens if wrote else 0,
         writing_ms=entry.latency_ms if wrote else 0,
         latency={bin_of(entry.latency_ms): 1} if sent else {},

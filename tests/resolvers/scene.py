@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any, cast
 
-from persistence.ports import StoreUnavailableError
+from persistence.config_records import Config, ConfigCursor, ConfigFilter, ConfigOrder
+from persistence.ports import ConfigStore, PriceStore, StoreUnavailableError
 from persistence.records import CompletionFilter, Cursor, LedgerEntry
 from persistence.usage_records import UsageCell, UsageSelection
 from providers.errors import ProviderUnavailableError
@@ -28,13 +31,21 @@ from providers.types import (
     Usage,
 )
 from resolvers import completions
+from resolvers.config_cache import ConfigCache
+from resolvers.configs import Configs
 from resolvers.health import Health
 from resolvers.ledger import open_ledger
+from resolvers.live_usage import open_live_usage
+from resolvers.price_cache import PriceCache
+from resolvers.prices import Prices
 from resolvers.principal import Principal
 from resolvers.routing import Circuits, Vendor
 from resolvers.run import Services
 from resolvers.running import RunningCompletions
 from resolvers.types import CompleteCommand, Completion, CompletionEvent, CompletionRef, Target
+from resolvers.usage import UsageQuery
+from resolvers.usage_links import UsageLink
+from tests.persistence.prices import MemoryPrices
 from tests.persistence.usage_fold import folded
 
 ALPHA = Target("alpha", "a-1")
@@ -184,6 +195,27 @@ class MemoryStore:
             raise StoreUnavailableError("gone")
 
 
+class NoConfigs:
+    """A config store where nothing is. Tests of configs bring a real one."""
+
+    async def by_id(self, organisation: str, config_id: str) -> Config | None:
+        return None
+
+    async def by_slug(self, organisation: str, slug: str) -> Config | None:
+        return None
+
+    async def page(
+        self,
+        organisation: str,
+        *,
+        where: ConfigFilter,
+        order: ConfigOrder,
+        limit: int,
+        after: ConfigCursor | None = None,
+    ) -> Sequence[Config]:
+        return ()
+
+
 class MemoryInflight:
     """Notes in memory; `full` refuses new ones."""
 
@@ -209,6 +241,7 @@ class Scene:
     services: Services
     store: MemoryStore
     inflight: MemoryInflight
+    rules: MemoryPrices
     alpha: FakeProvider
     beta: FakeProvider
     jitter: list[float] = field(default_factory=lambda: [0.0])
@@ -252,27 +285,51 @@ def other_tasks() -> set[str]:
     return {task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()}
 
 
+class OpenLinks:
+    """Links that anyone can read, and none opens."""
+
+    def link(self, principal: Principal, query: UsageQuery) -> UsageLink:
+        return UsageLink(f"/usage.csv?{principal.organisation}", query.until)
+
+
+def configs_in(store: ConfigStore, vendors: Mapping[str, Vendor]) -> Configs:
+    clock = asyncio.get_running_loop().time
+    return Configs(store, ConfigCache(store, clock), vendors, now=lambda: datetime.now(UTC))
+
+
+def prices_in(store: PriceStore) -> Prices:
+    now = partial(datetime.now, UTC)
+    return Prices(store, PriceCache(store, asyncio.get_running_loop().time, now), {"alpha", "beta", "openai"}, now)
+
+
 @asynccontextmanager
 async def open_scene() -> AsyncIterator[Scene]:
     """At its end nothing may be left: no task, no running completion, no note of an attempt in flight."""
     before = other_tasks()
-    store, inflight, jitter = MemoryStore(), MemoryInflight(), [0.0]
+    store, inflight, rules, jitter = MemoryStore(), MemoryInflight(), MemoryPrices(), [0.0]
     alpha, beta = FakeProvider("alpha"), FakeProvider("beta")
     clock = asyncio.get_running_loop().time
-    async with open_ledger(store, inflight) as ledger:
+    async with (
+        open_ledger(store, inflight) as ledger,
+        open_live_usage(ledger, partial(datetime.now, UTC)) as live_usage,
+    ):
         vendors = {each.name: Vendor(each, Credentials("secret")) for each in (alpha, beta)}
         circuits = Circuits(clock)
         services = Services(
             vendors=vendors,
             transport=cast("Transport", None),
             ledger=ledger,
+            configs=configs_in(cast("ConfigStore", NoConfigs()), vendors),
+            prices=prices_in(rules),
             circuits=circuits,
             health=Health(["alpha", "gamma"], vendors, circuits, clock),
             running=RunningCompletions(),
+            live_usage=live_usage,
+            usage_links=OpenLinks(),
             clock=clock,
             random=lambda: jitter[0],
         )
-        yield Scene(services, store, inflight, alpha, beta, jitter)
+        yield Scene(services, store, inflight, rules, alpha, beta, jitter)
         assert len(services.running) == 0
         assert other_tasks() - before == {"ledger-writer"}
     assert other_tasks() == before

@@ -37,6 +37,7 @@ from providers.types import (
     Usage,
 )
 from resolvers import booking
+from resolvers.price_book import NO_RULES
 from resolvers.types import Attempt, Target, TokenUsage
 from tests.persistence.entries import entries, entry
 
@@ -69,16 +70,16 @@ def folded(*events: StreamEvent) -> Fold:
 
 
 def answered(answer: ProviderCompletion, target: Target = UNPRICED) -> LedgerEntry:
-    return booking.succeeded(opening(target), answer, latency_ms=30, first_token_ms=10)
+    return booking.succeeded(opening(target), answer, prices=NO_RULES, latency_ms=30, first_token_ms=10)
 
 
 def failed(error: ProviderError, *events: StreamEvent) -> LedgerEntry:
-    return booking.failed(opening(), error, latency_ms=30, fold=folded(*events), first_token_ms=None)
+    return booking.failed(opening(), error, prices=NO_RULES, latency_ms=30, fold=folded(*events), first_token_ms=None)
 
 
 def interrupted(*events: StreamEvent, code: str | None = None, sent: bool = True) -> LedgerEntry:
     return booking.interrupted(
-        opening(), error_code=code, latency_ms=30, sent=sent, fold=folded(*events), first_token_ms=10
+        opening(), error_code=code, prices=NO_RULES, latency_ms=30, sent=sent, fold=folded(*events), first_token_ms=10
     )
 
 
@@ -119,7 +120,7 @@ def test_an_entry_names_the_config_and_its_version() -> None:
 
 def test_an_abandoned_attempt_is_booked_with_the_price_of_its_input() -> None:
     note = opening(PRICED)
-    booked = booking.abandoned(note)
+    booked = booking.abandoned(note, NO_RULES)
     assert (booked.outcome, tokens(booked)) == (Outcome.ABANDONED, (10, 0, True))
     assert booked.cost == cost_of("openai", "gpt-4.1", Usage(input_tokens=10), NOON).cost
     assert booked.cost_source is CostSource.PRICE_TABLE
@@ -127,7 +128,7 @@ def test_an_abandoned_attempt_is_booked_with_the_price_of_its_input() -> None:
 
 @given(entries.filter(lambda each: each.outcome is not Outcome.ABANDONED))
 def test_an_attempt_whose_end_was_known_is_booked_as_it_was(known: LedgerEntry) -> None:
-    assert booking.abandoned(known) == known
+    assert booking.abandoned(known, NO_RULES) == known
 
 
 def test_an_answer_is_booked_by_the_vendors_figures() -> None:
@@ -292,5 +293,5 @@ def test_an_attempt_is_told_as_it_was_booked(booked: LedgerEntry) -> None:
 def test_booking_changes_no_entry_in_place() -> None:
     note = opening()
     before = replace(note)
-    booking.succeeded(note, ProviderCompletion("hi"), latency_ms=1, first_token_ms=None)
+    booking.succeeded(note, ProviderCompletion("hi"), prices=NO_RULES, latency_ms=1, first_token_ms=None)
     assert note == before

@@ -20,6 +20,7 @@ from resolvers.errors import ServiceUnavailableError
 from resolvers.ledger import Ledger, open_ledger
 from tests.persistence.embedded import open_sqlite_ledger
 from tests.persistence.entries import NOON, at, entry
+from tests.persistence.prices import MemoryPrices
 
 
 class Store:
@@ -331,7 +332,7 @@ async def test_an_entry_that_cannot_be_stored_fails_alone(ledger: Ledger, store:
 async def test_what_an_earlier_process_left_is_booked_once(ledger: Ledger, store: Store, inflight: Inflight) -> None:
     inflight.left = [call("a"), answer("b")]
     inflight.noted = {item.completion_id: item for item in inflight.left}
-    assert await ledger.recover() == 2
+    assert await ledger.recover(MemoryPrices()) == 2
     [[abandoned, known]] = store.commits
     assert (abandoned.outcome, abandoned.estimated, abandoned.input_tokens) == (Outcome.ABANDONED, True, 1200)
     assert known == answer("b")
@@ -342,7 +343,7 @@ async def test_recovery_waits_for_the_ledger(ledger: Ledger, store: Store, infli
     inflight.left = [call("a")]
     store.failing = True
     with pytest.raises(ServiceUnavailableError):
-        await ledger.recover()
+        await ledger.recover(MemoryPrices())
     assert set(inflight.noted) == {"a"}
 
 
@@ -372,8 +373,8 @@ async def test_on_files_from_call_to_report(tmp_path: Path) -> None:
                 await ledger.book(replace(answer("done"), idempotency_key="k"))
         with open_inflight_log(tmp_path) as log:
             async with open_ledger(store, log) as ledger:
-                assert await ledger.recover() == 1
-                assert await ledger.recover() == 0
+                assert await ledger.recover(MemoryPrices()) == 1
+                assert await ledger.recover(MemoryPrices()) == 0
                 [lost] = await ledger.completion("acme", "lost")
                 assert (lost.outcome, lost.estimated) == (Outcome.ABANDONED, True)
                 assert [item.completion_id for item in await ledger.completion_by_key("acme", "k")] == ["done"]

@@ -8,6 +8,7 @@ from strawberry.schema.config import StrawberryConfig
 from .completions.events import EVENT_TYPES
 from .completions.fields import CompletionMutations, CompletionQueries, CompletionSubscriptions
 from .configs.fields import ConfigMutations, ConfigQueries
+from .corrections import CorrectionMutations
 from .executor import CompiledExecutor
 from .models import ModelQueries, ModelSubscriptions
 from .prices import PriceMutations, PriceQueries
@@ -24,7 +25,7 @@ class Query(CompletionQueries, ConfigQueries, UsageQueries, ModelQueries, PriceQ
 
 
 @strawberry.type(description="Writes. Root fields run one after the other.")
-class Mutation(CompletionMutations, ConfigMutations, PriceMutations, UsageExportMutations):
+class Mutation(CompletionMutations, ConfigMutations, PriceMutations, UsageExportMutations, CorrectionMutations):
     pass
 
 

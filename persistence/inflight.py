@@ -161,8 +161,9 @@ def _plain(value: object) -> object:
 
 def _decode(record: Mapping[str, Any]) -> LedgerEntry:
     values = dict(record)
-    cost = values.get("cost")
+    cost, corrected_at = values.get("cost"), values.get("corrected_at")
     values["time"] = datetime.fromisoformat(values["time"])
+    values["corrected_at"] = None if corrected_at is None else datetime.fromisoformat(corrected_at)
     values["cost"] = None if cost is None else Decimal(cost)
     values["outcome"] = Outcome(values["outcome"])
     values["cost_source"] = CostSource(values["cost_source"])

@@ -19,13 +19,14 @@ class Outcome(StrEnum):
 
 
 class CostSource(StrEnum):
-    """Where the cost comes from. ORGANISATION: its own prices, or its discount off the published ones. UNKNOWN: the
-    model has no known price, and the cost is null. NOT_BILLED: the vendor answered with an error, which costs
-    nothing."""
+    """Where the cost comes from. ORGANISATION: its own prices, or its discount off the published ones. CORRECTION: the
+    figure of whoever corrected it. UNKNOWN: the model has no known price, and the cost is null. NOT_BILLED: the vendor
+    answered with an error, which costs nothing."""
 
     PROVIDER = "provider"
     PRICE_TABLE = "price_table"
     ORGANISATION = "organisation"
+    CORRECTION = "correction"
     UNKNOWN = "unknown"
     NOT_BILLED = "not_billed"
 
@@ -40,7 +41,8 @@ class LedgerEntry:
     A correction is an entry too: number n of a completion has `attempt` -n, names the attempt that it `corrects`, and
     has that one's dimensions, outcome and labels. Its tokens and cost are added, and may be negative; a cost of None
     adds nothing. It is no attempt and takes no time. `settles_cost`: the attempt had no cost, and has with it;
-    `settles_estimate`: its figures were estimated, and are not with it. Each of them once for an attempt.
+    `settles_estimate`: its figures were estimated, and are not with it. Each of them once for an attempt. `note` says
+    why it was made.
     """
 
     time: datetime
@@ -74,6 +76,9 @@ class LedgerEntry:
     corrects: int | None = None
     settles_cost: bool = False
     settles_estimate: bool = False
+    corrected_by: str | None = None
+    corrected_at: datetime | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

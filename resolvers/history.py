@@ -7,6 +7,7 @@ import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 from persistence.records import CompletionFilter, Cursor, LedgerEntry, Outcome
 
@@ -19,6 +20,24 @@ from .types import Attempt, CompletionRef, TokenUsage
 MAX_PAGE = 100
 _MILLISECOND = timedelta(milliseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What was added to an attempt's figures afterwards, in tokens and USD; negative where they were too high. `number`
+    counts from 1 in the completion; `cost` is None where it was left as it stood."""
+
+    number: int
+    attempt: int
+    input_tokens: int
+    output_tokens: int
+    cached_input_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    cost: Decimal | None
+    note: str
+    by: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +65,7 @@ class CompletionRecord:
     config_version: int | None
     labels: tuple[tuple[str, str], ...]
     attempts: tuple[Attempt, ...]
+    corrections: tuple[Correction, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +84,7 @@ async def completion(ledger: Ledger, principal: Principal, ref: CompletionRef) -
         entries = await ledger.completion(principal.organisation, ref.id or "")
     if not entries:
         raise NotFoundError("no such completion")
-    return _record(entries)
+    return record_of(entries)
 
 
 async def completions(
@@ -75,11 +95,12 @@ async def completions(
         raise BadUserInputError(f"first is between 1 and {MAX_PAGE}, not {first}", path=("first",))
     cursor = None if after is None else _read_cursor(after)
     found = await ledger.completions(principal.organisation, where=where, limit=first + 1, after=cursor)
-    records = tuple(_record(entries) for entries in found[:first])
+    records = tuple(record_of(entries) for entries in found[:first])
     return Page(tuple((_write_cursor(record), record) for record in records), more=len(found) > first)
 
 
-def _record(entries: Sequence[LedgerEntry]) -> CompletionRecord:
+def record_of(entries: Sequence[LedgerEntry]) -> CompletionRecord:
+    """Of a completion's entries by attempt, at least one."""
     last = entries[-1]
     return CompletionRecord(
         id=last.completion_id,
@@ -102,6 +123,23 @@ def _record(entries: Sequence[LedgerEntry]) -> CompletionRecord:
         config_version=last.config_version,
         labels=tuple(sorted(last.labels.items())),
         attempts=tuple(booking.attempt_of(entry) for entry in entries if entry.attempt > 0),
+        corrections=tuple(_correction(entry) for entry in reversed(entries) if entry.attempt < 0),
+    )
+
+
+def _correction(entry: LedgerEntry) -> Correction:
+    return Correction(
+        number=-entry.attempt,
+        attempt=entry.corrects or 0,
+        input_tokens=entry.input_tokens,
+        output_tokens=entry.output_tokens,
+        cached_input_tokens=entry.cached_input_tokens,
+        cache_write_tokens=entry.cache_write_tokens,
+        reasoning_tokens=entry.reasoning_tokens,
+        cost=entry.cost,
+        note=entry.note or "",
+        by=entry.corrected_by or "",
+        at=entry.corrected_at or entry.time,
     )
 
 

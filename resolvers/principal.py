@@ -14,6 +14,7 @@ class Scope(StrEnum):
     COMPLETIONS_WRITE = "completions:write"
     COMPLETIONS_READ = "completions:read"
     USAGE_READ = "usage:read"
+    USAGE_WRITE = "usage:write"
     CONFIGS_READ = "configs:read"
     CONFIGS_WRITE = "configs:write"
     PRICES_READ = "prices:read"

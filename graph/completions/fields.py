@@ -24,6 +24,7 @@ from .types import (
     CompletionRecord,
     CompletionRecordConnection,
     CompletionRecordEdge,
+    Correction,
     FinishReason,
     Label,
     Outcome,
@@ -144,6 +145,7 @@ def record_of(record: history.CompletionRecord) -> CompletionRecord:
         config_version=record.config_version,
         labels=[Label(name=name, value=value) for name, value in record.labels],
         attempts=[Attempt.of(attempt) for attempt in record.attempts],
+        corrections=[Correction.of(correction) for correction in record.corrections],
     )
 
 

@@ -12,6 +12,7 @@ import strawberry
 from graph.node import Node
 from graph.scalars import BigInt
 from providers import types as provider_types
+from resolvers import history
 from resolvers import types as domain
 
 
@@ -43,6 +44,7 @@ class CostSource(Enum):
         "organisation",
         description="Tokens times the organisation's own prices, or the published ones less its discount.",
     )
+    CORRECTION = strawberry.enum_value("correction", description="The figure of whoever corrected it (correctUsage).")
     UNKNOWN = strawberry.enum_value("unknown", description="The model has no known price: the cost is null, not 0.")
     NOT_BILLED = strawberry.enum_value("not_billed", description="The vendor answered with errors, which cost nothing.")
 
@@ -167,6 +169,37 @@ class Label:
     value: str = strawberry.field(description="Its value.")
 
 
+@strawberry.type(description="A correction: what was added to an attempt's figures, or taken from them where negative.")
+class Correction:
+    number: int = strawberry.field(description="Counts from 1 in the completion.")
+    attempt: int = strawberry.field(description="The attempt whose figures it corrects.")
+    input_tokens: BigInt = strawberry.field(description="Added to the input.")
+    output_tokens: BigInt = strawberry.field(description="Added to the output.")
+    cached_input_tokens: BigInt = strawberry.field(description="Added to the input read from a cache.")
+    cache_write_tokens: BigInt = strawberry.field(description="Added to the input written to a cache.")
+    reasoning_tokens: BigInt = strawberry.field(description="Added to the output spent on reasoning.")
+    cost: Decimal | None = strawberry.field(description="USD added; null where the cost was left as it stood.")
+    note: str = strawberry.field(description="Why it was made.")
+    by: str = strawberry.field(description="The subject of the token that made it.")
+    at: datetime = strawberry.field(description="When it was made, UTC.")
+
+    @classmethod
+    def of(cls, correction: history.Correction) -> Self:
+        return cls(
+            number=correction.number,
+            attempt=correction.attempt,
+            input_tokens=BigInt(correction.input_tokens),
+            output_tokens=BigInt(correction.output_tokens),
+            cached_input_tokens=BigInt(correction.cached_input_tokens),
+            cache_write_tokens=BigInt(correction.cache_write_tokens),
+            reasoning_tokens=BigInt(correction.reasoning_tokens),
+            cost=correction.cost,
+            note=correction.note,
+            by=correction.by,
+            at=correction.at,
+        )
+
+
 @strawberry.type(description="A past completion as the ledger has it. Texts are not stored.")
 class CompletionRecord(Node):
     id: strawberry.ID = strawberry.field(description="Sorts by time.")
@@ -190,7 +223,10 @@ class CompletionRecord(Node):
     config: str | None = strawberry.field(description="The config that it was asked for with; null where none was.")
     config_version: int | None = strawberry.field(description="Which version of the config; null where none was named.")
     labels: list[Label] = strawberry.field(description="As they were given.")
-    attempts: list[Attempt] = strawberry.field(description="Every call to a vendor, in order.")
+    attempts: list[Attempt] = strawberry.field(description="Every call to a vendor, in order, as it was booked.")
+    corrections: list[Correction] = strawberry.field(
+        description="What was corrected since, in order; `usage` has it in its sums."
+    )
 
 
 @strawberry.type(description="A completion and its place in the list.")

@@ -198,12 +198,15 @@ def _row(entry: LedgerEntry) -> _Row:
         entry.corrects,
         int(entry.settles_cost),
         int(entry.settles_estimate),
+        entry.corrected_by,
+        None if entry.corrected_at is None else milliseconds(entry.corrected_at),
+        entry.note,
     )
 
 
 def _entry(row: Sequence[Any]) -> LedgerEntry:
     values = dict(zip(_NAMES, row, strict=True))
-    cost = values["cost"]
+    cost, corrected_at = values["cost"], values["corrected_at"]
     values.update(
         time=EPOCH + values["time"] * MILLISECOND,
         outcome=Outcome(values["outcome"]),
@@ -215,5 +218,6 @@ def _entry(row: Sequence[Any]) -> LedgerEntry:
         labels=orjson.loads(values["labels"]),
         settles_cost=bool(values["settles_cost"]),
         settles_estimate=bool(values["settles_estimate"]),
+        corrected_at=None if corrected_at is None else EPOCH + corrected_at * MILLISECOND,
     )
     return LedgerEntry(**values)

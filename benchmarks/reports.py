@@ -81,10 +81,10 @@ def reports(until: datetime) -> Sequence[Report]:
     )
 
 
-def _measured(size: int, folder: Path) -> Mapping[str, float | None]:
+def _empty(folder: Path) -> Path:
     folder.mkdir()
     migrate(folder / DATABASE_FILE)
-    return asyncio.run(measure(size, folder))
+    return folder
 
 
 async def measure(size: int, folder: Path) -> Mapping[str, float | None]:
@@ -143,7 +143,8 @@ def main() -> int:
     parser.add_argument("--rows", type=int, nargs="+", default=SIZES, help="Sizes of the ledger.")
     sizes: Sequence[int] = parser.parse_args().rows
     with tempfile.TemporaryDirectory() as folder:
-        found = {size: _measured(size, Path(folder) / str(size)) for size in sizes}
+        ledgers = {size: _empty(Path(folder) / str(size)) for size in sizes}
+        found = {size: asyncio.run(measure(size, ledger)) for size, ledger in ledgers.items()}
     text = page(found)
     sys.stdout.write(text)
     RESULTS.write_text(text)

@@ -13,7 +13,7 @@ LONGEST_MS = 10**9  # eleven days: whatever takes longer counts as that
 Histogram = Mapping[int, int]
 """Bin → how many durations are in it."""
 
-_FIRST_MARK = 0x21
+_FIRST_MARK = 0x21  # the character of bin 0; a text of such marks is a histogram too
 _LANE = 32  # bits: four billion durations in one bin
 
 
@@ -41,14 +41,9 @@ def merged(one: Histogram, other: Histogram) -> Histogram:
     return both
 
 
-def marks() -> Mapping[int, str]:
-    """Where each bin begins → the character that marks one duration in it: a text of them is a histogram too."""
-    return {edge: chr(_FIRST_MARK + number) for number, edge in enumerate(_EDGES)}
-
-
 def lanes(texts: str, marked: str = "") -> int:
     """A histogram as one number, a lane of bits for each bin, so that adding numbers merges histograms. Of texts by
-    `packed`, one behind the other, and of durations that are marked one by one."""
+    `packed`, one behind the other, and of durations marked one by one, each by the character of its bin."""
     total = 0
     for text in texts.split():
         first, _, counts = text.partition(":")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persistence.histograms import LONGEST_MS, Histogram, bin_of, merged, percentile
+from persistence.histograms import LONGEST_MS, Histogram, bin_of, lanes, merged, packed, percentile, unpacked
 
 durations = st.integers(0, 50) | st.integers(0, 100_000) | st.integers(0, LONGEST_MS)
 several = st.lists(durations, min_size=1, max_size=200)
@@ -55,3 +55,16 @@ def test_nothing_counted() -> None:
 def test_bins_are_few_and_what_is_beyond_the_last_counts_as_the_longest() -> None:
     assert bin_of(LONGEST_MS) < 400
     assert percentile({bin_of(10**15): 1}, 99) == pytest.approx(LONGEST_MS, rel=0.05)
+
+
+@given(several, several)
+def test_a_packed_histogram_is_the_same_and_adds_up(one: list[int], other: list[int]) -> None:
+    first, second = (
+        packed(lanes("", "".join(chr(0x21 + bin_of(value)) for value in values))) for values in (one, other)
+    )
+    assert unpacked(lanes(first)) == histogram(one)
+    assert unpacked(lanes(first + second)) == unpacked(lanes(first) + lanes(second)) == histogram(one + other)
+
+
+def test_a_packed_histogram_of_nothing() -> None:
+    assert (packed(0), unpacked(lanes("")), lanes("")) == ("", {}, 0)

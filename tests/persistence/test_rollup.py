@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from persistence.histograms import marks
+from persistence.histograms import LONGEST_MS, bin_of, lanes, unpacked
 from persistence.migrations.sqlite import migrate
 from persistence.records import LedgerEntry, Outcome
 from persistence.sqlite import rollup, usage
@@ -32,7 +32,7 @@ LATER = MIDNIGHT + timedelta(days=300)
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
 ROUNDS = settings(
-    max_examples=60,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -227,4 +227,8 @@ async def test_an_entry_is_booked_though_its_period_can_t_be_folded(ledger: SQLi
 
 def test_the_database_has_the_bins_of_histograms(path: Path) -> None:
     with closing(sqlite3.connect(path)) as other:
-        assert dict(other.execute("SELECT edge, mark FROM usage_bins")) == marks()
+        bins = other.execute("SELECT edge, mark FROM usage_bins ORDER BY edge").fetchall()
+    assert len(bins) == bin_of(LONGEST_MS) + 1
+    for number, (edge, mark) in enumerate(bins):
+        assert unpacked(lanes("", mark)) == {number: 1} == {bin_of(edge): 1}
+        assert bin_of(edge - 1) == number - 1

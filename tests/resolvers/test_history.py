@@ -148,7 +148,7 @@ moments = st.integers(0, 253402300799999).map(lambda ms: datetime(1970, 1, 1, tz
 
 @given(moments, st.text(min_size=1))
 def test_cursors_come_back_as_they_went(moment: datetime, completion_id: str) -> None:
-    record = history._record([entry(time=moment, completion_id=completion_id)])
+    record = history.record_of([entry(time=moment, completion_id=completion_id)])
     cursor = history._read_cursor(history._write_cursor(record))
     assert (cursor.time, cursor.completion_id) == (moment, completion_id)
 

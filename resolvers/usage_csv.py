@@ -94,7 +94,7 @@ def _percentiles(histogram: Histogram) -> Iterator[str]:
 
 
 def _number(figure: float | None) -> str:
-    return "" if figure is None else str(figure)
+    return "" if figure is None else str(round(figure, 4))
 
 
 def _plain(money: Decimal) -> str:

@@ -53,7 +53,8 @@ class UsageDimensionInput:
 
 @planned
 @strawberry.input(
-    description="Which attempts count. All given conditions hold at once; of a list's values, an attempt has one."
+    description="Which attempts count. All given conditions hold at once; of a list's values, an attempt has one. "
+    "At most 100 values a list."
 )
 class UsageFilter:
     provider: list[str] | None = strawberry.field(default=strawberry.UNSET, description="Providers' names.")

@@ -9,6 +9,8 @@ from itertools import pairwise
 from operator import attrgetter
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from pydantic.alias_generators import to_camel
+
 from persistence.usage_records import (
     Dimension,
     LabelName,
@@ -30,6 +32,8 @@ MAX_CELLS = 2_000
 MAX_GROUPS = 1_000
 MAX_DIMENSIONS = 5
 MAX_LABELS = 10
+MAX_VALUES = 100
+"""Of one field, in a filter."""
 
 Path = tuple[str | int, ...]
 
@@ -127,6 +131,11 @@ def _check(query: UsageQuery) -> None:
             raise BadUserInputError("this dimension is already there", path=("input", "groupBy", index))
         if dimension == LabelName(""):
             raise BadUserInputError("a label has a name", path=("input", "groupBy", index, "label"))
+    for name, values in query.where.fields.items():
+        if len(values) > MAX_VALUES:
+            raise BadUserInputError(
+                f"filter by at most {MAX_VALUES} values of a field", path=("input", "filter", to_camel(name))
+            )
     if len(query.where.labels) > MAX_LABELS:
         raise BadUserInputError(f"filter by at most {MAX_LABELS} labels", path=("input", "filter", "labels"))
 
@@ -154,7 +163,7 @@ def zone_named(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: "Europe" is a folder
         raise BadUserInputError(
-            f'{name!r} is not an IANA time zone, such as "Europe/Berlin"', path=("input", "timeZone")
+            f'{name[:100]!r} is not an IANA time zone, such as "Europe/Berlin"', path=("input", "timeZone")
         ) from None
 
 

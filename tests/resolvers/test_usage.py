@@ -64,6 +64,8 @@ async def test_what_cannot_be_asked(ledger: Ledger) -> None:
     assert await refused(ledger, group_by=(LabelName(""),)) == ("input", "groupBy", 0, "label")
     assert await refused(ledger, group_by=tuple(LabelName(str(n)) for n in range(6))) == ("input", "groupBy")
     assert await refused(ledger, where=UsageFilter(labels=[("a", "b")] * 11)) == ("input", "filter", "labels")
+    values = {UsageField.CONFIG_VERSION: [1] * 101}
+    assert await refused(ledger, where=UsageFilter(fields=values)) == ("input", "filter", "configVersion")
     assert await refused(ledger, bucket=Bucket.MINUTE) == ("input", "bucket")
     late = datetime.max.replace(tzinfo=UTC)
     assert await refused(ledger, since=late - DAY, until=late, bucket=Bucket.MONTH) == ("input", "since")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from persistence.inflight import open_inflight_log
-from persistence.ports import LedgerStore, StoreUnavailableError
+from persistence.ports import StoreUnavailableError
 from persistence.sqlite.configs import SQLiteConfigs
 from persistence.sqlite.database import Database, open_database
 from persistence.sqlite.ledger import SQLiteLedger
@@ -39,14 +37,7 @@ from .keys import DeploymentKeys, deployment_keys
 from .settings import Environment, Settings, SettingsError
 from .usage_links import SignedLinks
 
-if TYPE_CHECKING:
-    from persistence.timescale.ledger import TimescaleLedger
-
 DATABASE_FILE = "ai-middleware.db"
-TIMESCALE = "TimescaleDB"
-
-Look = Callable[[], Awaitable[str | None]]
-"""What keeps a server from its work, in a line; None where nothing does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +48,11 @@ class Runtime:
     keys: DeploymentKeys = field(repr=False)
     authenticator: Authenticator
     services: Services
-    servers: Mapping[str, Look] = field(default_factory=dict)
 
-    async def missing(self) -> list[str]:
+    def missing(self) -> list[str]:
         """The dependencies that don't answer, by name; empty when the process is ready to serve."""
         ledger = self.services.ledger
-        found = ["ledger"] * (not ledger.available) + ["in-flight log"] * (not ledger.can_note())
-        troubles = await asyncio.gather(*(look() for look in self.servers.values()))
-        return found + [f"{name} ({trouble})" for name, trouble in zip(self.servers, troubles, strict=True) if trouble]
+        return ["ledger"] * (not ledger.available) + ["in-flight log"] * (not ledger.can_note())
 
 
 def vendors(settings: Settings, keys: DeploymentKeys) -> Mapping[str, Vendor]:
@@ -92,8 +80,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     keys = deployment_keys(settings)
     load_prices()  # now, and not while the first completion waits
     async with AsyncExitStack() as stack:
-        servers: dict[str, Look] = {}
-        database, ledger = await _open_stores(settings, stack, servers)
+        database, ledger = await _open_stores(settings, stack)
         try:
             transport = await stack.enter_async_context(
                 open_transport(max_connections=settings.MAX_UPSTREAM_CONNECTIONS)
@@ -117,56 +104,30 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             clock=time.monotonic,
             random=random.random,
         )
-        yield Runtime(settings, keys, Authenticator(keys.signing_secret), services, servers)
+        yield Runtime(settings, keys, Authenticator(keys.signing_secret), services)
 
 
 @asynccontextmanager
-async def open_usage_store(settings: Settings) -> AsyncIterator[LedgerStore]:
-    """The ledger's store alone, for a command that books without a server. What was booked is summed up at the end.
-    Raises SettingsError."""
-    variable = "DATA_DIR" if settings.TIMESCALE_SERVICE_URL is None else "TIMESCALE_SERVICE_URL"
+async def open_usage_store(settings: Settings) -> AsyncIterator[SQLiteLedger]:
+    """The ledger's store alone, for a command that books without a server. Raises SettingsError."""
     try:
-        async with AsyncExitStack() as stack:
-            if settings.TIMESCALE_SERVICE_URL is not None:
-                yield await _open_timescale(settings, stack)
-                return
-            database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
-            store = SQLiteLedger(database)
-            yield store
-            await store.fold(_now())
+        async with open_database(settings.DATA_DIR / DATABASE_FILE) as database:
+            yield SQLiteLedger(database)
     except StoreUnavailableError as error:
-        raise SettingsError(f"{variable}: {error}") from None
+        raise SettingsError(f"DATA_DIR: {error}") from None
 
 
-async def _open_timescale(settings: Settings, stack: AsyncExitStack) -> TimescaleLedger:
-    from persistence.timescale.ledger import open_timescale_ledger  # here: a start without it loads no SQLAlchemy
-
-    assert settings.TIMESCALE_SERVICE_URL is not None  # noqa: S101  # who calls this has looked
-    opening = open_timescale_ledger(
-        settings.TIMESCALE_SERVICE_URL.get_secret_value(),
-        pool_size=settings.TIMESCALE_POOL_SIZE,
-        statement_timeout_s=settings.TIMESCALE_TIMEOUT_S,
-    )
-    return await stack.enter_async_context(opening)
-
-
-async def _open_stores(settings: Settings, stack: AsyncExitStack, servers: dict[str, Look]) -> tuple[Database, Ledger]:
+async def _open_stores(settings: Settings, stack: AsyncExitStack) -> tuple[Database, Ledger]:
     try:
         inflight = stack.enter_context(open_inflight_log(settings.DATA_DIR))
         database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
     except StoreUnavailableError as error:
         raise SettingsError(f"DATA_DIR: {error}") from None
-    store: LedgerStore = SQLiteLedger(database)
-    if settings.TIMESCALE_SERVICE_URL is not None:
-        store = timescale = await _open_timescale(settings, stack)
-        servers[TIMESCALE] = timescale.look
-    ledger = await stack.enter_async_context(open_ledger(store, inflight))
-    await ledger.probe()
+    ledger = await stack.enter_async_context(open_ledger(SQLiteLedger(database), inflight))
     try:
         await ledger.recover(SQLitePrices(database))
     except DomainError as error:
-        if ledger.available or not servers:  # what a server could not take is owed, and booked when it is back
-            raise SettingsError(f"DATA_DIR: {error.message}") from None
+        raise SettingsError(f"DATA_DIR: {error.message}") from None
     return database, ledger
 
 

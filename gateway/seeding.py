@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import accumulate, islice
 from math import pi, sin
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
-from persistence.ports import LedgerStore
 from persistence.records import CostSource, LedgerEntry, Outcome
 from providers.prices import cost_of
 from providers.types import Usage
@@ -24,6 +23,14 @@ BATCH = 2_000  # of a transaction: a server that runs beside this waits for no m
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_S = 86_400.0
+
+
+class UsageStore(Protocol):
+    """Where it is booked."""
+
+    async def append(self, entries: Sequence[LedgerEntry]) -> None: ...
+
+    async def fold(self, until: datetime) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +108,16 @@ def made_up_usage(
             made += 1
 
 
-async def book(store: LedgerStore, entries: Iterator[LedgerEntry]) -> AsyncIterator[int]:
-    """Appends them, batch by batch; yields how many there are so far."""
+async def book(store: UsageStore, entries: Iterator[LedgerEntry]) -> AsyncIterator[int]:
+    """Appends them, batch by batch, and folds what is over; yields how many there are so far."""
     booked = 0
     batch = list(islice(entries, BATCH))
     while batch:
-        more = asyncio.to_thread(lambda: list(islice(entries, BATCH)))  # made while the store writes those before
+        more = asyncio.to_thread(lambda: list(islice(entries, BATCH)))  # made while SQLite writes those before
         booked += len(batch)
         _, batch = await asyncio.gather(store.append(batch), more)
         yield booked
+    await store.fold(datetime.now(UTC))
 
 
 class _Dice:

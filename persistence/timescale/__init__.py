@@ -1,1 +1,0 @@
-"""The usage ledger on PostgreSQL, with TimescaleDB or without."""

@@ -13,7 +13,6 @@ from typing import Annotated, Any, BinaryIO
 from zoneinfo import ZoneInfo
 
 import typer
-from pydantic.alias_generators import to_camel
 
 from persistence.records import Outcome
 from persistence.usage_records import UsageField
@@ -132,7 +131,7 @@ def _conditions(given: Sequence[str]) -> dict[str, Any]:
             labels.append({"name": name.removeprefix(_LABEL), "value": value})
         else:
             field = _field(name, "--filter")
-            fields.setdefault(to_camel(field), []).append(_value(field, value))
+            fields.setdefault(_camel(field), []).append(_value(field, value))
     return fields | ({"labels": labels} if labels else {})
 
 
@@ -154,3 +153,8 @@ def _value(field: UsageField, text: str) -> str | int:
                 return text
     except ValueError:
         fail(f"--filter: {text} is no {field}")
+
+
+def _camel(field: UsageField) -> str:
+    first, *others = field.split("_")
+    return first + "".join(map(str.title, others))

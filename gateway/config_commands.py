@@ -15,7 +15,7 @@ import typer
 from . import client
 from .calling import TokenOption, UrlOption, access, told_apart
 from .config_files import SUFFIX, ConfigFileError, FileContent, file_of, read_folder, write_file
-from .config_plan import Action, Ask, Standing, Step, apply, plan, standing_configs, without_file
+from .config_plan import Action, Ask, Standing, Step, apply, plan, refusal, standing_configs, without_file
 from .console import complain, errors, fail
 
 TROUBLE = 2  # of `diff`, where 1 tells of differences
@@ -70,6 +70,8 @@ def import_configs(
     """Shows what would make the server's configs the files', and with --apply does it. Exit code 1 where any failed."""
     address, bearer = access(url, token)
     files = _read(folder)
+    if prune and not files:
+        fail(f"{folder}: has no config's file, and --prune would archive every config")
     with told_apart(address):
         failed = asyncio.run(_import(_ask(address, bearer), files, make=make, prune=prune))
     raise typer.Exit(1 if failed else 0)
@@ -79,10 +81,16 @@ async def _import(ask: Ask, files: Mapping[str, FileContent], *, make: bool, pru
     """Prints the plan, carries it out where that is asked for, and returns how many steps failed."""
     standing = await standing_configs(ask)
     steps = plan(files, standing, prune=prune)
+    refused = {step.slug: reason for step in steps if (reason := await refusal(ask, step)) is not None}
     for step in steps:
         typer.echo(f"{step.action:<10} {step.slug}{_told_of(step)}")
     for each in () if prune else without_file(files, standing):
         typer.echo(f"{'no file':<10} {each.slug} (left alone; --prune archives it)")
+    for slug, reason in refused.items():
+        complain(f"{slug}: can't be published: {reason}")
+    if refused:
+        typer.echo(f"{_summary(steps)}; nothing was changed: {_count(len(refused), 'file')} can't be published")
+        return len(refused)
     if not make:
         typer.echo(f"{_summary(steps)}; nothing was changed: --apply does it")
         return 0

@@ -1,7 +1,7 @@
 """Configs as files: one YAML file a config, `<slug>.yaml`. Strict to read, and always written the same.
 
 YAML as in version 1.2's JSON schema (https://yaml.org/spec/1.2.2/#102-json-schema): `no`, `2026-01-01` and `012` are
-texts. Without aliases, tags of one's own and keys given twice.
+texts. Without aliases, tags and keys given twice.
 """
 
 from __future__ import annotations
@@ -131,6 +131,8 @@ def read_folder(folder: Path) -> tuple[dict[str, FileContent], list[ConfigFileEr
 def read_file(path: Path) -> FileContent:
     """Raises ConfigFileError."""
     try:
+        if not path.is_file():
+            raise ConfigFileError(f"{path}: is not a file")
         with path.open("rb") as file:
             text = file.read(MAX_FILE_BYTES + 1)
         if len(text) > MAX_FILE_BYTES:
@@ -144,12 +146,14 @@ def read_file(path: Path) -> FileContent:
         raise ConfigFileError(f"{path}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigFileError(f"{path}: is not text in UTF-8") from None
+    except ValidationError as error:
+        raise ConfigFileError(f"{path}: {_first(error)}") from None
+    except ValueError:  # of int(): https://docs.python.org/3/library/stdtypes.html#int-max-str-digits
+        raise ConfigFileError(f"{path}: has a number in it that JSON can't hold") from None
     except yaml.YAMLError as error:
         raise ConfigFileError(f"{path}: {_where(error)}") from None
     except RecursionError:
         raise ConfigFileError(f"{path}: is nested too deep") from None
-    except ValidationError as error:
-        raise ConfigFileError(f"{path}: {_first(error)}") from None
 
 
 def file_of(folder: Path, slug: str) -> Path:
@@ -167,7 +171,9 @@ def write_file(path: Path, content: FileContent) -> bool:
     text = content.text().encode()
     if path.exists() and path.read_bytes() == text:
         return False
-    path.write_bytes(text)
+    unfinished = path.with_name(f".{path.name}.new")
+    unfinished.write_bytes(text)
+    unfinished.replace(path)  # whole or not at all
     return True
 
 
@@ -241,6 +247,9 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # the stubs say nothing of it
             raise yaml.composer.ComposerError(None, None, "an alias: write out what it stands for", mark)
+        if getattr(self.peek_event(), "tag", None) is not None:  # type: ignore[no-untyped-call]  # as above
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # as above
+            raise yaml.composer.ComposerError(None, None, "a tag: leave it out", mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:

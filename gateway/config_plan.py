@@ -25,6 +25,8 @@ fragment Everything on ConfigContent {
 }
 """
 
+_CHECK = "query Check($draft: ConfigContentInput!) { configCheck(draft: $draft) { publishable message path } }"
+
 Ask = Callable[[str, str, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 """The object at a root field of an answer: its name, the query and its variables. As `gateway.client.ask`."""
 
@@ -64,12 +66,19 @@ class Step:
     standing: Standing | None
 
     @property
+    def publishes(self) -> bool:
+        """Whether the file's content becomes a version."""
+        if self.wanted is None:
+            return False
+        return self.standing is None or not is_published(self.wanted, self.standing)
+
+    @property
     def undoes_a_draft(self) -> bool:
         """Whether somebody's unpublished draft is lost by it."""
         standing = self.standing
         if self.wanted is None or standing is None or standing.draft.text() == self.wanted.text():
             return False
-        return not is_published(self.wanted, standing) and standing.draft.text() != standing.exported.text()
+        return self.publishes and standing.draft.text() != standing.exported.text()
 
 
 def is_published(wanted: FileContent, standing: Standing) -> bool:
@@ -102,9 +111,21 @@ def without_file(files: Mapping[str, FileContent], standing: Mapping[str, Standi
     return [each for slug, each in standing.items() if slug not in files and not each.archived]
 
 
+async def refusal(ask: Ask, step: Step) -> str | None:
+    """Why the server would not publish the step's content; None where it would. Raises as `gateway.client.ask` does."""
+    if step.wanted is None or not step.publishes:
+        return None
+    check = await ask("configCheck", _CHECK, {"draft": step.wanted.given()})
+    if check["publishable"]:
+        return None
+    place = ".".join(map(str, check["path"]))
+    return f"{check['message']} ({place})" if place else str(check["message"])
+
+
 async def apply(ask: Ask, step: Step) -> None:
     """Carries out one step, each write based on the revision before it: a config that was changed since it was read
-    is a CONFLICT. Raises as `gateway.client.ask` does."""
+    is a CONFLICT. An archived config is taken back last, when it is what its file says. Raises as `gateway.client.ask`
+    does."""
     standing, wanted = step.standing, step.wanted
     revision = 0 if standing is None else standing.revision
     if step.action is Action.ARCHIVE:
@@ -113,13 +134,12 @@ async def apply(ask: Ask, step: Step) -> None:
         return
     if standing is None:
         revision = await _written(ask, "createConfig", {"slug": step.slug, "draft": wanted.given()})
-    if step.action is Action.UNARCHIVE:
-        revision = await _write(ask, "unarchiveConfig", step.slug, revision)
-    if standing is not None and is_published(wanted, standing):
-        return
-    if standing is not None and standing.draft.text() != wanted.text():
+    elif step.publishes and standing.draft.text() != wanted.text():
         revision = await _write(ask, "updateConfig", step.slug, revision, draft=wanted.given())
-    await _write(ask, "publishConfig", step.slug, revision)
+    if step.publishes:
+        revision = await _write(ask, "publishConfig", step.slug, revision)
+    if step.action is Action.UNARCHIVE:
+        await _write(ask, "unarchiveConfig", step.slug, revision)
 
 
 def _action(wanted: FileContent, standing: Standing | None) -> Action:

@@ -128,7 +128,11 @@ class Model(Node):
     )
     prices: ModelPrices | None = strawberry.field(description="In force now; null where none are published.")
 
-    @strawberry.field(description="In force now for one's organisation; null where it pays the published prices.")
+    @strawberry.field(
+        description="In force now for one's organisation; null where it pays the published prices, or what the vendor "
+        "tells.",
+        extensions=[Guarded(Scope.PRICES_READ)],
+    )
     async def organisation_prices(self, info: GraphInfo) -> OrganisationPrices | None:
         context = info.context
         paid = await context.services.prices.paid(context.principal, self.provider, self.name)

@@ -26,7 +26,7 @@ class RequiresScope:
 
 
 class Guarded(FieldExtension):
-    """`extensions=[Guarded(Scope.X)]` on a root field: declares the scope in the schema and checks it."""
+    """`extensions=[Guarded(Scope.X)]` on a field: declares the scope in the schema and checks it."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope

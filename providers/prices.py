@@ -22,6 +22,7 @@ from .types import Usage
 PRICE_VERSION = f"genai-prices/{genai_prices.__version__}"
 
 _VENDORS = frozenset({"openai", "anthropic", "google", "groq", "mistral", "openrouter"})
+_TELLS_COST = frozenset({"openrouter"})
 _PER = Decimal(1_000_000)
 _ZERO = Decimal(0)
 _MODELS = 4096
@@ -151,9 +152,11 @@ def list_prices(provider: str, model: str, at: datetime) -> ListPrices | None:
 
 def own_prices(provider: str, model: str, at: datetime, terms: OwnPrices | OwnDiscount) -> ListPrices | None:
     """What `terms` come to at the aware time `at`, as `list_prices`: the lowest tier of what is discounted; None where
-    there is no price to discount."""
+    there is no price to discount, or the vendor tells what a call cost."""
     if isinstance(terms, OwnPrices):
         return ListPrices(terms.input, terms.cache_read, terms.cache_write, terms.output, terms.reasoning, tiered=False)
+    if provider in _TELLS_COST:
+        return None
     published = list_prices(provider, model, at)
     if published is None:
         return None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 import orjson
 
-from providers.types import Message, Role, Tool
+from providers.types import Message, Role, Tool, ToolChoice
 
 from .errors import BadUserInputError
 from .routing import Vendor, check_targets
@@ -20,6 +21,9 @@ MAX_KEY_LENGTH = 256
 MAX_STOPS = 16
 MAX_TOOLS = 128
 MAX_NAME_LENGTH = 256
+MAX_JSON_DEPTH = 64
+
+_TOOL_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME_LENGTH}}}")
 
 
 def check_command(command: CompleteCommand, vendors: Mapping[str, Vendor]) -> None:
@@ -31,14 +35,14 @@ def check_command(command: CompleteCommand, vendors: Mapping[str, Vendor]) -> No
     _check_range("maxTokens", command.max_tokens, 1, 10_000_000)
     _check_range("timeoutMs", command.timeout_ms, 1, MAX_TIMEOUT_MS)
     _check_stops(command.stop)
-    _check_tools(command.tools)
+    _check_tools(command.tools, command.tool_choice)
     _check_length("endUser", command.end_user)
     _check_length("idempotencyKey", command.idempotency_key)
     _check_labels(command.labels)
     if unknown := sorted(set(command.provider_options) - set(vendors)):
         raise BadUserInputError(f"no provider named {unknown[0][:100]!r}", path=("input", "providerOptions"))
     if command.provider_options:
-        _check_json(command.provider_options, path=("input", "providerOptions"))
+        check_json(command.provider_options, path=("input", "providerOptions"))
 
 
 def _check_targets(command: CompleteCommand, vendors: Mapping[str, Vendor]) -> None:
@@ -57,21 +61,41 @@ def _check_stops(stops: Sequence[str]) -> None:
         raise BadUserInputError("a stop text has at least one character", path=("input", "stop", stops.index("")))
 
 
-def _check_tools(tools: Sequence[Tool]) -> None:
+def _check_tools(tools: Sequence[Tool], choice: ToolChoice | None) -> None:
     _check_count("tools", tools, MAX_TOOLS)
+    names: set[str] = set()
     for index, tool in enumerate(tools):
         path = ("input", "tools", index)
-        if not 1 <= len(tool.name) <= MAX_NAME_LENGTH:
-            raise BadUserInputError(f"a tool's name has 1 to {MAX_NAME_LENGTH} characters", path=(*path, "name"))
-        _check_json(tool.parameters, path=(*path, "parameters"))
+        if _TOOL_NAME.fullmatch(tool.name) is None:
+            raise BadUserInputError(
+                f"a tool's name has letters, digits, '_' and '-', 1 to {MAX_NAME_LENGTH}", path=(*path, "name")
+            )
+        if tool.name in names:
+            raise BadUserInputError(f"two tools are named {tool.name!r}", path=(*path, "name"))
+        names.add(tool.name)
+        check_json(tool.parameters, path=(*path, "parameters"))
+    if choice is not None and choice.name is not None and choice.name not in names:
+        raise BadUserInputError(f"no tool is named {choice.name[:100]!r}", path=("input", "toolChoice", "name"))
 
 
-def _check_json(value: object, *, path: tuple[str | int, ...]) -> None:
-    """What goes into a vendor's body must go into JSON: nested at most 254 deep, whole numbers within 64 bits."""
+def check_json(value: object, *, path: tuple[str | int, ...]) -> None:
+    """What goes into a vendor's body, and comes back in an answer, must go into JSON: nested at most MAX_JSON_DEPTH
+    deep, whole numbers within 64 bits. Raises BadUserInputError."""
+    level = [value]
+    for _ in range(MAX_JSON_DEPTH + 1):
+        level = [inner for each in level for inner in _within(each)]
+    if level:
+        raise BadUserInputError(f"JSON is nested at most {MAX_JSON_DEPTH} deep", path=path)
     try:
         orjson.dumps(value)
     except orjson.JSONEncodeError:
-        raise BadUserInputError("can't be sent as JSON: too deep, or a number too large", path=path) from None
+        raise BadUserInputError("can't be sent as JSON: a number too large, or half a character", path=path) from None
+
+
+def _within(value: object) -> Iterable[object]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _check_messages(messages: Sequence[Message]) -> None:

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
 
+import orjson
+
 from persistence.config_records import ConfigContent, ConfigVersion, decoded, encoded
 from providers.types import Message, Role, Tool, ToolChoice, ToolChoiceMode
 
-from .checks import check_command
+from .checks import check_command, check_json
 from .errors import BadUserInputError
 from .routing import Vendor, parse_target
 from .templates import MAX_RENDERED, Path, check_template, check_variables, rendered, values_of
@@ -36,6 +38,7 @@ def check_size(content: ConfigContent) -> None:
         raise BadUserInputError("can't be written as JSON: too deep, or a number too large", path=DRAFT) from None
     if len(text) > MAX_CONTENT_BYTES:
         raise BadUserInputError(f"a config has at most {MAX_CONTENT_BYTES} bytes as JSON, not {len(text)}", path=DRAFT)
+    check_json(orjson.loads(text), path=DRAFT)
     if decoded(text) != content:
         raise BadUserInputError("a number in it is none that JSON has, such as NaN", path=DRAFT)
 

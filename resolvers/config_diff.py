@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import unified_diff
-from itertools import zip_longest
+from difflib import Match, SequenceMatcher, unified_diff
+from itertools import chain, islice, starmap, zip_longest
 from typing import Any
 
 import orjson
 
 from persistence.config_records import ConfigContent, encoded
 
-MAX_MATCHED_LINES = 1000  # finding the common lines of longer texts takes too long
+MAX_CHANGES = 1000
+MAX_COMPARISONS = 1_000_000  # of lines: a tenth of a second
 
 _ABSENT = object()
 
@@ -29,7 +30,11 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class ConfigDiff:
-    """`text`: the prompt and the messages as a unified diff, empty where they are the same."""
+    """`changes`: down to the single values, or where these are more than MAX_CHANGES, the fields that differ.
+
+    `text`: the prompt and the messages as a unified diff, empty where they are the same. Where finding what they share
+    would take more than MAX_COMPARISONS, one text after the other.
+    """
 
     changes: tuple[Change, ...]
     text: str
@@ -38,8 +43,11 @@ class ConfigDiff:
 def diff(before: ConfigContent, after: ConfigContent, *, names: tuple[str, str]) -> ConfigDiff:
     """`names` say in the text what is compared."""
     was, now = orjson.loads(encoded(before)), orjson.loads(encoded(after))
-    changes = [change for name in was for change in _changes((_as_in_the_api(name),), was[name], now[name])]
-    return ConfigDiff(tuple(changes), "\n".join(_text(_lines(before), _lines(after), names)))
+    fields = [((_as_in_the_api(name),), was[name], now[name]) for name in was]
+    changes = tuple(islice(chain.from_iterable(starmap(_changes, fields)), MAX_CHANGES + 1))
+    if len(changes) > MAX_CHANGES:
+        changes = tuple(Change(*field) for field in fields if any(_changes(*field)))
+    return ConfigDiff(changes, "\n".join(_text(_lines(before), _lines(after), names)))
 
 
 def _changes(path: tuple[str | int, ...], before: Any, after: Any) -> Iterator[Change]:
@@ -66,9 +74,38 @@ def _lines(content: ConfigContent) -> list[str]:
 
 
 def _text(before: Sequence[str], after: Sequence[str], names: tuple[str, str]) -> Iterator[str]:
-    if max(len(before), len(after)) <= MAX_MATCHED_LINES:
+    if _Counting(before, after).ends():
         yield from unified_diff(before, after, *names, lineterm="")
     elif before != after:
         yield from (f"--- {names[0]}", f"+++ {names[1]}", f"@@ -1,{len(before)} +1,{len(after)} @@")
         yield from (f"-{line}" for line in before)
         yield from (f"+{line}" for line in after)
+
+
+class _TooManyError(Exception):
+    """More than MAX_COMPARISONS."""
+
+
+class _Counting(SequenceMatcher[str]):
+    """`difflib`'s search for what two texts share: with lines that repeat themselves it is cubic."""
+
+    def __init__(self, before: Sequence[str], after: Sequence[str]) -> None:
+        super().__init__(None, before, after)
+        self._before = before
+        self._left = MAX_COMPARISONS
+
+    def ends(self) -> bool:
+        """Whether it comes to its end within MAX_COMPARISONS."""
+        try:
+            self.get_opcodes()
+        except _TooManyError:
+            return False
+        return True
+
+    def find_longest_match(self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None) -> Match:
+        lines = self._before[alo:ahi]
+        places = self.b2j  # type: ignore[attr-defined]  # where each line stands in `after`; the stubs leave it out
+        self._left -= len(lines) + sum(len(places.get(line, ())) for line in lines)
+        if self._left < 0:
+            raise _TooManyError
+        return super().find_longest_match(alo, ahi, blo, bhi)

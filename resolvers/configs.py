@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -24,6 +25,7 @@ from .routing import Vendor
 from .types import CompleteCommand, ConfigBy, ConfigCall
 
 MAX_PAGE = 100
+MAX_OTHERS = 20  # writes of others that one without an expected revision gives way to
 ID_PREFIX = "cfg_"
 SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -53,7 +55,7 @@ class Configs:
     same for what does not exist and what another organisation has; and what they say themselves. `now` is aware UTC.
 
     A write that is based on `expected_revision` raises ConflictError when another came first; without it, it is based
-    on what stands now.
+    on what stands now, also where others write at the same time.
     """
 
     store: ConfigStore
@@ -80,12 +82,13 @@ class Configs:
     async def update_draft(
         self, principal: Principal, by: ConfigBy, draft: ConfigContent, *, expected_revision: int
     ) -> Config:
-        """Raises BadUserInputError for a draft too large, ConflictError for a stale revision or an archived config."""
+        """Raises BadUserInputError for a draft too large, ConflictError for a stale revision."""
         check_size(draft)
-        config = await self._to_change(principal, by, expected_revision)
-        return await self._written(
-            config,
-            self.store.save_draft(
+        return await self._change(
+            principal,
+            by,
+            expected_revision,
+            lambda config: self.store.save_draft(
                 config.organisation, config.id, draft, expected_revision=config.revision, at=self._time()
             ),
         )
@@ -93,34 +96,39 @@ class Configs:
     async def publish(self, principal: Principal, by: ConfigBy, *, expected_revision: int | None = None) -> Config:
         """The draft becomes the next version, and that one the published. Raises BadUserInputError for what no
         completion could be made of, ConflictError as `update_draft` does."""
-        config = await self._to_change(principal, by, expected_revision)
-        check_content(config.draft, self.vendors)
-        return await self._written(
-            config,
-            self.store.publish_draft(
+
+        def published(config: Config) -> Awaitable[Config | None]:
+            self.check(config.draft)
+            return self.store.publish_draft(
                 config.organisation,
                 config.id,
                 expected_revision=config.revision,
                 at=self._time(),
                 by=principal.subject,
-            ),
-        )
+            )
+
+        return await self._change(principal, by, expected_revision, published)
+
+    def check(self, content: ConfigContent) -> None:
+        """Whether a draft like that can be published. Raises BadUserInputError, its path from `DRAFT` on."""
+        check_content(content, self.vendors)
 
     async def rollback(
         self, principal: Principal, by: ConfigBy, number: int, *, expected_revision: int | None = None
     ) -> Config:
         """An older version becomes the published one again; the draft stays. Raises ConflictError as `update_draft`."""
-        config = await self._to_change(principal, by, expected_revision)
-        await self.version_of(config, number)
-        return await self._written(
-            config,
-            self.store.publish_version(
+        await self.version(principal, by, number)
+        return await self._change(
+            principal,
+            by,
+            expected_revision,
+            lambda config: self.store.publish_version(
                 config.organisation, config.id, number, expected_revision=config.revision, at=self._time()
             ),
         )
 
     async def archive(self, principal: Principal, by: ConfigBy, *, expected_revision: int | None = None) -> Config:
-        """No completion gets it from then on, and nothing of it changes. Archiving twice is archiving once."""
+        """No completion gets it from then on. Archiving twice is archiving once."""
         return await self._archive(principal, by, archived=True, expected_revision=expected_revision)
 
     async def unarchive(self, principal: Principal, by: ConfigBy, *, expected_revision: int | None = None) -> Config:
@@ -178,9 +186,10 @@ class Configs:
         config = await self.get(principal, by)
         old = await self.version_of(config, before)
         if after is None:
-            return diff(old.content, config.draft, names=(f"version {before}", "draft"))
-        new = await self.version_of(config, after)
-        return diff(old.content, new.content, names=(f"version {before}", f"version {after}"))
+            new, name = config.draft, "draft"
+        else:
+            new, name = (await self.version_of(config, after)).content, f"version {after}"
+        return await asyncio.to_thread(diff, old.content, new, names=(f"version {before}", name))  # a tenth of a second
 
     async def resolve(self, principal: Principal, call: ConfigCall) -> CompleteCommand:
         """The command that the call makes of the published version, or of the one it names. From the cache.
@@ -207,24 +216,38 @@ class Configs:
     async def _archive(
         self, principal: Principal, by: ConfigBy, *, archived: bool, expected_revision: int | None
     ) -> Config:
-        config = await self.get(principal, by)
-        _check_revision(config, expected_revision)
-        if (config.archived_at is not None) is archived:
-            return config
-        at = self._time()
-        return await self._written(
-            config,
-            self.store.archive(
+        async def write(config: Config) -> Config | None:
+            if (config.archived_at is not None) is archived:
+                return config
+            at = self._time()
+            return await self.store.archive(
                 config.organisation, config.id, at if archived else None, expected_revision=config.revision, at=at
-            ),
-        )
+            )
 
-    async def _to_change(self, principal: Principal, by: ConfigBy, expected_revision: int | None) -> Config:
+        return await self._change(principal, by, expected_revision, write)
+
+    async def _change(
+        self,
+        principal: Principal,
+        by: ConfigBy,
+        expected_revision: int | None,
+        write: Callable[[Config], Awaitable[Config | None]],
+    ) -> Config:
+        for _ in range(0 if expected_revision is not None else MAX_OTHERS):
+            with suppress(ConflictError):
+                return await self._try(principal, by, None, write)
+        return await self._try(principal, by, expected_revision, write)
+
+    async def _try(
+        self,
+        principal: Principal,
+        by: ConfigBy,
+        expected_revision: int | None,
+        write: Callable[[Config], Awaitable[Config | None]],
+    ) -> Config:
         config = await self.get(principal, by)
         _check_revision(config, expected_revision)
-        if config.archived_at is not None:
-            raise ConflictError(f"the config {config.slug!r} is archived: take that back first")
-        return config
+        return await self._written(config, write(config))
 
     async def _written(self, config: Config, writing: Awaitable[Config | None]) -> Config:
         try:

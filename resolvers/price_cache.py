@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from persistence.ports import PriceStore, StoreUnavailableError
@@ -21,6 +22,8 @@ MAX_CACHED = 4096  # organisations
 
 _LOOK_BACK = timedelta(hours=1)  # longer than any completion lasts: its prices are those of its beginning
 
+Written = TypeVar("Written")
+
 
 @dataclass(frozen=True, slots=True)
 class _Known:
@@ -32,8 +35,8 @@ class _Known:
 
 
 class PriceCache:
-    """Each organisation's book, read anew after FRESH_S. This process's writes tell `forget`. `clock` is monotonic, in
-    seconds; `now` is aware UTC."""
+    """Each organisation's book, read anew after FRESH_S. All writes of this process go through `write`. `clock` is
+    monotonic, in seconds; `now` is aware UTC."""
 
     def __init__(self, store: PriceStore, clock: Callable[[], float], now: Callable[[], datetime]) -> None:
         self._store = store
@@ -55,10 +58,7 @@ class PriceCache:
         """One caller reads; the others of the organisation have the last book meanwhile, or wait where there is none.
         While the store can't be read, what was read in the last USABLE_S serves; raises ServiceUnavailableError where
         there is no such."""
-        lock = self._reading.get(organisation)
-        if lock is None:
-            lock = self._reading[organisation] = asyncio.Lock()
-        async with lock:
+        async with self._lock(organisation):
             known = self._known.get(organisation)
             if known is None or self._clock() >= known.stale_at:
                 known = await self._read(organisation, known)
@@ -68,10 +68,35 @@ class PriceCache:
             raise error
         return known.book
 
+    async def write(self, organisation: str, work: Callable[[], Awaitable[Written]]) -> Written:
+        """Carries out a write of the organisation's rules, also where its caller is cancelled meanwhile. Who asks for
+        the book while it goes on waits, and has what came of it."""
+        writing = asyncio.ensure_future(self._write(organisation, work))
+        try:
+            return await asyncio.shield(writing)
+        finally:
+            await asyncio.wait([writing])
+
     def forget(self, organisation: str) -> None:
-        """To be called after each write that may have been kept."""
+        """Another process may have written."""
         self._writes += 1
         self._known.pop(organisation, None)
+
+    async def _write(self, organisation: str, work: Callable[[], Awaitable[Written]]) -> Written:
+        async with self._lock(organisation):
+            known = self._known.pop(organisation, None)
+            try:
+                return await work()
+            except ServiceUnavailableError:  # nothing was kept
+                if known is not None:
+                    self._keep(organisation, known)
+                raise
+
+    def _lock(self, organisation: str) -> asyncio.Lock:
+        lock = self._reading.get(organisation)
+        if lock is None:
+            lock = self._reading[organisation] = asyncio.Lock()
+        return lock
 
     async def _read(self, organisation: str, known: _Known | None) -> _Known:
         writes = self._writes

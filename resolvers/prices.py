@@ -89,35 +89,12 @@ class Prices:
         _check_terms(asked.terms)
         if asked.note is not None and not 1 <= len(asked.note) <= MAX_NOTE_LENGTH:
             raise BadUserInputError(f"a note has 1 to {MAX_NOTE_LENGTH} characters", path=("input", "note"))
-        now = _whole(self.now())
-        since = now + _MILLISECOND if asked.since is None else _from(now, asked.since, "since")
-        until = None if asked.until is None else _whole(asked.until)
-        if until is not None and until <= since:
-            raise BadUserInputError("a rule ends after it begins", path=("input", "until"))
-        rule = PriceRule(
-            id=ID_PREFIX + uuid7().hex,
-            organisation=principal.organisation,
-            provider=asked.provider,
-            model=asked.model,
-            terms=asked.terms,
-            since=since,
-            until=until,
-            note=asked.note,
-            created_at=now,
-            created_by=principal.subject,
-        )
-        with self._writing(principal.organisation):
-            await self.store.add(rule, at_most=MAX_RULES)
-        return rule
+        return await self.cache.write(principal.organisation, lambda: self._add(principal, asked))
 
     async def end(self, principal: Principal, rule_id: str, at: datetime | None = None) -> PriceRule:
         """The rule holds no longer from `at` on, or from now; one that has not begun by then will never hold. Raises
         BadUserInputError for a time that is past, ConflictError for a rule that has ended."""
-        now = _whole(self.now())
-        until = now + _MILLISECOND if at is None else _from(now, at, "at")
-        with self._writing(principal.organisation):
-            rule = await self.store.end(principal.organisation, rule_id, until, now=now)
-        return _found(rule)
+        return await self.cache.write(principal.organisation, lambda: self._end(principal, rule_id, at))
 
     async def get(self, principal: Principal, rule_id: str) -> PriceRule:
         with _told():
@@ -154,18 +131,33 @@ class Prices:
         if asked.model is not None and not 1 <= len(asked.model) <= MAX_MODEL_LENGTH:
             raise BadUserInputError(f"a model's name has 1 to {MAX_MODEL_LENGTH} characters", path=("input", "model"))
 
-    @contextmanager
-    def _writing(self, organisation: str) -> Iterator[None]:
-        kept = True  # whatever is raised, or cut short: it may have been written all the same
-        try:
-            with _told():
-                yield
-        except ServiceUnavailableError:
-            kept = False
-            raise
-        finally:
-            if kept:
-                self.cache.forget(organisation)
+    async def _add(self, principal: Principal, asked: NewRule) -> PriceRule:
+        now = _whole(self.now())
+        since = now + _MILLISECOND if asked.since is None else _from(now, asked.since, "since")
+        until = None if asked.until is None else _whole(asked.until)
+        if until is not None and until <= since:
+            raise BadUserInputError("a rule ends after it begins", path=("input", "until"))
+        rule = PriceRule(
+            id=ID_PREFIX + uuid7().hex,
+            organisation=principal.organisation,
+            provider=asked.provider,
+            model=asked.model,
+            terms=asked.terms,
+            since=since,
+            until=until,
+            note=asked.note,
+            created_at=now,
+            created_by=principal.subject,
+        )
+        with _told():
+            await self.store.add(rule, at_most=MAX_RULES)
+        return rule
+
+    async def _end(self, principal: Principal, rule_id: str, at: datetime | None) -> PriceRule:
+        now = _whole(self.now())
+        until = now + _MILLISECOND if at is None else _from(now, at, "at")
+        with _told():
+            return _found(await self.store.end(principal.organisation, rule_id, until, now=now))
 
 
 @contextmanager

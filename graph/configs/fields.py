@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import Annotated
 
 import strawberry
+from strawberry.scalars import JSON
 
 from graph.context import GraphInfo
 from graph.scopes import Guarded
 from persistence import config_records as records
+from resolvers.config_content import DRAFT
+from resolvers.errors import BadUserInputError
 from resolvers.principal import Scope
 
 from .inputs import (
     ArchiveConfigInput,
     ConfigBy,
+    ConfigContentInput,
     ConfigFilter,
     ConfigOrder,
     CreateConfigInput,
@@ -21,11 +25,18 @@ from .inputs import (
     RollbackConfigInput,
     UpdateConfigInput,
 )
-from .types import After, Config, ConfigConnection, ConfigDiff, First
+from .types import After, Config, ConfigCheck, ConfigConnection, ConfigDiff, First
 
 By = Annotated[ConfigBy, strawberry.argument(description="Which config.")]
 Filter = Annotated[ConfigFilter | None, strawberry.argument(description="Which configs.")]
-OrderBy = Annotated[ConfigOrder, strawberry.argument(description="Which comes first.")]
+OrderBy = Annotated[
+    ConfigOrder,
+    strawberry.argument(
+        description="Which comes first. By UPDATED, a config that is written between two pages may be in neither: to "
+        "read them all, take SLUG."
+    ),
+]
+Draft = Annotated[ConfigContentInput, strawberry.argument(description="The draft.")]
 From = Annotated[int, strawberry.argument(name="from", description="The number of the version before.")]
 To = Annotated[
     int | None, strawberry.argument(description="The number of the version after; absent, the draft is meant.")
@@ -74,6 +85,17 @@ class ConfigQueries:
     async def config_diff(self, info: GraphInfo, by: By, from_: From, to: To = None) -> ConfigDiff | None:
         context = info.context
         return ConfigDiff.of(await context.services.configs.diff(context.principal, by.reference(), from_, to))
+
+    @strawberry.field(
+        description="Whether publishConfig would take a draft, and why not. Nothing is kept.",
+        extensions=[Guarded(Scope.CONFIGS_READ)],
+    )
+    async def config_check(self, info: GraphInfo, draft: Draft) -> ConfigCheck | None:
+        try:
+            info.context.services.configs.check(draft.content())
+        except BadUserInputError as error:
+            return ConfigCheck(publishable=False, message=error.message, path=JSON(list(error.path[len(DRAFT) :])))
+        return ConfigCheck(publishable=True, message=None, path=None)
 
 
 @strawberry.type
@@ -128,7 +150,7 @@ class ConfigMutations:
         )
 
     @strawberry.mutation(
-        description="From then on no completion gets the config, and nothing of it changes. Twice is once.",
+        description="From then on no completion gets the config. Twice is once.",
         extensions=[Guarded(Scope.CONFIGS_WRITE)],
     )
     async def archive_config(self, info: GraphInfo, input: Archive) -> Config | None:  # noqa: A002  # the argument's name
@@ -140,7 +162,7 @@ class ConfigMutations:
         )
 
     @strawberry.mutation(
-        description="An archived config is in use again, as it was. Twice is once.",
+        description="Completions get an archived config again: the version that is published now. Twice is once.",
         extensions=[Guarded(Scope.CONFIGS_WRITE)],
     )
     async def unarchive_config(self, info: GraphInfo, input: Unarchive) -> Config | None:  # noqa: A002  # the argument's name

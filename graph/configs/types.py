@@ -219,6 +219,15 @@ class ConfigConnection:
         return cls(edges=edges, nodes=[edge.node for edge in edges], page_info=_page_info(cursors, page.more, after))
 
 
+@strawberry.type(description="Whether publishConfig would take a draft.")
+class ConfigCheck:
+    publishable: bool = strawberry.field(description="Whether it would.")
+    message: str | None = strawberry.field(description="What is wrong; null where nothing is.")
+    path: JSON | None = strawberry.field(
+        description='Where in the draft, such as ["tools", 0, "name"]; null where nothing is wrong.'
+    )
+
+
 @strawberry.type(description="One value that differs.")
 class ConfigChange:
     path: JSON = strawberry.field(
@@ -230,9 +239,12 @@ class ConfigChange:
 
 @strawberry.type(description="What two versions differ in, or a version and the draft.")
 class ConfigDiff:
-    changes: list[ConfigChange] = strawberry.field(description="Value by value; empty where they are the same.")
+    changes: list[ConfigChange] = strawberry.field(
+        description="Value by value, or field by field where more than 1000 values differ; empty where none does."
+    )
     text: str = strawberry.field(
-        description="The prompt and the messages as a unified diff; empty where they are the same."
+        description="The prompt and the messages as a unified diff; empty where they are the same. Very long and "
+        "repetitive texts are given one after the other."
     )
 
     @classmethod

@@ -200,13 +200,22 @@ def test_nothing_is_done_where_a_file_is_wrong(server: Server, token: str, repos
 def test_what_the_server_refuses_is_told_by_name_and_place(repository: Repository) -> None:
     repository.write("bad", 'model: scripted/echo\nprompt: "{{x}}"\n')
     repository.write("good", FILE)
-    done = repository.run("import", "--apply")
-    assert done.exit_code == 1
-    assert done.stdout.endswith("2 to create; 1 failed\n")
-    assert done.stderr.startswith("ai-middleware: bad: BAD_USER_INPUT: ")
-    assert done.stderr.endswith("(draft.prompt)\n")
-    again = repository.run("import")
-    assert "update     bad\nunchanged  good\n" in again.stdout
+    for options in ((), ("--apply",)):
+        refused = repository.run("import", *options)
+        assert refused.exit_code == 1
+        assert refused.stdout.endswith("2 to create; nothing was changed: 1 file can't be published\n")
+        assert refused.stderr.startswith("ai-middleware: bad: can't be published: ")
+        assert refused.stderr.endswith("(prompt)\n")
+    assert "create     good\n" in repository.run("import").stdout
+
+
+def test_an_empty_folder_prunes_nothing(server: Server, token: str, repository: Repository) -> None:
+    publish(server, token, "kept", {"model": "scripted/echo"})
+    repository.folder.mkdir(exist_ok=True)
+    refused = repository.run("import", "--apply", "--prune")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "--prune would archive every config" in refused.stderr
+    assert repository.run("export").stdout == f"{repository.folder}: 1 config, 1 file written\n"
 
 
 def test_a_token_without_the_scope_reads_nothing(server: Server, repository: Repository) -> None:

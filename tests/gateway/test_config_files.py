@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -180,13 +181,17 @@ def test_line_ends_and_marks_of_another_system_are_the_same(tmp_path: Path) -> N
         ("model: a/b\nproviderOptions: {openai: 1}", "providerOptions.openai: Input should be a valid dictionary"),
         ("model: a/b\nresponseFormat: json", "responseFormat: Input should be a valid dictionary"),
         ("model: a/b\nlabels: {1: x}", "labels: has something in it that JSON can't hold"),
-        ("model: a/b\ncache: {at: !!timestamp 2026-01-01}", "cache: has something in it that JSON can't hold"),
+        ("model: a/b\ncache: {at: !!timestamp 2026-01-01}", "line 2: a tag"),
+        ("model: a/b\nmaxTokens: !!int abc", "line 2: a tag"),
+        ("!!map\nmodel: a/b", "line 1: a tag"),
+        ("model: a/b\nstop: ! [x]", "line 2: a tag"),
+        (f"model: a/b\ncache: {{large: {'9' * 5000}}}", "has a number in it that JSON can't hold"),
         ("model: a/b\ncache: {large: 1e999}", "cache: has something in it that JSON can't hold"),
         (f"model: a/b\ncache: {{large: {2**64}}}", "cache: has something in it that JSON can't hold"),
         ('model: a/b\nprompt: "\\ud800"', "prompt: has something in it that JSON can't hold"),
         ("model: a/b\nmodel: c/d", "line 2: the key 'model' twice"),
         ("model: a/b\ncache: &x {a: 1}\nresponseFormat: *x", "line 3: an alias"),
-        ("model: a/b\ncache: !!python/name:os.system", "line 2: could not determine a constructor"),
+        ("model: a/b\ncache: !!python/name:os.system", "line 2: a tag"),
         ("model: a/b\n? [x]\n: 1", "line 2: found unhashable key"),
         ("model: [", "line 1: expected the node content"),
         ("model: a\n---\nmodel: b", "line 2: but found another document"),
@@ -203,6 +208,16 @@ def test_what_is_wrong_is_one_line_with_file_and_key(tmp_path: Path, text: str |
         read(tmp_path, text)
     assert str(caught.value).startswith(f"{tmp_path / 'greet.yaml'}: {told}")
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "folder.yaml").mkdir()
+    contents, problems = read_folder(tmp_path)
+    assert contents == {}
+    assert [str(each) for each in problems] == [
+        f"{tmp_path / name}: is not a file" for name in ("folder.yaml", "pipe.yaml")
+    ]
 
 
 def test_a_folder_is_read_by_the_files_names(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from gateway import config_plan
 from gateway.client import ApiError
 from gateway.config_commands import carry_out
 from gateway.config_files import FileContent
-from gateway.config_plan import Action, plan, standing_configs, without_file
+from gateway.config_plan import Action, plan, refusal, standing_configs, without_file
 from tests.graph.configs_stage import DRAFT, GREET, create, open_configs_stage, publish, write
 from tests.graph.stage import Stage
 
@@ -115,8 +116,29 @@ async def test_an_archived_config_with_a_file_is_taken_back(server: Server) -> N
     files = {"other": OTHER, "same": PLAIN}
     assert set((await server.actions(files)).values()) == {Action.UNARCHIVE}
     assert await server.imported(files) == 0
-    assert server.writes == ["unarchiveConfig", "updateConfig", "publishConfig", "unarchiveConfig"]
+    assert server.writes == ["updateConfig", "publishConfig", "unarchiveConfig", "unarchiveConfig"]
     assert set((await server.actions(files)).values()) == {Action.UNCHANGED}
+
+
+async def test_an_archived_config_stays_so_until_it_is_what_its_file_says(server: Server) -> None:
+    assert await server.imported({"greet": PLAIN}) == 0
+    await write(server.stage, "archiveConfig", by=GREET)
+    (step,) = await server.planned({"greet": OTHER})
+    refused = replace(step, wanted=OTHER.model_copy(update={"model": "nobody/m"}))
+    assert await carry_out(server.ask, [refused]) == 1
+    (standing,) = (await standing_configs(server.ask)).values()
+    assert (standing.archived, standing.version) == (True, 1)
+
+
+async def test_what_the_server_would_refuse_is_told_before_anything_is_written(server: Server) -> None:
+    assert await server.imported({"same": PLAIN}) == 0
+    server.writes.clear()
+    wrong = PLAIN.model_copy(update={"model": "nobody/m"})
+    steps = await server.planned({"bad": wrong, "good": OTHER, "same": PLAIN})
+    reasons = {step.slug: await refusal(server.ask, step) for step in steps}
+    bad = "the provider 'nobody' is unknown or has no key here; ready: alpha, beta (model)"
+    assert reasons == {"bad": bad, "good": None, "same": None}
+    assert server.writes == []
 
 
 async def test_without_a_file_left_alone_unless_pruned(server: Server) -> None:

@@ -168,9 +168,38 @@ async def test_archived_and_taken_back(stage: Stage) -> None:
     archived = await write(stage, "archiveConfig", by=GREET, expectedRevision=2)
     assert archived["archivedAt"] is not None
     assert await write(stage, "archiveConfig", by=GREET) == archived
-    _, errors = await stage.ask(mutation("publishConfig"), {"input": {"by": GREET}})
-    assert refusals(errors) == [("CONFLICT", None)]
-    assert (await write(stage, "unarchiveConfig", by=GREET, expectedRevision=3))["archivedAt"] is None
+    assert (await write(stage, "publishConfig", by=GREET))["archivedAt"] == archived["archivedAt"]
+    assert (await write(stage, "unarchiveConfig", by=GREET, expectedRevision=4))["archivedAt"] is None
+
+
+CHECK = "query ($draft: ConfigContentInput!) { configCheck(draft: $draft) { publishable message path } }"
+
+
+async def test_a_draft_is_checked_without_being_kept(stage: Stage) -> None:
+    assert await told(stage, CHECK, draft=DRAFT) == {"publishable": True, "message": None, "path": None}
+    for wrong, path in (
+        ({"prompt": "{{nothing}}"}, ["prompt"]),
+        ({"tools": [{"name": "f"}, {"name": "f"}]}, ["tools", 1, "name"]),
+        ({"toolChoice": {"name": "f"}, "tools": []}, ["toolChoice", "name"]),
+        ({"labels": [{"name": "", "value": ""}]}, ["labels"]),
+    ):
+        check = await told(stage, CHECK, draft=DRAFT | wrong)
+        assert (check["publishable"], check["path"]) == (False, path)
+        assert check["message"]
+    assert await slugs(stage) == []
+
+
+async def test_what_is_nested_too_deep_is_refused_and_what_is_not_comes_back(stage: Stage) -> None:
+    deep: Any = 1
+    for _ in range(61):
+        deep = {"a": deep}
+    await create(stage, cache=deep)
+    _, errors = await stage.ask(
+        mutation("createConfig"), {"input": {"slug": "deeper", "draft": DRAFT | {"cache": {"a": {"a": {"a": deep}}}}}}
+    )
+    assert refusals(errors) == [("BAD_USER_INPUT", ["input", "draft"])]
+    query = "{ configs { edges { node { draft { cache } } } } }"
+    assert (await told(stage, query))["edges"] == [{"node": {"draft": {"cache": deep}}}]
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from persistence.price_records import Discount
+from persistence.price_records import Discount, PriceRule
+from providers.prices import PRICE_VERSION
 from providers.types import Credentials
+from resolvers.price_book import PriceBook
 from resolvers.principal import Scope
 from resolvers.routing import Vendor
 from tests.persistence.entries import NOON, at
@@ -103,6 +106,32 @@ async def test_the_next_completion_is_booked_by_it(stage: Stage) -> None:
         stage.scene.alpha.will(texts("hi"))  # the rule holds from the next millisecond on
     [rule] = stage.scene.rules.rules
     assert answer == {"usage": {"cost": "7", "costSource": "ORGANISATION"}, "attempts": [{"priceVersion": rule.id}]}
+
+
+async def test_what_is_asked_for_while_rules_are_written_is_booked_by_those_that_hold(stage: Stage) -> None:
+    scene = stage.scene
+    add = scene.rules.add
+
+    async def add_slowly(rule: PriceRule, *, at_most: int) -> None:
+        await asyncio.sleep(0.003)  # as a store on a disk
+        await add(rule, at_most=at_most)
+
+    scene.rules.add = add_slowly  # type: ignore[method-assign]
+    asked = []
+    for number in range(20):
+        making = asyncio.create_task(ask(stage, OVERRIDE, input={**PRICED, "input": str(number)}))
+        while not making.done():
+            scene.alpha.will(*[texts("hi")] * 2)
+            asked += [scene.started(), scene.started()]
+            await asyncio.sleep(0.001)
+        await making
+    await asyncio.gather(*asked)
+    book = PriceBook(scene.rules.rules)
+    held = [(entry, book.terms("alpha", "a-1", entry.time)) for entry in scene.store.entries]
+    assert [entry.price_version for entry, _ in held] == [
+        terms.version if terms else PRICE_VERSION for _, terms in held
+    ]
+    assert len({entry.price_version for entry, _ in held}) > 10
 
 
 async def test_pages(stage: Stage) -> None:

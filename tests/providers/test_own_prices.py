@@ -130,3 +130,12 @@ def test_discounted_prices_as_they_are_shown(provider: str, model: str) -> None:
     for kind in ("input", "cache_read", "cache_write", "output", "reasoning"):
         price = getattr(published, kind)
         assert getattr(own, kind) == (None if price is None else price * Decimal("0.9"))
+
+
+def test_what_the_vendor_tells_is_not_discounted() -> None:
+    told = replace(EVERY_KIND, cost=Decimal("0.25"))
+    openrouter = "openrouter", "openai/gpt-4o-mini"
+    assert list_prices(*openrouter, NOW) is not None
+    assert cost_of(*openrouter, told, NOW, TENTH) == PricedCost(Decimal("0.25"), "provider", None)
+    assert own_prices(*openrouter, NOW, TENTH) is None
+    assert own_prices(*openrouter, NOW, CONTRACT) is not None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from providers.types import Credentials, Message, Role, Tool, ToolCall
+from providers.types import Credentials, Message, Role, Tool, ToolCall, ToolChoice, ToolChoiceMode
 from resolvers import checks
 from resolvers.checks import check_command
 from resolvers.errors import BadUserInputError, ForbiddenError
@@ -22,13 +22,18 @@ CALL = ToolCall("call_1", "look_up", "{}")
 NOWHERE = Target("nowhere", "m")
 
 
+def tools(count: int) -> tuple[Tool, ...]:
+    return tuple(Tool(f"f-{number}") for number in range(count))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {},
+        {"tools": tools(2), "tool_choice": ToolChoice(ToolChoiceMode.REQUIRED, "f-1")},
         {"temperature": 0, "top_p": 0, "max_tokens": 1, "timeout_ms": 1},
         {"temperature": 2.0, "top_p": 1.0, "max_tokens": 10_000_000, "timeout_ms": checks.MAX_TIMEOUT_MS},
-        {"stop": ("x",) * checks.MAX_STOPS, "tools": (Tool("f"),) * checks.MAX_TOOLS},
+        {"stop": ("x",) * checks.MAX_STOPS, "tools": tools(checks.MAX_TOOLS)},
         {"fallbacks": (BETA,) * checks.MAX_FALLBACKS},
         {"end_user": "u" * checks.MAX_KEY_LENGTH, "idempotency_key": "k"},
         {"labels": {f"name {n}": "v" * checks.MAX_LABEL_LENGTH for n in range(checks.MAX_LABELS)}},
@@ -69,7 +74,11 @@ def test_accepted(changes: dict[str, Any]) -> None:
         ({"timeout_ms": checks.MAX_TIMEOUT_MS + 1}, ("timeoutMs",)),
         ({"stop": ("x",) * (checks.MAX_STOPS + 1)}, ("stop",)),
         ({"stop": ("x", "")}, ("stop", 1)),
-        ({"tools": (Tool("f"),) * (checks.MAX_TOOLS + 1)}, ("tools",)),
+        ({"tools": tools(checks.MAX_TOOLS + 1)}, ("tools",)),
+        ({"tools": (Tool("f"), Tool("g"), Tool("f"))}, ("tools", 2, "name")),
+        ({"tools": (Tool("look up"),)}, ("tools", 0, "name")),
+        ({"tool_choice": ToolChoice(ToolChoiceMode.REQUIRED, "f")}, ("toolChoice", "name")),
+        ({"tools": tools(2), "tool_choice": ToolChoice(ToolChoiceMode.REQUIRED, "g")}, ("toolChoice", "name")),
         ({"end_user": ""}, ("endUser",)),
         ({"idempotency_key": "k" * (checks.MAX_KEY_LENGTH + 1)}, ("idempotencyKey",)),
         ({"labels": {f"name {n}": "v" for n in range(checks.MAX_LABELS + 1)}}, ("labels",)),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from persistence.config_records import ConfigContent, TemplateMessage, Variable
-from resolvers.config_diff import MAX_MATCHED_LINES, Change, diff
+from resolvers.config_diff import MAX_CHANGES, Change, diff
 from tests.persistence.configs import contents
 
 NAMES = ("version 1", "version 2")
@@ -59,9 +59,27 @@ def test_the_text() -> None:
     ]
 
 
-def test_long_texts_are_replaced_as_a_whole() -> None:
-    one = replace(PLAIN, prompt="x\n" * MAX_MATCHED_LINES)
-    text = diff(one, replace(one, prompt="y"), names=NAMES).text.split("\n")
-    assert text[:4] == ["--- version 1", "+++ version 2", f"@@ -1,{MAX_MATCHED_LINES + 2} +1,2 @@", "-[prompt]"]
-    assert text[-2:] == ["+[prompt]", "+y"]
+def test_texts_that_repeat_themselves_are_replaced_as_a_whole() -> None:
+    before, after = ["a", "b"] * 499, ["b"] * 197
+    one, other = (replace(PLAIN, prompt="\n".join(lines)) for lines in (before, after))
+    text = diff(one, other, names=NAMES).text.split("\n")
+    assert text == [
+        *("--- version 1", "+++ version 2", f"@@ -1,{len(before) + 1} +1,{len(after) + 1} @@"),
+        *("-[prompt]", *(f"-{line}" for line in before)),
+        *("+[prompt]", *(f"+{line}" for line in after)),
+    ]
     assert diff(one, one, names=NAMES).text == ""
+
+
+def test_a_long_text_is_compared_line_by_line() -> None:
+    lines = [f"line {number}" if number % 5 else "" for number in range(5000)]
+    one, other = (replace(PLAIN, prompt="\n".join(each)) for each in (lines, [*lines[:2501], "new", *lines[2501:]]))
+    text = diff(one, other, names=NAMES).text.split("\n")
+    assert [line for line in text[3:] if line[0] != " "] == ["+new"]
+
+
+def test_more_values_than_one_can_read_are_told_by_field() -> None:
+    one = replace(PLAIN, provider_options={"alpha": {"ids": list(range(MAX_CHANGES))}})
+    other = replace(PLAIN, temperature=1.0, provider_options={"alpha": {"ids": [-1] * MAX_CHANGES}})
+    assert [change.path for change in diff(one, other, names=NAMES).changes] == [("temperature",), ("providerOptions",)]
+    assert len(diff(one, replace(other, temperature=None), names=NAMES).changes) == MAX_CHANGES

@@ -164,11 +164,26 @@ async def test_what_no_completion_can_be_made_of(stage: Stage) -> None:
     assert archived.archived_at == archived.updated_at == stage.now() - timedelta(microseconds=1)
     with pytest.raises(BadUserInputError, match="archived"):
         await stage.configs.resolve(ACME, CALL)
-    with pytest.raises(ConflictError, match="archived"):
-        await stage.configs.update_draft(ACME, GREET, CONTENT, expected_revision=archived.revision)
     assert await stage.configs.archive(ACME, GREET) == archived
     assert (await stage.configs.unarchive(ACME, GREET)).archived_at is None
     assert await stage.prompt() == "You speak English."
+
+
+async def test_an_archived_config_is_made_ready_before_it_is_taken_back(stage: Stage) -> None:
+    await stage.published()
+    await stage.configs.archive(ACME, GREET)
+    assert (await stage.publish(prompt="Bonjour")).published == 2
+    with pytest.raises(BadUserInputError, match="archived"):
+        await stage.prompt()
+    await stage.configs.unarchive(ACME, GREET)
+    assert await stage.prompt() == "Bonjour"
+
+
+async def test_writes_without_a_revision_do_not_get_into_each_other_s_way(stage: Stage) -> None:
+    await stage.published()
+    await asyncio.gather(*(stage.configs.publish(ACME, GREET) for _ in range(10)))
+    config = await stage.configs.get(ACME, GREET)
+    assert (config.published, config.revision) == (11, 12)
 
 
 async def test_a_stale_edit_is_a_conflict(stage: Stage) -> None:

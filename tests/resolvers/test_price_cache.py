@@ -108,6 +108,39 @@ async def test_what_was_read_during_a_write_is_not_kept(cache: PriceCache, store
     assert await cache.book("acme") is NO_RULES
 
 
+async def test_who_asks_while_a_write_goes_on_has_what_came_of_it(cache: PriceCache, store: HeldPrices) -> None:
+    await cache.book("acme")
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def end_all() -> str:
+        begun.set()
+        await go_on.wait()
+        store.rules.clear()
+        return "done"
+
+    writing = asyncio.create_task(cache.write("acme", end_all))
+    await begun.wait()
+    assert cache.at_hand("acme") is None
+    asking = asyncio.create_task(cache.book("acme"))
+    writing.cancel()  # its caller is gone; it goes on
+    assert await cache.book("globex") is NO_RULES
+    go_on.set()
+    assert await asking is NO_RULES
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+
+
+async def test_after_a_write_that_was_not_kept_the_book_serves_on(cache: PriceCache, store: HeldPrices) -> None:
+    book = await cache.book("acme")
+
+    async def fail() -> None:
+        raise ServiceUnavailableError("gone")
+
+    with pytest.raises(ServiceUnavailableError):
+        await cache.write("acme", fail)
+    assert cache.at_hand("acme") is book
+
+
 async def test_of_many_one_reads(cache: PriceCache, store: HeldPrices) -> None:
     store.hold = asyncio.Event()
     callers = [asyncio.create_task(cache.book("acme")) for _ in range(20)]

@@ -101,15 +101,15 @@ def _for_browsers(endpoint: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
     return CORSMiddleware(
         endpoint,
         allow_origins=normalize_allowed_origins(origins),
-        allow_methods=("GET", "POST"),
+        allow_methods=("GET", "HEAD", "POST"),
         allow_headers=("accept", "authorization", "content-type", "x-request-id"),
-        expose_headers=("x-request-id",),
+        expose_headers=("content-disposition", "x-request-id"),
         max_age=PREFLIGHT_S,
     )
 
 
 def _pages() -> FastAPI:
-    pages = FastAPI(title="AI Middleware", openapi_url=None)
+    pages = FastAPI(title="AI Middleware", openapi_url=None, redirect_slashes=False)
     pages.add_api_route("/healthcheck", _alive, methods=["GET"])
     return pages
 
@@ -141,7 +141,7 @@ async def _internal_server(settings: Settings, runtime: Runtime) -> AsyncIterato
     if settings.ENVIRONMENT is Environment.LOCAL:
         yield
         return
-    pages = FastAPI(title="AI Middleware, internal", openapi_url=None)
+    pages = FastAPI(title="AI Middleware, internal", openapi_url=None, redirect_slashes=False)
     _add_readiness(pages, runtime)
     server = _QuietServer(uvicorn.Config(pages, lifespan="off", access_log=False, log_config=None))
     with listen(settings.HOST, settings.INTERNAL_PORT, variable="INTERNAL_PORT") as listener:

@@ -125,7 +125,9 @@ class Settings(BaseSettings):
     @field_validator("ALLOWED_ORIGINS")
     @classmethod
     def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        normalize_allowed_origins(value)
+        for origin in normalize_allowed_origins(value):
+            if "*" in origin and origin != "*":
+                raise ValueError(f"{origin} would match no page: name each origin, or * for all")
         return value
 
     @field_validator("JWT_TOKEN_SECRET")

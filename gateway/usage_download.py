@@ -27,7 +27,7 @@ _NEVER_KEPT = (b"cache-control", b"no-store")
 
 
 class UsageDownload:
-    """An ASGI application: GET with a signed link."""
+    """An ASGI application: GET with a signed link; HEAD tells whether it opens."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._ledger = runtime.services.ledger
@@ -38,7 +38,7 @@ class UsageDownload:
         started = time.perf_counter()
         principal: Principal | None = None
         try:
-            if scope["method"] != "GET":
+            if scope["method"] not in ("GET", "HEAD"):
                 raise RequestError("usage is downloaded by GET", status=405)
             principal, query = self._links.opened(scope["query_string"])
             with exchange.until_client_leaves():
@@ -68,14 +68,18 @@ class UsageDownload:
             )
 
     async def _send_report(self, exchange: Exchange, principal: Principal, query: UsageQuery) -> None:
-        report = await usage.report(self._ledger, principal, query)
-        body = await asyncio.to_thread(csv_of, report, query.group_by)  # thousands of lines take a while
         name = f"usage-{query.since.date()}-{query.until.date()}.csv"
         headers = (
             (b"content-disposition", f'attachment; filename="{name}"'.encode()),
             (b"x-content-type-options", b"nosniff"),
             _NEVER_KEPT,
         )
+        if exchange.scope["method"] == "HEAD":  # without the length, for which the report would have to be made
+            await exchange.start(200, media_type=_CSV, headers=headers)
+            await exchange.write(b"", more=False)
+            return
+        report = await usage.report(self._ledger, principal, query)
+        body = await asyncio.to_thread(csv_of, report, query.group_by)  # thousands of lines take a while
         await exchange.respond(200, body, media_type=_CSV, headers=headers)
 
 
@@ -85,7 +89,7 @@ async def _refuse(exchange: Exchange, error: DomainError) -> None:
         await _respond_line(exchange, 503, error.message, (b"retry-after", str(wait_s).encode()))
         return
     status = error.status if isinstance(error, RequestError) else 400
-    await _respond_line(exchange, status, error.message, *[(b"allow", b"GET")] * (status == 405))
+    await _respond_line(exchange, status, error.message, *[(b"allow", b"GET, HEAD")] * (status == 405))
 
 
 async def _respond_line(exchange: Exchange, status: int, line: str, *headers: tuple[bytes, bytes]) -> None:

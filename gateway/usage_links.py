@@ -41,7 +41,7 @@ class SignedLinks:
         self._clock = clock
 
     def link(self, principal: Principal, query: UsageQuery) -> UsageLink:
-        expires_at = int(self._clock()) + LIFETIME_S
+        expires_at = int(min(self._clock() + LIFETIME_S, principal.expires_at))
         content = {"org": principal.organisation, "sub": principal.subject, "exp": expires_at, **_written(query)}
         text = base64.urlsafe_b64encode(orjson.dumps(content)).rstrip(b"=")
         if len(text) > MAX_QUERY_CHARACTERS:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
 from itertools import pairwise
 from operator import attrgetter
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from pydantic.alias_generators import to_camel
 
@@ -159,12 +161,17 @@ def _starts(query: UsageQuery) -> Sequence[datetime]:
 
 def zone_named(name: str) -> ZoneInfo:
     """An IANA time zone. Raises BadUserInputError, its path ("input", "timeZone")."""
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: "Europe" is a folder
+    if name not in _zones():
         raise BadUserInputError(
             f'{name[:100]!r} is not an IANA time zone, such as "Europe/Berlin"', path=("input", "timeZone")
-        ) from None
+        )
+    return ZoneInfo(name)
+
+
+@cache
+def _zones() -> frozenset[str]:
+    """Not what the machine's own folder holds beside them: "localtime", leap seconds, other files."""
+    return frozenset(files("tzdata").joinpath("zones").read_text().split()) - {"Factory"}
 
 
 def _total(cells: Iterable[UsageCell]) -> UsageSums:

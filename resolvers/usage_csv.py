@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
@@ -34,7 +32,7 @@ _FIGURES = (
     "output_tokens_per_second",
 )
 # https://owasp.org/www-community/attacks/CSV_Injection: what makes a spreadsheet take a text for a formula
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001  # full-width ones are meant
+_FORMULA = ("'", "=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001  # full-width ones are meant
 
 
 def csv_of(report: UsageReport, group_by: Sequence[Dimension]) -> bytes:
@@ -43,23 +41,23 @@ def csv_of(report: UsageReport, group_by: Sequence[Dimension]) -> bytes:
 
     Columns: the dimensions, a label's as "label:<name>"; with dimensions `other`, which is "true" where the line is of
     everything beyond the largest groups; `bucket_start` and `bucket_end`, ISO 8601 with offset, the range's where there
-    are no buckets; then the figures. What there is none of is empty. A dimension's value that a spreadsheet might run
-    has an apostrophe before it.
+    are no buckets; then the figures. What there is none of is empty, and a text is always in quotes: so an empty one is
+    told from none. A text that a spreadsheet might run, or that begins with an apostrophe, has one before it.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow([*_columns(group_by), "bucket_start", "bucket_end", *_FIGURES])
+    lines = [[*_columns(group_by), "bucket_start", "bucket_end", *_FIGURES]]
     groups = report.groups if group_by else (UsageGroup((), report.totals, report.buckets),)
     for group in groups:
         values = _values(group, len(group_by))
-        for bucket in group.buckets or (UsageBucket(report.since, report.until, group.sums),):
-            writer.writerow([*values, bucket.start.isoformat(), bucket.end.isoformat(), *_figures(bucket.sums)])
-    return text.getvalue().encode()
+        lines += (
+            [*values, bucket.start.isoformat(), bucket.end.isoformat(), *_figures(bucket.sums)]
+            for bucket in group.buckets or (UsageBucket(report.since, report.until, group.sums),)
+        )
+    return "".join(f"{','.join(cells)}\r\n" for cells in lines).encode()
 
 
 def _columns(group_by: Sequence[Dimension]) -> Iterator[str]:
     for dimension in group_by:
-        yield f"label:{dimension.name}" if isinstance(dimension, LabelName) else dimension.value
+        yield _quoted(f"label:{dimension.name}") if isinstance(dimension, LabelName) else dimension.value
     if group_by:
         yield "other"
 
@@ -69,12 +67,20 @@ def _values(group: UsageGroup, count: int) -> list[str]:
         return []
     if group.values is None:
         return [""] * count + ["true"]
-    return [*map(_harmless, group.values), "false"]
+    return [*map(_cell, group.values), "false"]
 
 
-def _harmless(value: Value) -> str:
-    text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+def _cell(value: Value) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, int):
+        return str(value)
+    return _quoted(f"'{value}" if value.startswith(_FORMULA) else value)
+
+
+def _quoted(text: str) -> str:
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"'
 
 
 def _figures(sums: UsageSums) -> Iterator[str]:

@@ -77,7 +77,10 @@ def flat(report: dict[str, Any]) -> list[tuple[str, ...]]:
             ),
             str(totals["unpriced"]),
             str(totals["estimated"]),
-            *("" if totals[name] is None else str(totals[name]) for name in ("errorRate", "outputTokensPerSecond")),
+            *(
+                "" if totals[name] is None else str(round(totals[name], 4))
+                for name in ("errorRate", "outputTokensPerSecond")
+            ),
             *(str(totals["latencyMs"][each]) if totals["latencyMs"] else "" for each in ("p50", "p95", "p99")),
         )
         for group in report["groups"]
@@ -183,6 +186,7 @@ def test_a_link_opens_without_a_token_and_never_stands_in_the_log(
     assert httpx.get(address + "x").status_code == 403
     assert httpx.post(address).status_code == 405
     assert httpx.get(urljoin(server.url, "/usage.csv")).status_code == 403
+    assert httpx.get(urljoin(server.url, "/usage.csv/?query=secret")).status_code == 404, "nothing sends it elsewhere"
     asked = httpx.URL(address).params
     assert "usage download" in server.log()
     assert organisation in server.log()

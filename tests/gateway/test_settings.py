@@ -85,6 +85,7 @@ WRONG = [
     ("ALLOWED_ORIGINS", {"ALLOWED_ORIGINS": "example.com"}),
     ("ALLOWED_ORIGINS", {"ALLOWED_ORIGINS": "https://example.com, https://example.org/app"}),
     ("ALLOWED_ORIGINS", {"ALLOWED_ORIGINS": "https://["}),
+    ("ALLOWED_ORIGINS", {"ALLOWED_ORIGINS": "https://*.example.com"}),
     *((name, {name: "scheme://operator:hunter2hunter2@db.internal/x"}) for name in SERVERS),
 ]
 

@@ -7,7 +7,7 @@ import base64
 import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
@@ -90,6 +90,15 @@ def test_a_link_expires() -> None:
     links.opened(link)
     clock.now += 1
     assert refusal(links, link) == 410
+
+
+def test_a_link_ends_with_the_token_that_asked_for_it() -> None:
+    clock = Clock()
+    links = SignedLinks(SECRET, clock)
+    link = links.link(replace(ADA, expires_at=clock.now + 60), QUERY)
+    assert link.expires_at == NOON + timedelta(minutes=1)
+    clock.now += 60
+    assert refusal(links, query_of(link.url)) == 410
 
 
 @given(st.data())
@@ -187,7 +196,7 @@ async def test_a_report_is_downloaded(desk: Desk) -> None:
     }
     head, *lines, end = answer.text.split("\r\n")
     assert head.startswith("model,other,bucket_start,")
-    assert [line.partition(",")[0] for line in lines] == ["gpt-4.1", "x"]
+    assert [line.partition(",")[0] for line in lines] == ['"gpt-4.1"', '"x"']
     assert end == ""
 
 
@@ -229,11 +238,19 @@ async def test_a_report_with_too_many_groups(desk: Desk) -> None:
     assert "2000" in one_line(answer)
 
 
-@pytest.mark.parametrize("method", ["POST", "HEAD", "OPTIONS"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "OPTIONS"])
 async def test_only_get(desk: Desk, method: str) -> None:
     answer = await desk.get(desk.link(), method)
-    assert (answer.status, answer.headers["allow"]) == (405, "GET")
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
     one_line(answer)
+
+
+async def test_whether_a_link_opens_is_told_without_a_report(desk: Desk) -> None:
+    desk.store.down = True
+    answer = await desk.get(desk.link(), "HEAD")
+    assert (answer.status, answer.headers["content-type"], answer.text) == (200, "text/csv; charset=utf-8", "")
+    assert "content-length" not in answer.headers
+    assert (await desk.get(b"", "HEAD")).status == 403
 
 
 async def test_a_defect_is_told_by_its_request_id_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,7 +155,7 @@ async def test_what_is_beyond_the_largest_groups_says_so() -> None:
     assert (lines[-1]["end_user"], lines[-1]["attempts"]) == ("", "3")
 
 
-@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"])  # noqa: RUF001
+@pytest.mark.parametrize("first", ["'", "=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"])  # noqa: RUF001
 def test_no_text_is_a_formula(first: str) -> None:
     text = f'{first}HYPERLINK("https://evil.example","x")'
     group = UsageGroup((text,), UsageSums(), ())
@@ -163,11 +163,17 @@ def test_no_text_is_a_formula(first: str) -> None:
     assert line["label:team"] == f"'{text}"
 
 
-@pytest.mark.parametrize("text", ["'quoted'", "a=b", "o'neil", "  =1", "a,b", 'say "hi"', "two\r\nlines", "é✓", ""])
+@pytest.mark.parametrize("text", ["a=b", "a;=1", "o'neil", "  =1", "a,b", 'say "hi"', "two\r\nlines", "é✓", ""])
 def test_other_texts_are_as_they_are(text: str) -> None:
     group = UsageGroup((text,), UsageSums(), ())
     (line,) = read(csv_of(a_report(UsageSums(), group), (END_USER,)))
     assert line["end_user"] == text
+
+
+def test_an_empty_text_is_told_from_none() -> None:
+    groups = [UsageGroup((value,), UsageSums(), ()) for value in ("", None, "a;=1")]
+    _, *lines, _ = csv_of(a_report(UsageSums(), *groups), (END_USER,)).split(b"\r\n")
+    assert [line[:7] for line in lines] == [b'"",fals', b",false,", b'"a;=1",']
 
 
 texts = st.text(st.characters(codec="utf-8"))
@@ -181,7 +187,8 @@ def test_every_cell_comes_through(values: list[tuple[str | None, int]], label: s
     head, *rows = csv.reader(io.StringIO(text.decode(), newline=""), strict=True)
     assert head == [f"label:{label}", "config_version", "other", *RANGE, *FIGURES]
     for number, (row, (value, version)) in enumerate(zip(rows, values, strict=True)):
-        assert row[0] in (value or "", f"'{value}")
+        assert row[0].removeprefix("'") == (value or "").removeprefix("'")
+        assert row[0] == (value or "") or row[0] == f"'{value}"
         assert row[1:3] == [str(version), "false"]
         assert row[5] == str(number)
 

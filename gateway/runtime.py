@@ -13,7 +13,7 @@ from persistence.inflight import open_inflight_log
 from persistence.ports import StoreUnavailableError
 from persistence.sqlite.configs import SQLiteConfigs
 from persistence.sqlite.database import Database, open_database
-from persistence.sqlite.ledger import SQLiteLedger
+from persistence.sqlite.ledger import SQLiteLedger, open_sqlite_ledger
 from persistence.sqlite.prices import SQLitePrices
 from providers.http import open_transport
 from providers.prices import load_prices
@@ -123,7 +123,8 @@ async def _open_stores(settings: Settings, stack: AsyncExitStack) -> tuple[Datab
         database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
     except StoreUnavailableError as error:
         raise SettingsError(f"DATA_DIR: {error}") from None
-    ledger = await stack.enter_async_context(open_ledger(SQLiteLedger(database), inflight))
+    store = await stack.enter_async_context(open_sqlite_ledger(database))
+    ledger = await stack.enter_async_context(open_ledger(store, inflight))
     try:
         await ledger.recover(SQLitePrices(database))
     except DomainError as error:

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import fields
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from itertools import chain, groupby
 from typing import Any
 
 import orjson
 
-from ..ports import StoreUnavailableError
 from ..records import CompletionFilter, CostSource, Cursor, LedgerEntry, Outcome
 from ..usage_records import UsageCell, UsageSelection
-from . import rollup, usage
+from . import usage
 from .database import Database, transaction
+from .folding import REST, Folding
 from .labels import label_line, labels_text
 from .times import EPOCH, MILLISECOND, milliseconds
 
 _MAX_COST_DIGITS = 60  # on either side of the point, so that every sum is exact
-
-FOLD_INTERVAL_S = 1.0
-FOLD_AFTER = timedelta(minutes=15)
-"""Attempts that began before a period's end are booked for a while."""
 
 _Row = tuple[str | int | None, ...]
 
@@ -81,23 +76,13 @@ class SQLiteLedger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._next_fold = 0.0
 
     async def append(self, entries: Sequence[LedgerEntry]) -> None:
         await self._database.write(lambda connection: _append(connection, entries))
-        if time.monotonic() >= self._next_fold:
-            self._next_fold = time.monotonic() + FOLD_INTERVAL_S
-            with suppress(StoreUnavailableError, ValueError):  # what is not folded is read as it is, only slower
-                await self._fold_next(datetime.now(UTC) - FOLD_AFTER)
 
     async def fold(self, until: datetime) -> None:
-        """Fold what has ended by then and is open, at once (see `persistence.sqlite.rollup`); `append` does it bit by
-        bit."""
-        while await self._fold_next(until):
-            pass
-
-    async def _fold_next(self, until: datetime) -> bool:
-        return await self._database.write(lambda connection: rollup.fold_next(connection, milliseconds(until)))
+        """Fold what has ended by then (see `persistence.sqlite.folding`), as fast as can be."""
+        await Folding(self._database, rest=0).fold(until)
 
     async def completion(self, organisation: str, completion_id: str) -> Sequence[LedgerEntry]:
         asked = {"organisation": organisation, "completion_id": completion_id}
@@ -123,6 +108,18 @@ class SQLiteLedger:
     async def usage(self, organisation: str, asked: UsageSelection) -> Sequence[UsageCell]:
         rows = await self._database.report(*usage.statement(organisation, asked))
         return await asyncio.to_thread(lambda: [usage.cell(row) for row in rows])
+
+
+@asynccontextmanager
+async def open_sqlite_ledger(database: Database) -> AsyncIterator[SQLiteLedger]:
+    """With a task that folds what is over, until the context is left."""
+    folding = asyncio.create_task(Folding(database, rest=REST).run(), name="usage-folding")
+    try:
+        yield SQLiteLedger(database)
+    finally:
+        folding.cancel()
+        with suppress(asyncio.CancelledError):
+            await folding
 
 
 def _append(connection: sqlite3.Connection, entries: Sequence[LedgerEntry]) -> None:

@@ -1,21 +1,21 @@
 """Usage that is summed up already: cells of an organisation, a slot of time and the values of some dimensions.
 
 The database's triggers add each entry, in the transaction that inserts it, to a cell of its quarter hour (the tier
-LIVE), and note its period of four hours as open. Once a period is over it is folded: its cells are added up to those of
-the other tiers, which are fewer. An entry that comes later opens it anew; what is open is read from LIVE.
+LIVE), and note its period of four hours as open. Once a period is over it is folded (`folding`): its cells are added up
+to those of the other tiers, which are fewer. An entry that comes later opens it anew; what is open is read from LIVE.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Context, Decimal
 from typing import Any
 
+import orjson
+
 from ..histograms import lanes, packed
 from ..usage_records import UsageField
-from .database import transaction
 
 QUARTER_MS = 900_000
 """Every offset of a time zone in use is a multiple of it."""
@@ -72,33 +72,33 @@ COUNTS = (
 _EXACT = Context(prec=200)
 
 _KEY = ("tier", "slot", *WIDE)
-_READ = (*COUNTS, "other_costs", "latency", "latency_marks", "time_to_first_token", "first_token_marks")
-_WRITTEN = (*COUNTS, "other_costs", "latency", "time_to_first_token")
-_CELLS = f"""
-    SELECT {", ".join((*_KEY, *_READ))} FROM usage_cells
-    WHERE organisation = :organisation AND tier = :tier AND slot >= :start AND slot < :end
-"""  # noqa: S608  # column names alone: values are bound, here and below
-_INSERT = f"""
-    INSERT INTO usage_cells (organisation, part, {", ".join((*_KEY, *_WRITTEN))})
-    VALUES (?, 0{", ?" * len((*_KEY, *_WRITTEN))})
-"""  # noqa: S608
-_DELETE = """
-    DELETE FROM usage_cells WHERE organisation = :organisation AND tier = :tier AND slot >= :start AND slot < :end
+_SUMS = (*COUNTS, "other_costs", "latency", "time_to_first_token")
+_MARKS = ("latency_marks", "first_token_marks")
+_WITHIN = """
+    FROM json_each(:tiers) CROSS JOIN usage_cells
+    WHERE organisation = :organisation AND tier = value AND slot >= :start AND slot < :end
 """
-_OPEN = "SELECT organisation, period FROM usage_open WHERE period <= ? ORDER BY period LIMIT 1"
-_CLOSE = "DELETE FROM usage_open WHERE organisation = ? AND period = ?"
+CELLS = f"SELECT {', '.join((*_KEY, *_SUMS, *_MARKS))} {_WITHIN}"  # column names alone: values are bound
+FEW_CELLS = f"SELECT count(*) <= :few FROM (SELECT 1 {_WITHIN} LIMIT :few + 1)"  # noqa: S608  # as above
+PUT = f"""
+    INSERT OR REPLACE INTO usage_cells (organisation, part, {", ".join((*_KEY, *_SUMS))})
+    VALUES (?, 0{", ?" * len((*_KEY, *_SUMS))})
+"""  # noqa: S608  # as above
 
-_Key = tuple[Any, ...]
+Key = tuple[Any, ...]
+"""`tier`, `slot` and the dimensions of a cell."""
+
+Row = Sequence[Any]
 
 
 @dataclass(slots=True)
-class _Sum:
+class CellSum:
     counts: list[int] = field(default_factory=lambda: [0] * len(COUNTS))
     other_costs: Decimal = Decimal(0)
     latency: int = 0
     first_token: int = 0
 
-    def add(self, other: _Sum) -> None:
+    def add(self, other: CellSum) -> None:
         self.counts = [one + more for one, more in zip(self.counts, other.counts, strict=True)]
         self.latency += other.latency
         self.first_token += other.first_token
@@ -106,7 +106,7 @@ class _Sum:
             self.other_costs = _EXACT.add(self.other_costs, other.other_costs)
 
     def row(self) -> tuple[int | str, ...]:
-        """In the order of _WRITTEN."""
+        """As PUT takes it behind the key, and CELLS gives it."""
         *counts, cost = self.counts
         fits = abs(cost) < 2**63
         others = self.other_costs if fits else sum_of(self.other_costs, cost)
@@ -132,49 +132,30 @@ def parsed(others: str) -> Decimal:
     return total
 
 
-def fold_next(connection: sqlite3.Connection, until_ms: int) -> bool:
-    """Fold the oldest open period that has ended by then. False: there is none."""
-    with transaction(connection):
-        found = connection.execute(_OPEN, (until_ms - PERIOD_MS,)).fetchone()
-        if found is not None:
-            _fold(connection, *found)
-    return found is not None
+def cell_of(row: Row) -> tuple[Key, CellSum]:
+    """Of CELLS."""
+    keys, counts, sums = len(_KEY), len(_KEY) + len(COUNTS), len(_KEY) + len(_SUMS)
+    others, latency, first_token = row[counts:sums]
+    latency_marks, first_token_marks = row[sums:]
+    total = CellSum(
+        list(row[keys:counts]), parsed(others), lanes(latency, latency_marks), lanes(first_token, first_token_marks)
+    )
+    return tuple(row[:keys]), total
 
 
-def _fold(connection: sqlite3.Connection, organisation: str, period: int) -> None:
-    sums: dict[_Key, _Sum] = {}
-    for key, cell in _cells(connection, organisation, LIVE.number, period, PERIOD_MS):
-        for tier in FOLDED:
-            sums.setdefault(_folded_key(tier, key), _Sum()).add(cell)
-    day = period - period % DAY_MS
-    for tier, source in OF_DAYS.items():
-        for key, cell in _cells(connection, organisation, source.number, day, DAY_MS):
-            if key[1] != period:
-                sums.setdefault(_folded_key(tier, key), _Sum()).add(cell)
-    for tier in FOLDED:
-        start, width = (day, DAY_MS) if tier.width_ms == DAY_MS else (period, PERIOD_MS)
-        connection.execute(_DELETE, _within(organisation, tier.number, start, width))
-    connection.executemany(_INSERT, ((organisation, *key, *total.row()) for key, total in sums.items()))
-    connection.execute(_CLOSE, (organisation, period))
+def written(row: Row) -> tuple[Key, Row]:
+    """Of CELLS, where a fold has put it: its key, and what `CellSum.row` made."""
+    return tuple(row[: len(_KEY)]), tuple(row[len(_KEY) : len(_KEY) + len(_SUMS)])
 
 
-def _cells(
-    connection: sqlite3.Connection, organisation: str, tier: int, start: int, width: int
-) -> Iterator[tuple[_Key, _Sum]]:
-    keys, counts = len(_KEY), len(_KEY) + len(COUNTS)
-    for row in connection.execute(_CELLS, _within(organisation, tier, start, width)):
-        others, latency, latency_marks, first_token, first_token_marks = row[counts:]
-        total = _Sum(
-            row[keys:counts], parsed(others), lanes(latency, latency_marks), lanes(first_token, first_token_marks)
-        )
-        yield row[:keys], total
-
-
-def _within(organisation: str, tier: int, start: int, width: int) -> Mapping[str, str | int]:
-    return {"organisation": organisation, "tier": tier, "start": start, "end": start + width}
-
-
-def _folded_key(tier: Tier, key: _Key) -> _Key:
+def folded_key(tier: Tier, key: Key) -> Key:
+    """Where the cell of that key is summed up in the tier."""
     _, slot, *values = key
     kept = len(tier.dimensions)
     return (tier.number, slot - slot % tier.width_ms, *values[:kept], *[NOTHING] * (len(WIDE) - kept))
+
+
+def within(organisation: str, tiers: Sequence[Tier], start: int, width: int) -> dict[str, str | int | None]:
+    """The parameters of CELLS."""
+    numbers = orjson.dumps([tier.number for tier in tiers]).decode()
+    return {"organisation": organisation, "tiers": numbers, "start": start, "end": start + width}

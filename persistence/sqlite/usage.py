@@ -35,7 +35,10 @@ _PERIOD_OF_DAY = " ".join(
 # by piece, each a range of the key.
 _READ = f"""
     WITH open AS MATERIALIZED (SELECT period FROM usage_open WHERE organisation = :organisation),
-    open_days AS MATERIALIZED (SELECT DISTINCT {_DAY.format(time="period")} AS day FROM open),
+    open_days AS MATERIALIZED (
+        SELECT {_DAY.format(time="period")} AS day FROM open
+        UNION SELECT day FROM usage_open_days WHERE organisation = :organisation
+    ),
     asked AS MATERIALIZED (
         SELECT json_extract(value, '$[0]') AS span, json_extract(value, '$[1]') AS tier,
             json_extract(value, '$[2]') AS start, json_extract(value, '$[3]') AS until FROM json_each(:cells)

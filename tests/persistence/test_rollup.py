@@ -205,26 +205,6 @@ async def test_what_comes_late_opens_its_period(ledger: SQLiteLedger, path: Path
         assert len(other.execute("SELECT * FROM usage_open").fetchall()) == 1
 
 
-async def test_appending_folds_bit_by_bit(ledger: SQLiteLedger, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("persistence.sqlite.ledger.FOLD_INTERVAL_S", 0.0)
-    old = datetime(2020, 1, 1, tzinfo=UTC)
-    now = datetime.now(UTC).replace(microsecond=0)
-    await ledger.append([entry(time=old), entry(time=now)])
-    with closing(sqlite3.connect(path)) as other:
-        [(period,)] = other.execute("SELECT period FROM usage_open").fetchall()
-    assert abs(period / 1000 - now.timestamp()) <= 4 * 3600
-
-
-async def test_an_entry_is_booked_though_its_period_can_t_be_folded(ledger: SQLiteLedger, path: Path) -> None:
-    with closing(sqlite3.connect(path)) as other:
-        other.execute(
-            "CREATE TRIGGER poison BEFORE DELETE ON usage_open BEGIN SELECT RAISE(ABORT, 'it stays open'); END"
-        )
-    old = entry(time=datetime(2020, 1, 1, tzinfo=UTC))
-    await ledger.append([old])
-    assert list(await ledger.completion("acme", old.completion_id)) == [old]
-
-
 def test_the_database_has_the_bins_of_histograms(path: Path) -> None:
     with closing(sqlite3.connect(path)) as other:
         bins = other.execute("SELECT edge, mark FROM usage_bins ORDER BY edge").fetchall()

@@ -20,6 +20,7 @@ from persistence.usage_records import UsageCell, UsageSelection
 from . import booking
 from .errors import ServiceUnavailableError
 from .price_book import PriceBook
+from .turns import Turns
 
 MAX_WAITING = 10_000
 TRIAL_INTERVAL_S = 1.0
@@ -45,6 +46,7 @@ class Ledger:
 
     def __init__(self, store: LedgerStore, inflight: InflightLog) -> None:
         self.available = True
+        self._turns = Turns()
         self._store = store
         self._inflight = inflight
         self._waiting: list[_Booking] = []
@@ -112,7 +114,8 @@ class Ledger:
         return results.count(None)
 
     async def completion(self, organisation: str, completion_id: str) -> Sequence[LedgerEntry]:
-        """One completion's entries by attempt. This and the other reads raise ServiceUnavailableError."""
+        """One completion's entries by attempt. This and the other reads raise ServiceUnavailableError; the long ones,
+        `completions` and `usage`, wait for their organisation's turn and raise as `Turns` does."""
         with _reading():
             return await self._store.completion(organisation, completion_id)
 
@@ -131,12 +134,14 @@ class Ledger:
     async def completions(
         self, organisation: str, *, where: CompletionFilter, limit: int, after: Cursor | None = None
     ) -> Sequence[Sequence[LedgerEntry]]:
-        with _reading():
-            return await self._store.completions(organisation, where=where, limit=limit, after=after)
+        async with self._turns.turn(organisation):
+            with _reading():
+                return await self._store.completions(organisation, where=where, limit=limit, after=after)
 
     async def usage(self, organisation: str, asked: UsageSelection) -> Sequence[UsageCell]:
-        with _reading():
-            return await self._store.usage(organisation, asked)
+        async with self._turns.turn(organisation):
+            with _reading():
+                return await self._store.usage(organisation, asked)
 
     async def write(self) -> None:
         """The writer: one task runs it until `close`, and everything that waits is committed by then."""

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -68,7 +69,8 @@ class Database:
             return await self._lookups.read(statement, parameters)
 
     async def report(self, statement: str, parameters: Parameters) -> list[Any]:
-        """The rows of a read that may take a while; it is broken off after READ_TIMEOUT_S."""
+        """The rows of a read that may take a while. It is broken off READ_TIMEOUT_S after it was asked for, or when
+        its caller is cancelled."""
         with self._told_apart():
             return await self._reports.read(statement, parameters)
 
@@ -102,6 +104,16 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
 
 
+@dataclass(slots=True)
+class _Read:
+    """`until`: monotonic seconds. `ended`: nobody waits for it any more."""
+
+    statement: str
+    parameters: Parameters
+    until: float
+    ended: bool = False
+
+
 class _Readers:
     """Threads that read, one for each of the given connections."""
 
@@ -112,14 +124,17 @@ class _Readers:
         self._threads = ThreadPoolExecutor(len(connections), thread_name_prefix="ledger-reader")
 
     async def read(self, statement: str, parameters: Parameters) -> list[Any]:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._fetch, statement, parameters)
-
-    def _fetch(self, statement: str, parameters: Parameters) -> list[Any]:
-        connection = self._idle.pop()
-        until = time.monotonic() + READ_TIMEOUT_S
-        connection.set_progress_handler(lambda: self._closing or time.monotonic() > until, _STEPS)
+        read = _Read(statement, parameters, time.monotonic() + READ_TIMEOUT_S)
         try:
-            return connection.execute(statement, parameters).fetchall()
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._fetch, read)
+        finally:
+            read.ended = True  # also where its caller has gone
+
+    def _fetch(self, read: _Read) -> list[Any]:
+        connection = self._idle.pop()
+        connection.set_progress_handler(lambda: self._closing or read.ended or time.monotonic() > read.until, _STEPS)
+        try:
+            return connection.execute(read.statement, read.parameters).fetchall()
         finally:
             self._idle.append(connection)
 

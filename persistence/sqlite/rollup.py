@@ -23,9 +23,6 @@ QUARTER_MS = 900_000
 HOUR_MS = 4 * QUARTER_MS
 PERIOD_MS = 4 * HOUR_MS
 DAY_MS = 6 * PERIOD_MS
-PICO = 10**12
-"""Of what a cell's cost is in, to the dollar."""
-
 NOTHING = b""
 """In a cell: the entry has no value, or the tier has no such dimension."""
 

@@ -12,7 +12,7 @@ import orjson
 from ..histograms import lanes, unpacked
 from ..usage_records import Dimension, LabelName, UsageCell, UsageFilter, UsageSelection, UsageSums
 from .labels import label_head, label_line
-from .rollup import COUNTS, DAY_MS, LIVE, OF_DAYS, PERIOD_MS, PICO, parsed, sum_of
+from .rollup import COUNTS, DAY_MS, LIVE, OF_DAYS, PERIOD_MS, parsed, sum_of
 from .usage_plan import plan
 
 _THE_REST = ""  # what no group's key is: those are JSON
@@ -73,7 +73,8 @@ _SUMS = f"""
 
 _TEXTS = ("other_costs", "latency", "latency_marks", "time_to_first_token", "first_token_marks")
 _CELL = {name: f"c.{name}" for name in (*COUNTS, *_TEXTS)}
-_CELL |= {"cost": f"c.cost / {PICO}", "picos": f"c.cost % {PICO}"}  # a sum of 10^-12 USD alone would not fit
+_HALF = 10**9
+_CELL |= {"cost": f"c.cost / {_HALF}", "picos": f"c.cost % {_HALF}"}  # of each, 64 bits hold the sum of 10^9 rows
 _ENTRY = _CELL | {"latency": "''", "time_to_first_token": "''"}
 _AGGREGATES = ", ".join(
     f"group_concat({name}, '') AS {name}" if name in _TEXTS else f"sum({name}) AS {name}" for name in _CELL
@@ -106,7 +107,7 @@ def cell(row: Sequence[Any]) -> UsageCell:
     found = dict(zip(_CELL, sums, strict=True))
     values = {name: found[name] for name in _NAMES}
     values.update(
-        cost=_plain(sum_of(parsed(found["other_costs"]), found["cost"] * PICO + found["picos"])),
+        cost=_plain(sum_of(parsed(found["other_costs"]), found["cost"] * _HALF + found["picos"])),
         latency=unpacked(lanes(found["latency"], found["latency_marks"])),
         time_to_first_token=unpacked(lanes(found["time_to_first_token"], found["first_token_marks"])),
     )

@@ -25,6 +25,9 @@ from tests.persistence.usage_fold import usage_totals
 EVER = {"since": at(-1000), "until": at(1000)}
 
 
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "a folder %23" / "ledger.db"
@@ -110,8 +113,7 @@ async def test_a_read_that_takes_too_long_is_broken_off(ledger: SQLiteLedger, mo
 async def test_long_reports_hold_up_neither_a_look_up_nor_the_close(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
-    monkeypatch.setattr(usage, "statement", lambda *_: (endless, {}))
+    monkeypatch.setattr(usage, "statement", lambda *_: (ENDLESS, {}))
     async with asyncio.timeout(sqlite_database.READ_TIMEOUT_S - 5):
         async with open_sqlite_ledger(path) as ledger:
             await ledger.append([entry(completion_id="cmp_1")])
@@ -121,6 +123,18 @@ async def test_long_reports_hold_up_neither_a_look_up_nor_the_close(
         for report in reports:
             with pytest.raises(StoreUnavailableError, match="interrupted"):
                 await report
+
+
+async def test_a_report_ends_with_its_caller(ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    await ledger.append([entry()])
+    with monkeypatch.context() as patch:
+        patch.setattr(usage, "statement", lambda *_: (ENDLESS, {}))
+        reports = [asyncio.ensure_future(attempts(ledger)) for _ in range(3 * sqlite_database.REPORT_READERS)]
+        await asyncio.sleep(0)  # they are handed over
+    for report in reports:
+        report.cancel()
+    async with asyncio.timeout(sqlite_database.READ_TIMEOUT_S - 5):
+        assert await attempts(ledger) == 1
 
 
 async def test_a_cancelled_caller_does_not_take_the_commit_along(ledger: SQLiteLedger) -> None:

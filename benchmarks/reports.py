@@ -102,7 +102,7 @@ async def measure(size: int, folder: Path) -> Mapping[str, float | None]:
 async def _fill(store: SQLiteLedger, size: int, until: datetime) -> None:
     began = time.monotonic()
     entries = made_up_usage(READER.organisation, size, since=until - timedelta(days=DAYS), until=until, seed=1)
-    async for booked in book(store, entries):
+    async for booked in book(store, entries, alone=True):
         sys.stderr.write(f"\r{booked:,} of {size:,} entries, {booked / (time.monotonic() - began):,.0f} a second")
     sys.stderr.write("\n")
 

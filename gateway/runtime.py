@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from persistence.inflight import open_inflight_log
-from persistence.ports import StoreUnavailableError
+from persistence.ports import LedgerStore, StoreUnavailableError
 from persistence.sqlite.configs import SQLiteConfigs
 from persistence.sqlite.database import Database, open_database
 from persistence.sqlite.ledger import SQLiteLedger
@@ -37,7 +39,14 @@ from .keys import DeploymentKeys, deployment_keys
 from .settings import Environment, Settings, SettingsError
 from .usage_links import SignedLinks
 
+if TYPE_CHECKING:
+    from persistence.timescale.ledger import TimescaleLedger
+
 DATABASE_FILE = "ai-middleware.db"
+TIMESCALE = "TimescaleDB"
+
+Look = Callable[[], Awaitable[str | None]]
+"""What keeps a server from its work, in a line; None where nothing does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +57,14 @@ class Runtime:
     keys: DeploymentKeys = field(repr=False)
     authenticator: Authenticator
     services: Services
+    servers: Mapping[str, Look] = field(default_factory=dict)
 
-    def missing(self) -> list[str]:
+    async def missing(self) -> list[str]:
         """The dependencies that don't answer, by name; empty when the process is ready to serve."""
         ledger = self.services.ledger
-        return ["ledger"] * (not ledger.available) + ["in-flight log"] * (not ledger.can_note())
+        found = ["ledger"] * (not ledger.available) + ["in-flight log"] * (not ledger.can_note())
+        troubles = await asyncio.gather(*(look() for look in self.servers.values()))
+        return found + [f"{name} ({trouble})" for name, trouble in zip(self.servers, troubles, strict=True) if trouble]
 
 
 def vendors(settings: Settings, keys: DeploymentKeys) -> Mapping[str, Vendor]:
@@ -80,7 +92,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     keys = deployment_keys(settings)
     load_prices()  # now, and not while the first completion waits
     async with AsyncExitStack() as stack:
-        database, ledger = await _open_stores(settings, stack)
+        servers: dict[str, Look] = {}
+        database, ledger = await _open_stores(settings, stack, servers)
         try:
             transport = await stack.enter_async_context(
                 open_transport(max_connections=settings.MAX_UPSTREAM_CONNECTIONS)
@@ -104,30 +117,56 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             clock=time.monotonic,
             random=random.random,
         )
-        yield Runtime(settings, keys, Authenticator(keys.signing_secret), services)
+        yield Runtime(settings, keys, Authenticator(keys.signing_secret), services, servers)
 
 
 @asynccontextmanager
-async def open_usage_store(settings: Settings) -> AsyncIterator[SQLiteLedger]:
-    """The ledger's store alone, for a command that books without a server. Raises SettingsError."""
+async def open_usage_store(settings: Settings) -> AsyncIterator[LedgerStore]:
+    """The ledger's store alone, for a command that books without a server. What was booked is summed up at the end.
+    Raises SettingsError."""
+    variable = "DATA_DIR" if settings.TIMESCALE_SERVICE_URL is None else "TIMESCALE_SERVICE_URL"
     try:
-        async with open_database(settings.DATA_DIR / DATABASE_FILE) as database:
-            yield SQLiteLedger(database)
+        async with AsyncExitStack() as stack:
+            if settings.TIMESCALE_SERVICE_URL is not None:
+                yield await _open_timescale(settings, stack)
+                return
+            database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
+            store = SQLiteLedger(database)
+            yield store
+            await store.fold(_now())
     except StoreUnavailableError as error:
-        raise SettingsError(f"DATA_DIR: {error}") from None
+        raise SettingsError(f"{variable}: {error}") from None
 
 
-async def _open_stores(settings: Settings, stack: AsyncExitStack) -> tuple[Database, Ledger]:
+async def _open_timescale(settings: Settings, stack: AsyncExitStack) -> TimescaleLedger:
+    from persistence.timescale.ledger import open_timescale_ledger  # here: a start without it loads no SQLAlchemy
+
+    assert settings.TIMESCALE_SERVICE_URL is not None  # noqa: S101  # who calls this has looked
+    opening = open_timescale_ledger(
+        settings.TIMESCALE_SERVICE_URL.get_secret_value(),
+        pool_size=settings.TIMESCALE_POOL_SIZE,
+        statement_timeout_s=settings.TIMESCALE_TIMEOUT_S,
+    )
+    return await stack.enter_async_context(opening)
+
+
+async def _open_stores(settings: Settings, stack: AsyncExitStack, servers: dict[str, Look]) -> tuple[Database, Ledger]:
     try:
         inflight = stack.enter_context(open_inflight_log(settings.DATA_DIR))
         database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
     except StoreUnavailableError as error:
         raise SettingsError(f"DATA_DIR: {error}") from None
-    ledger = await stack.enter_async_context(open_ledger(SQLiteLedger(database), inflight))
+    store: LedgerStore = SQLiteLedger(database)
+    if settings.TIMESCALE_SERVICE_URL is not None:
+        store = timescale = await _open_timescale(settings, stack)
+        servers[TIMESCALE] = timescale.look
+    ledger = await stack.enter_async_context(open_ledger(store, inflight))
+    await ledger.probe()
     try:
         await ledger.recover(SQLitePrices(database))
     except DomainError as error:
-        raise SettingsError(f"DATA_DIR: {error.message}") from None
+        if ledger.available or not servers:  # what a server could not take is owed, and booked when it is back
+            raise SettingsError(f"DATA_DIR: {error.message}") from None
     return database, ledger
 
 

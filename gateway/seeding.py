@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import accumulate, islice
 from math import pi, sin
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
+from persistence.ports import LedgerStore
 from persistence.records import CostSource, LedgerEntry, Outcome
 from providers.prices import cost_of
 from providers.types import Usage
@@ -23,14 +24,6 @@ BATCH = 2_000  # of a transaction: a server that runs beside this waits for no m
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_S = 86_400.0
-
-
-class UsageStore(Protocol):
-    """Where it is booked."""
-
-    async def append(self, entries: Sequence[LedgerEntry]) -> None: ...
-
-    async def fold(self, until: datetime) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +101,15 @@ def made_up_usage(
             made += 1
 
 
-async def book(store: UsageStore, entries: Iterator[LedgerEntry]) -> AsyncIterator[int]:
-    """Appends them, batch by batch, and folds what is over; yields how many there are so far."""
+async def book(store: LedgerStore, entries: Iterator[LedgerEntry]) -> AsyncIterator[int]:
+    """Appends them, batch by batch; yields how many there are so far."""
     booked = 0
     batch = list(islice(entries, BATCH))
     while batch:
-        more = asyncio.to_thread(lambda: list(islice(entries, BATCH)))  # made while SQLite writes those before
+        more = asyncio.to_thread(lambda: list(islice(entries, BATCH)))  # made while the store writes those before
         booked += len(batch)
         _, batch = await asyncio.gather(store.append(batch), more)
         yield booked
-    await store.fold(datetime.now(UTC))
 
 
 class _Dice:

@@ -13,6 +13,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from strawberry.http.websocket_origin import normalize_allowed_origins
 
+from persistence.timescale.address import dsn
+
 from .sealing import Sealer, SealError, is_sealed
 
 MIN_SECRET_BYTES = 32  # HS256 needs a key of at least 256 bits: RFC 7518, 3.2
@@ -92,14 +94,19 @@ class Settings(BaseSettings):
     )
 
     MONGODB_CONNECTION_URI: None = Field(default=None, description=_NO_SERVER)
-    TIMESCALE_SERVICE_URL: None = Field(default=None, description=_NO_SERVER)
+    TIMESCALE_SERVICE_URL: SecretStr | None = Field(
+        default=None,
+        description="Keeps the usage ledger in TimescaleDB or PostgreSQL: `postgresql://user:password@host/database`, "
+        "with `?sslmode=` as libpq takes it. Migrated by `ai-middleware migrate`.",
+    )
+    TIMESCALE_POOL_SIZE: int = Field(default=5, ge=1, description="Its connections for reports; one more writes.")
+    TIMESCALE_TIMEOUT_S: float = Field(default=15.0, ge=1, le=600, description="The longest that one statement takes.")
     TIMESCALE_REPLICA_URL: None = Field(default=None, description=_NO_SERVER)
     REDIS_URI: None = Field(default=None, description=_NO_SERVER)
     QUEUE_CONNECTIONURL: None = Field(default=None, description=_NO_SERVER)
 
     @field_validator(
         "MONGODB_CONNECTION_URI",
-        "TIMESCALE_SERVICE_URL",
         "TIMESCALE_REPLICA_URL",
         "REDIS_URI",
         "QUEUE_CONNECTIONURL",
@@ -109,6 +116,13 @@ class Settings(BaseSettings):
     def _refuse_servers(cls, value: object) -> None:
         if value not in (None, ""):
             raise ValueError("this version keeps everything in DATA_DIR and connects to no server: unset it")
+
+    @field_validator("TIMESCALE_SERVICE_URL")
+    @classmethod
+    def _check_database(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            dsn(value.get_secret_value())
+        return value
 
     @field_validator("MAX_WORKERS")
     @classmethod

@@ -42,7 +42,8 @@ class LedgerStore(Protocol):
     """The append-only ledger of attempts. Every method raises StoreUnavailableError."""
 
     async def append(self, entries: Sequence[LedgerEntry]) -> None:
-        """Commit all entries in one transaction, durably, before returning. An entry already there stays as it is."""
+        """Commit all entries in one transaction, durably, before returning. An entry already there stays as it is.
+        Without entries it tells whether any could be committed."""
         ...
 
     async def completion(self, organisation: str, completion_id: str) -> Sequence[LedgerEntry]:

@@ -5,7 +5,7 @@ Every read takes the organisation: tenant scope is part of the store's own query
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
@@ -175,7 +175,7 @@ class PriceStore(Protocol):
 class ChangeFeed(Protocol):
     """What is written to configs and price rules, by whichever process, this one too."""
 
-    def changes(self) -> AsyncIterator[Change]:
+    def changes(self) -> AsyncGenerator[Change, None]:
         """Endless; nothing is left out, though something may come twice. Raises StoreUnavailableError; asked for once
         more, it goes on where it broke off."""
         ...

@@ -27,6 +27,10 @@ TRIAL_INTERVAL_S = 1.0
 log = structlog.get_logger("ledger")
 
 
+class UnpricedError(ServiceUnavailableError):
+    """The price rules that something must be booked by can't be read: it was not booked."""
+
+
 @dataclass(slots=True)
 class _Booking:
     """`owed`: its commit has failed once, its caller knows, and the in-flight log holds its true figures."""
@@ -118,7 +122,7 @@ class Ledger:
 
     async def recover(self, prices: PriceStore) -> int:
         """Book what an earlier process left in flight, by the price rules of its time; how many entries that was. For
-        the start, before any call. Raises ServiceUnavailableError."""
+        the start, before any call. Raises ServiceUnavailableError; UnpricedError where it has to be called again."""
         left = self._inflight.abandoned()
         books = await _books(left, prices)
         bookings = [self.book(booking.abandoned(entry, books[entry.organisation])) for entry in left]
@@ -255,7 +259,7 @@ async def _books(entries: Sequence[LedgerEntry], prices: PriceStore) -> Mapping[
     try:
         return {each: PriceBook(await prices.unended(each, since=since)) for each, since in oldest.items()}
     except StoreUnavailableError as error:
-        raise _unavailable("the price rules can't be read at the moment") from error
+        raise UnpricedError("the price rules can't be read at the moment") from error
 
 
 def _unavailable(message: str) -> ServiceUnavailableError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from ..change_records import AnythingChanged, Change, ConfigChanged, PricesChanged
 from .client import Document, HistoryLostError, Mongo
@@ -20,7 +20,7 @@ class MongoChanges:
         self._mongo = mongo
         self._token: Document | None = None
 
-    async def changes(self) -> AsyncIterator[Change]:
+    async def changes(self) -> AsyncGenerator[Change, None]:
         try:
             async with self._mongo.watching(_PIPELINE, after=self._token) as watch:
                 if self._token is None:

@@ -14,7 +14,6 @@ from typing import Any, TypeVar, cast
 import pymongo
 from bson.errors import BSONError
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorClientSession, AsyncIOMotorDatabase
-from pymongo import _csot
 from pymongo.errors import (
     ConfigurationError,
     DocumentTooLarge,
@@ -160,18 +159,19 @@ class Mongo:
         return Watch(await stream.__aenter__(), self._bounded)
 
     async def _transaction(self, work: Callable[[Database, Session], Awaitable[T]]) -> T:
+        give_up = asyncio.get_running_loop().time() + self._timeout_s
         backoff_s = _BACKOFF_S
         async with await self._client.start_session() as session:
             while True:
                 try:
-                    return await self._attempt(session, work)
+                    return await self._attempt(session, work, give_up)
                 except PyMongoError as error:
-                    if not error.has_error_label(_TRANSIENT) or _time_is_up():
+                    if not _may_repeat(error, _TRANSIENT, give_up):
                         raise
                 await asyncio.sleep(random.uniform(0, backoff_s))  # noqa: S311  # jitter
                 backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
 
-    async def _attempt(self, session: Session, work: Callable[[Database, Session], Awaitable[T]]) -> T:
+    async def _attempt(self, session: Session, work: Callable[[Database, Session], Awaitable[T]], give_up: float) -> T:
         session.start_transaction(
             read_concern=ReadConcern("snapshot"),
             write_concern=WriteConcern("majority"),
@@ -183,7 +183,7 @@ class Mongo:
                 try:
                     await session.commit_transaction()
                 except PyMongoError as error:
-                    if not error.has_error_label(_UNKNOWN) or _time_is_up():
+                    if not _may_repeat(error, _UNKNOWN, give_up):
                         raise
                 else:
                     return result
@@ -309,9 +309,8 @@ def _client(uri: str, ca_file: Path | None, pool_size: int, timeout_s: float) ->
         raise ValueError(f"{ca_file} can't be read as a file of certificates") from None
 
 
-def _time_is_up() -> bool:
-    left = _csot.remaining()
-    return left is not None and left <= 0
+def _may_repeat(error: PyMongoError, label: str, give_up: float) -> bool:
+    return error.has_error_label(label) and asyncio.get_running_loop().time() < give_up
 
 
 def _told_apart(error: Exception) -> Exception:

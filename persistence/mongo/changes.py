@@ -25,6 +25,7 @@ class MongoChanges:
             async with self._mongo.watching(_PIPELINE, after=self._token) as watch:
                 if self._token is None:
                     yield AnythingChanged()
+                    self._token = watch.token
                 while watch.alive:
                     event = await watch.next()
                     token = watch.token

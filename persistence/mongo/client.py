@@ -46,7 +46,6 @@ NEEDED = 1
 _REFUSALS = {13, 18, 8000}  # Unauthorized, AuthenticationFailed, Atlas' own
 _VALUES_FAULT = {2, 121, 10334, 17280}  # BadValue, DocumentValidationFailure, BSONObjectTooLarge, KeyTooLong
 _TRANSIENT, _UNKNOWN = "TransientTransactionError", "UnknownTransactionCommitResult"
-_HISTORY_LOST = {260, 280, 286}  # InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost
 _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"  # OpenSSL's name of the error: the driver keeps nothing else of it
 _BACKOFF_S = 0.005
 _MAX_BACKOFF_S = 0.25
@@ -145,7 +144,9 @@ class Mongo:
         if not self._checked:
             await self._bounded(self._check, timeout_s)
             self._checked = True
-        return await self._bounded(work, timeout_s)
+        done = await self._bounded(work, timeout_s)
+        self._away_until = 0.0
+        return done
 
     async def _check(self) -> None:
         """Once for a process: a schema that is made newer while it runs still serves it."""
@@ -156,7 +157,12 @@ class Mongo:
 
     async def _watch(self, pipeline: Sequence[Document], after: Document | None) -> Watch:
         stream = self._database.watch(list(pipeline), resume_after=after, max_await_time_ms=round(WATCH_WAIT_S * 1000))
-        return Watch(await stream.__aenter__(), self._bounded)
+        try:
+            return Watch(await stream.__aenter__(), self._bounded)
+        except OperationFailure as error:
+            if after is None:
+                raise
+            raise HistoryLostError(f"MongoDB: {_name(error)}") from None
 
     async def _transaction(self, work: Callable[[Database, Session], Awaitable[T]]) -> T:
         give_up = asyncio.get_running_loop().time() + self._timeout_s
@@ -313,15 +319,17 @@ def _may_repeat(error: PyMongoError, label: str, give_up: float) -> bool:
     return error.has_error_label(label) and asyncio.get_running_loop().time() < give_up
 
 
+def _name(error: OperationFailure) -> str:
+    """Without the server's text, which quotes values."""
+    return f"{error.code} {(error.details or {}).get('codeName') or type(error).__name__}"
+
+
 def _told_apart(error: Exception) -> Exception:
     if isinstance(error, OperationFailure):
-        name = (error.details or {}).get("codeName") or type(error).__name__
         if error.code in _VALUES_FAULT:
-            return ValueError(f"the database can't hold this: {name}")
-        if error.code in _HISTORY_LOST:
-            return HistoryLostError(f"MongoDB: {error.code} {name}")
+            return ValueError(f"the database can't hold this: {_name(error)}")
         refused = error.code in _REFUSALS
-        return (MongoRefusedError if refused else StoreUnavailableError)(f"MongoDB: {error.code} {name}")
+        return (MongoRefusedError if refused else StoreUnavailableError)(f"MongoDB: {_name(error)}")
     if isinstance(error, DocumentTooLarge | BSONError | OverflowError):
         return ValueError(f"the database can't hold this: {type(error).__name__}")
     if _UNTRUSTED in str(error):

@@ -122,10 +122,10 @@ def _terms(terms: Override | Discount) -> Document:
 
 
 def _exact(amount: Decimal) -> Decimal128:
-    stored = Decimal128(amount)
-    if stored.to_decimal() != amount:
-        raise ValueError("an amount has at most 34 digits")
-    return stored
+    try:
+        return Decimal128(amount)
+    except ArithmeticError:
+        raise ValueError("an amount has at most 34 digits") from None
 
 
 def _rule(found: Document) -> PriceRule:

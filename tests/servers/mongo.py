@@ -34,6 +34,7 @@ _QUICK = (
     "--nounixsocket",
     "--bind_ip=127.0.0.1",
     "--setParameter=diagnosticDataCollectionEnabled=false",
+    "--setParameter=shutdownTimeoutMillisForSignaledShutdown=100",
 )
 
 

@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     MONGODB_TLS_CA_FILE: Path | None = Field(
         default=None, description="Turns TLS on for it, with the authorities in this PEM file alone."
     )
-    MONGODB_POOL_SIZE: int = Field(default=10, ge=1, description="Its connections; one more watches for changes.")
+    MONGODB_POOL_SIZE: int = Field(default=10, ge=2, description="Its connections, of which one watches for changes.")
     MONGODB_TIMEOUT_S: float = Field(
         default=15.0, ge=1, le=600, description="The longest that one call takes, an election within it."
     )

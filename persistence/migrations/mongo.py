@@ -15,6 +15,7 @@ from pymongo.errors import CollectionInvalid, OperationFailure
 
 from ..mongo.client import NEEDED, SCHEMA, SCHEMA_ID, Database, Document, check_schema, open_mongo, schema_version
 
+REACH_TIMEOUT_S = 5.0
 TIMEOUT_S = 600.0  # an index over many documents takes a while
 _EXISTS = 48  # NamespaceExists
 
@@ -116,7 +117,7 @@ assert len(_STEPS) == NEEDED  # noqa: S101  # a step without its number would ne
 async def migrate(uri: str, *, ca_file: Path | None = None) -> None:
     """Bring the database to NEEDED. Safe to call twice, and from several places at once. Raises SchemaVersionError for
     a newer schema, StoreUnavailableError for a failure, ValueError for an address that is none."""
-    async with open_mongo(uri, ca_file=ca_file) as mongo:
+    async with open_mongo(uri, ca_file=ca_file, timeout_s=REACH_TIMEOUT_S) as mongo:
         await mongo.administer(_migrate, timeout_s=TIMEOUT_S)
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 
-_ADDRESS = re.compile(
-    r"mongodb(\+srv)?://([^@/?]+@)?[^@/?,:]+(:\d{1,5})?(,[^@/?,:]+(:\d{1,5})?)*(/[^@/?]*)?(\?[^@/?]*)?"
-)
+_ADDRESS = re.compile(r"mongodb(\+srv)?://([^@/?]+@)?[^@/?,:]+(:\d{1,5})?(,[^@/?,:]+(:\d{1,5})?)*(/[^@/?]*)?(\?[^@]*)?")
 
 
 def check_address(uri: str) -> None:

@@ -46,7 +46,11 @@ NEEDED = 1
 _REFUSALS = {13, 18, 8000}  # Unauthorized, AuthenticationFailed, Atlas' own
 _VALUES_FAULT = {2, 121, 10334, 17280}  # BadValue, DocumentValidationFailure, BSONObjectTooLarge, KeyTooLong
 _TRANSIENT, _UNKNOWN = "TransientTransactionError", "UnknownTransactionCommitResult"
-_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"  # OpenSSL's name of the error: the driver keeps nothing else of it
+_TOLD = {
+    "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not of an authority that is trusted",
+    "AuthenticationFailed": "18 AuthenticationFailed",
+}
+"""OpenSSL's and the server's names of what keeps the driver out: where it finds no server, its text alone has them."""
 _BACKOFF_S = 0.005
 _MAX_BACKOFF_S = 0.25
 
@@ -122,7 +126,8 @@ class Mongo:
         return None
 
     async def administer(self, work: Callable[[Database], Awaitable[T]], *, timeout_s: float) -> T:
-        """For migrations: without a look at the schema."""
+        """For migrations: without a look at the schema. Only for a server that answers it takes as long as it may."""
+        await self._bounded(lambda: self._database.command("ping"), self._timeout_s)
         return await self._bounded(lambda: work(self._database), timeout_s)
 
     @asynccontextmanager
@@ -332,8 +337,9 @@ def _told_apart(error: Exception) -> Exception:
         return (MongoRefusedError if refused else StoreUnavailableError)(f"MongoDB: {_name(error)}")
     if isinstance(error, DocumentTooLarge | BSONError | OverflowError):
         return ValueError(f"the database can't hold this: {type(error).__name__}")
-    if _UNTRUSTED in str(error):
-        return MongoRefusedError("MongoDB: the server's certificate is not of an authority that is trusted")
     if isinstance(error, ServerSelectionTimeoutError):
+        for name, said in _TOLD.items():
+            if name in str(error):
+                return MongoRefusedError(f"MongoDB: {said}")
         return StoreUnavailableError("MongoDB: no primary can be reached")
     return StoreUnavailableError(f"MongoDB: {type(error).__name__}")

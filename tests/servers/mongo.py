@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 
 import pymongo
@@ -48,6 +48,7 @@ class Node:
 
     folder: Path
     port: int
+    binary: str = field(repr=False)
     options: Sequence[str] = ()
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
@@ -59,7 +60,7 @@ class Node:
         self.folder.mkdir(exist_ok=True)
         data = (f"--dbpath={self.folder}", f"--port={self.port}", f"--logpath={self.folder / 'log'}", "--replSet=rs0")
         self.process = subprocess.Popen(
-            [_binary(), *data, "--logappend", *_QUICK, *self.options],
+            [self.binary, *data, "--logappend", *_QUICK, *self.options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -104,16 +105,16 @@ class Node:
 
 @dataclass
 class Mongo:
-    """A replica set. `arguments` are a client's of the tests' own; `credentials` and `parameters` of its address."""
+    """A replica set. `arguments` are a client's of the tests' own; `credentials` ("user:password@") its address'."""
 
     nodes: Sequence[Node]
     arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
     credentials: str = field(default="", repr=False)
-    parameters: str = "replicaSet=rs0"
 
     def url(self, database: str = "test") -> str:
         addresses = ",".join(node.address for node in self.nodes)
-        return f"mongodb://{self.credentials}{addresses}/{database}?{self.parameters}"
+        source = "&authSource=admin" if self.credentials else ""
+        return f"mongodb://{self.credentials}{addresses}/{database}?replicaSet=rs0{source}"
 
     @contextmanager
     def client(self, node: Node | None = None) -> Iterator[pymongo.MongoClient[dict[str, Any]]]:
@@ -155,15 +156,13 @@ class Mongo:
 @contextmanager
 def running_mongo(nodes: int = 1, options: Sequence[str] = (), **how: Any) -> Iterator[Mongo]:
     """A replica set of the test's own; see `shared_mongo`."""
-    _or_skip()
+    binary = _binary_or_skip()
     folder = Path(tempfile.mkdtemp(prefix="ai-middleware-mongo-", dir=_memory()))
-    server = Mongo([Node(folder / str(number), _free_port(), options) for number in range(nodes)], **how)
+    server = Mongo([Node(folder / str(number), _free_port(), binary, options) for number in range(nodes)], **how)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.callback(server.close)
-        for node in server.nodes:
-            node.start()
-        server.initiate()
+        _start_or_skip(server)
         yield server
 
 
@@ -189,13 +188,26 @@ async def migrated_database(server: Mongo) -> str:
     return uri
 
 
-def _or_skip() -> None:
+def _start_or_skip(server: Mongo) -> None:
     try:
-        _binary()
+        for node in server.nodes:
+            node.start()
     except NoMongoError as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error))
-        pytest.skip(f"NOT TESTED: {error}")
+        _skip(error)
+    server.initiate()
+
+
+def _binary_or_skip() -> str:
+    try:
+        return _binary()
+    except NoMongoError as error:
+        _skip(error)
+
+
+def _skip(error: NoMongoError) -> NoReturn:
+    if os.environ.get("CI") == "true":
+        pytest.fail(str(error))
+    pytest.skip(f"NOT TESTED: {error}")
 
 
 def _binary() -> str:

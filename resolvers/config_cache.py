@@ -50,6 +50,7 @@ class ConfigCache:
         self._heads: OrderedDict[_HeadKey, _Known] = OrderedDict()
         self._versions: OrderedDict[tuple[str, str, int], ConfigVersion] = OrderedDict()
         self._writes = 0
+        self._others_writes = 0
 
     async def head(self, organisation: str, slug: str) -> ConfigHead | None:
         """One caller reads; the others have what was known meanwhile. Raises StoreUnavailableError where nothing usable
@@ -90,7 +91,7 @@ class ConfigCache:
 
     def outdate(self, organisation: str, slug: str) -> None:
         """Another process has written: what is known serves from now on only while the store can't be read."""
-        self._writes += 1
+        self._others_writes += 1
         known = self._heads.get((organisation, slug))
         if known is not None:
             self._heads[organisation, slug] = replace(known, stale_at=self._clock())
@@ -99,10 +100,10 @@ class ConfigCache:
         """The same for every config."""
         for key in list(self._heads):
             self.outdate(*key)
-        self._writes += 1
+        self._others_writes += 1
 
     async def _read(self, key: _HeadKey) -> ConfigHead | None:
-        writes = self._writes
+        writes, others_writes = self._writes, self._others_writes
         found = await self._store.by_slug(*key)
         if found is None:
             self._heads.pop(key, None)
@@ -110,7 +111,8 @@ class ConfigCache:
         head = ConfigHead(found.id, found.published, found.archived_at is not None)
         if writes == self._writes:  # else what was read may be older than a write that ended meanwhile
             now = self._clock()
-            _keep(self._heads, key, _Known(head, now, now + FRESH_S))
+            stale_at = now + FRESH_S if others_writes == self._others_writes else now
+            _keep(self._heads, key, _Known(head, now, stale_at))
         return head
 
     def _is_usable(self, known: _Known) -> bool:

@@ -116,9 +116,10 @@ class PriceCache:
             found = self._outlasting(known)
         else:
             at = self._clock()
-            found = _Known(PriceBook(rules) if rules else NO_RULES, at, at + FRESH_S)
-        if writes == self._writes:  # else what was read may be older than a write that ended meanwhile
-            self._keep(organisation, found)
+            # What was read may be older than a write that was told of meanwhile.
+            stale_at = at + FRESH_S if writes == self._writes else at
+            found = _Known(PriceBook(rules) if rules else NO_RULES, at, stale_at)
+        self._keep(organisation, found)
         return found
 
     def _keep(self, organisation: str, known: _Known) -> None:

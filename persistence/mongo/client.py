@@ -143,7 +143,8 @@ class Mongo:
     async def close(self) -> None:
         if self._writing:
             await asyncio.wait(self._writing)
-        await asyncio.to_thread(self._client.close)  # it says goodbye to the server, and waits for that
+        with pymongo.timeout(LOOK_TIMEOUT_S):  # it says goodbye to the server, and waits for that
+            await asyncio.to_thread(self._client.close)
 
     async def _run(self, work: Callable[[], Awaitable[T]], timeout_s: float) -> T:
         if not self._checked:

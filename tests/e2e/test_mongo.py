@@ -213,6 +213,7 @@ async def completing(server: Server, answers: list[float]) -> AsyncIterator[None
             began = time.monotonic()
             async with session.post(server.url, json={"query": COMPLETE, "variables": {"input": asked}}) as answer:
                 body = await answer.json()
+            assert "errors" not in body, body["errors"]
             assert content(body) == "You said: hello"
             answers.append(time.monotonic() - began)
 

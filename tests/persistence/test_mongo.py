@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -11,6 +12,7 @@ import pymongo
 import pytest
 from pymongo.errors import WriteError
 
+from persistence.config_records import ConfigCursor, ConfigFilter, ConfigOrder
 from persistence.migrations.mongo import migrate
 from persistence.mongo import client as module
 from persistence.mongo.address import check_address
@@ -18,7 +20,7 @@ from persistence.mongo.client import NEEDED, Mongo, SchemaVersionError, open_mon
 from persistence.mongo.configs import MongoConfigs
 from persistence.mongo.prices import MongoPrices
 from persistence.ports import StoreConflictError, StoreUnavailableError
-from persistence.price_records import Override
+from persistence.price_records import Override, PriceFilter
 from tests.persistence.configs import CONTENT, config
 from tests.persistence.entries import NOON, at
 from tests.persistence.prices import price_rule
@@ -65,6 +67,42 @@ async def test_what_a_migration_that_broke_off_left_is_made_whole(nothing: str) 
         client.get_default_database().create_collection("configs")
         await migrate(nothing)
         assert "$jsonSchema" in client.get_default_database().configs.options()["validator"]
+
+
+async def test_what_is_there_stays_when_it_is_migrated(uri: str, database: Any) -> None:
+    made, rule = config(), price_rule()
+    async with open_mongo(uri) as mongo:
+        await MongoConfigs(mongo).create(made)
+        await MongoPrices(mongo).add(rule, at_most=9)
+    database.schema.drop()
+    await migrate(uri)
+    async with open_mongo(uri) as mongo:
+        assert await MongoConfigs(mongo).by_id("acme", made.id) == made
+        assert await MongoPrices(mongo).unended("acme", since=NOON) == [rule]
+
+
+async def test_every_query_goes_by_an_index_that_begins_with_the_organisation(uri: str, database: Any) -> None:
+    async with open_mongo(uri) as mongo:
+        configs, prices, made, rule = MongoConfigs(mongo), MongoPrices(mongo), config(), price_rule()
+        database.command("profile", 2)
+        await configs.create(made)
+        await configs.by_id("acme", made.id)
+        await configs.by_slug("acme", made.slug)
+        await configs.publish_draft("acme", made.id, expected_revision=1, at=at(1), by="x")
+        await configs.save_draft("acme", made.id, CONTENT, expected_revision=2, at=at(2))
+        await configs.versions("acme", made.id, limit=5, before=9)
+        for order in ConfigOrder:
+            after = ConfigCursor("a", at(9))
+            await configs.page("acme", where=ConfigFilter(search="x"), order=order, limit=5, after=after)
+        await prices.add(rule, at_most=9)
+        await prices.unended("acme", since=NOON)
+        await prices.page("acme", where=PriceFilter(active_at=NOON), limit=5, before="z")
+        await prices.end("acme", rule.id, at(9), now=NOON)
+        database.command("profile", 0)
+    plans = [each["planSummary"] for each in database.system.profile.find({"planSummary": {"$exists": True}})]
+    assert len(plans) >= 11
+    indexed = re.compile(r"(IXSCAN \{ (_id: -?1|_id\.organisation: 1).*\}(, )?)+|IDHACK")
+    assert [plan for plan in plans if indexed.fullmatch(plan) is None] == []
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,21 @@ async def test_a_read_that_a_write_overtook_is_not_kept(stage: Stage) -> None:
         await stage.prompt()
 
 
+async def test_a_read_that_another_process_s_write_overtook_serves_only_while_the_store_is_away(stage: Stage) -> None:
+    await stage.published()
+    stage.store.hold, stage.store.reached = asyncio.Event(), asyncio.Event()
+    late = asyncio.create_task(stage.prompt())
+    await stage.store.reached.wait()
+    stage.configs.cache.outdate("acme", "greet")
+    hold, stage.store.hold = stage.store.hold, None
+    hold.set()
+    await late
+    reads = stage.store.reads
+    stage.store.down = True
+    assert await stage.prompt() == "You speak English."
+    assert stage.store.reads == reads + 1, "it was tried"
+
+
 async def test_the_cache_is_bounded(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config_cache, "MAX_CACHED", 2)
     for slug in ("a", "b", "c"):

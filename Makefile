@@ -43,6 +43,20 @@ $(VENV)/.browser: | $(VENV)/.installed-dev
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
 	else $(BIN)/playwright install chromium; fi >/dev/null && touch $@ || echo "no browser could be installed"
 
+# A PostgreSQL for the tests, which start one of their own. Where it can't be had, they say so.
+$(VENV)/.postgres:
+	@if ls /usr/lib/postgresql/*/bin/initdb || command -v initdb; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; \
+	else false; fi >/dev/null 2>&1 && mkdir -p $(VENV) && touch $@ || echo "PostgreSQL could not be installed: apt-get install postgresql"
+
+# The tests' own mongod comes with the packages; this is the one library that it asks of the system.
+$(VENV)/.mongo: | $(VENV)/.installed-dev
+	@if [ "$$(uname -s)" != Linux ] || ldconfig -p | grep -q 'libcurl\.so\.4 '; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends libcurl4; \
+	else false; fi >/dev/null 2>&1 && touch $@ || echo "MongoDB's library could not be installed: apt-get install libcurl4"
+
 .PHONY: web
 web: ## Build GraphiQL's page anew
 	@rm -f $(VENV)/.page
@@ -57,7 +71,7 @@ run: $(VENV)/.installed $(VENV)/.page ## Install, start the server on http://loc
 	@exec $(BIN)/ai-middleware serve
 
 .PHONY: test
-test: $(VENV)/.installed-dev lint $(VENV)/.page $(VENV)/.browser ## Everything that CI runs: linters, types, import contracts, tests
+test: $(VENV)/.installed-dev lint $(VENV)/.page $(VENV)/.browser $(VENV)/.postgres $(VENV)/.mongo ## Everything that CI runs: linters, types, import contracts, tests
 	$(BIN)/pytest --numprocesses $(WORKERS)
 
 .PHONY: lint

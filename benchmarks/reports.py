@@ -104,6 +104,7 @@ async def _fill(store: SQLiteLedger, size: int, until: datetime) -> None:
     entries = made_up_usage(READER.organisation, size, since=until - timedelta(days=DAYS), until=until, seed=1)
     async for booked in book(store, entries, alone=True):
         sys.stderr.write(f"\r{booked:,} of {size:,} entries, {booked / (time.monotonic() - began):,.0f} a second")
+    await store.fold(until)
     sys.stderr.write("\n")
 
 

@@ -120,7 +120,7 @@ async def _alive() -> Response:
 
 def _add_readiness(pages: FastAPI, runtime: Runtime) -> None:
     async def ready() -> Response:
-        missing = runtime.missing()
+        missing = await runtime.missing()
         text = f"missing: {', '.join(missing)}" if missing else "ready"
         return Response(text + "\n", status_code=503 if missing else 200, media_type="text/plain")
 

@@ -22,7 +22,7 @@ from .config_commands import app as config_app
 from .console import errors, fail
 from .dev_commands import app as dev_app
 from .keys import deployment_keys, developer_token
-from .runtime import DATABASE_FILE
+from .runtime import DATABASE_FILE, MONGODB, TIMESCALE
 from .server import serve as run_server
 from .settings import Settings, SettingsError, load_settings
 from .usage_commands import app as usage_app
@@ -63,6 +63,12 @@ def migrate() -> None:
     settings = load_settings()
     _migrate(settings)
     typer.echo(f"{settings.DATA_DIR / DATABASE_FILE} is up to date")
+    if settings.MONGODB_CONNECTION_URI is not None:
+        _migrate_mongo(settings.MONGODB_CONNECTION_URI.get_secret_value(), settings.MONGODB_TLS_CA_FILE)
+        typer.echo(f"{MONGODB} is up to date")
+    if settings.TIMESCALE_SERVICE_URL is not None:
+        _migrate_timescale(settings.TIMESCALE_SERVICE_URL.get_secret_value())
+        typer.echo(f"{TIMESCALE} is up to date")
 
 
 @app.command()
@@ -181,3 +187,21 @@ def _migrate(settings: Settings) -> None:
         migrate_database(settings.DATA_DIR / DATABASE_FILE)
     except (OSError, StoreUnavailableError) as error:
         raise SettingsError(f"DATA_DIR: {error}") from None
+
+
+def _migrate_mongo(uri: str, ca_file: Path | None) -> None:
+    from persistence.migrations.mongo import migrate as migrate_mongo  # here: it loads the driver
+
+    try:
+        asyncio.run(migrate_mongo(uri, ca_file=ca_file))
+    except (StoreUnavailableError, ValueError) as error:
+        raise SettingsError(f"MONGODB_CONNECTION_URI: {error}") from None
+
+
+def _migrate_timescale(url: str) -> None:
+    from persistence.migrations.timescale import migrate as migrate_timescale  # here: it loads SQLAlchemy
+
+    try:
+        asyncio.run(migrate_timescale(url))
+    except StoreUnavailableError as error:
+        raise SettingsError(f"TIMESCALE_SERVICE_URL: {error}") from None

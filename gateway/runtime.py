@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import structlog
 
 from persistence.inflight import open_inflight_log
-from persistence.ports import StoreUnavailableError
+from persistence.ports import ChangeFeed, ConfigStore, LedgerStore, PriceStore, StoreUnavailableError
 from persistence.sqlite.configs import SQLiteConfigs
-from persistence.sqlite.database import Database, open_database
+from persistence.sqlite.database import open_database
 from persistence.sqlite.ledger import SQLiteLedger, open_sqlite_ledger
 from persistence.sqlite.prices import SQLitePrices
 from providers.http import open_transport
@@ -22,12 +26,14 @@ from providers.scripted import ScriptedProvider
 from providers.types import Credentials
 from resolvers.config_cache import ConfigCache
 from resolvers.configs import Configs
-from resolvers.errors import DomainError
+from resolvers.errors import ServiceUnavailableError
+from resolvers.following import following
 from resolvers.health import Health
 from resolvers.ledger import Ledger, open_ledger
 from resolvers.live_usage import open_live_usage
 from resolvers.price_cache import PriceCache
 from resolvers.prices import Prices
+from resolvers.recovery import recovering
 from resolvers.routing import Circuits, Vendor
 from resolvers.run import Services
 from resolvers.running import RunningCompletions
@@ -37,7 +43,26 @@ from .keys import DeploymentKeys, deployment_keys
 from .settings import Environment, Settings, SettingsError
 from .usage_links import SignedLinks
 
+if TYPE_CHECKING:
+    from persistence.timescale.ledger import TimescaleLedger
+
 DATABASE_FILE = "ai-middleware.db"
+MONGODB = "MongoDB"
+TIMESCALE = "TimescaleDB"
+
+log = structlog.get_logger("runtime")
+
+Look = Callable[[], Awaitable[str | None]]
+"""What keeps a server from its work, in a line; None where nothing does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """Where configs and price rules are. `feed` tells of other processes' writes; None where there are no others."""
+
+    configs: ConfigStore
+    prices: PriceStore
+    feed: ChangeFeed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +73,14 @@ class Runtime:
     keys: DeploymentKeys = field(repr=False)
     authenticator: Authenticator
     services: Services
+    servers: Mapping[str, Look] = field(default_factory=dict)
 
-    def missing(self) -> list[str]:
+    async def missing(self) -> list[str]:
         """The dependencies that don't answer, by name; empty when the process is ready to serve."""
         ledger = self.services.ledger
-        return ["ledger"] * (not ledger.available) + ["in-flight log"] * (not ledger.can_note())
+        found = ["ledger"] * (not ledger.available) + ["in-flight log"] * (not ledger.can_note())
+        troubles = await asyncio.gather(*(look() for look in self.servers.values()))
+        return found + [f"{name} ({trouble})" for name, trouble in zip(self.servers, troubles, strict=True) if trouble]
 
 
 def vendors(settings: Settings, keys: DeploymentKeys) -> Mapping[str, Vendor]:
@@ -80,7 +108,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     keys = deployment_keys(settings)
     load_prices()  # now, and not while the first completion waits
     async with AsyncExitStack() as stack:
-        database, ledger = await _open_stores(settings, stack)
+        servers: dict[str, Look] = {}
+        documents, ledger = await _open_stores(settings, stack, servers)
         try:
             transport = await stack.enter_async_context(
                 open_transport(max_connections=settings.MAX_UPSTREAM_CONNECTIONS)
@@ -89,13 +118,16 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             raise SettingsError(str(error)) from None
         ready = vendors(settings, keys)
         circuits = Circuits(time.monotonic)
-        configs = SQLiteConfigs(database)
+        configs = ConfigCache(documents.configs, time.monotonic)
+        prices = PriceCache(documents.prices, time.monotonic, _now)
+        if documents.feed is not None:
+            await stack.enter_async_context(following(documents.feed, configs, prices))
         services = Services(
             vendors=ready,
             transport=transport,
             ledger=ledger,
-            configs=Configs(configs, ConfigCache(configs, time.monotonic), ready, now=_now),
-            prices=_prices(database, {row.name for row in ROWS} | ready.keys()),
+            configs=Configs(documents.configs, configs, ready, now=_now),
+            prices=Prices(documents.prices, prices, {row.name for row in ROWS} | ready.keys(), _now),
             circuits=circuits,
             health=Health([row.name for row in ROWS], ready, circuits, time.monotonic),
             running=RunningCompletions(),
@@ -104,37 +136,84 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             clock=time.monotonic,
             random=random.random,
         )
-        yield Runtime(settings, keys, Authenticator(keys.signing_secret), services)
+        yield Runtime(settings, keys, Authenticator(keys.signing_secret), services, servers)
 
 
 @asynccontextmanager
-async def open_usage_store(settings: Settings) -> AsyncIterator[SQLiteLedger]:
-    """The ledger's store alone, for a command that books without a server. Raises SettingsError."""
+async def open_usage_store(settings: Settings) -> AsyncIterator[LedgerStore]:
+    """The ledger's store alone, for a command that books without a server. What was booked is summed up at the end.
+    Raises SettingsError."""
+    variable = "DATA_DIR" if settings.TIMESCALE_SERVICE_URL is None else "TIMESCALE_SERVICE_URL"
     try:
-        async with open_database(settings.DATA_DIR / DATABASE_FILE) as database:
-            yield SQLiteLedger(database)
+        async with AsyncExitStack() as stack:
+            if settings.TIMESCALE_SERVICE_URL is not None:
+                yield await _open_timescale(settings, stack)
+                return
+            database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
+            store = SQLiteLedger(database)
+            yield store
+            await store.fold(_now())
     except StoreUnavailableError as error:
-        raise SettingsError(f"DATA_DIR: {error}") from None
+        raise SettingsError(f"{variable}: {error}") from None
 
 
-async def _open_stores(settings: Settings, stack: AsyncExitStack) -> tuple[Database, Ledger]:
+async def _open_timescale(settings: Settings, stack: AsyncExitStack) -> TimescaleLedger:
+    from persistence.timescale.ledger import open_timescale_ledger  # here: a start without it loads no SQLAlchemy
+
+    assert settings.TIMESCALE_SERVICE_URL is not None  # noqa: S101  # who calls this has looked
+    opening = open_timescale_ledger(
+        settings.TIMESCALE_SERVICE_URL.get_secret_value(),
+        pool_size=settings.TIMESCALE_POOL_SIZE,
+        statement_timeout_s=settings.TIMESCALE_TIMEOUT_S,
+    )
+    return await stack.enter_async_context(opening)
+
+
+async def _open_mongo(settings: Settings, stack: AsyncExitStack, servers: dict[str, Look]) -> Documents:
+    """What the settings keep it from is refused at once; a server that is away is waited for."""
+    from persistence.mongo import changes, client, configs, prices  # here: a start without it loads no driver
+
+    assert settings.MONGODB_CONNECTION_URI is not None  # noqa: S101  # who calls this has looked
+    try:
+        opening = client.open_mongo(
+            settings.MONGODB_CONNECTION_URI.get_secret_value(),
+            ca_file=settings.MONGODB_TLS_CA_FILE,
+            pool_size=settings.MONGODB_POOL_SIZE,
+            timeout_s=settings.MONGODB_TIMEOUT_S,
+        )
+        mongo = await stack.enter_async_context(opening)
+        await mongo.probe()
+    except (ValueError, client.MongoRefusedError) as error:
+        raise SettingsError(f"MONGODB_CONNECTION_URI: {error}") from None
+    except StoreUnavailableError as error:
+        log.warning("configs and price rules can't be reached", reason=str(error))
+    servers[MONGODB] = mongo.look
+    return Documents(configs.MongoConfigs(mongo), prices.MongoPrices(mongo), changes.MongoChanges(mongo))
+
+
+async def _open_stores(settings: Settings, stack: AsyncExitStack, servers: dict[str, Look]) -> tuple[Documents, Ledger]:
     try:
         inflight = stack.enter_context(open_inflight_log(settings.DATA_DIR))
         database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
     except StoreUnavailableError as error:
         raise SettingsError(f"DATA_DIR: {error}") from None
-    store = await stack.enter_async_context(open_sqlite_ledger(database))
+    store: LedgerStore
+    if settings.TIMESCALE_SERVICE_URL is None:
+        store = await stack.enter_async_context(open_sqlite_ledger(database))
+    else:
+        store = timescale = await _open_timescale(settings, stack)
+        servers[TIMESCALE] = timescale.look
+    documents = Documents(SQLiteConfigs(database), SQLitePrices(database))
+    if settings.MONGODB_CONNECTION_URI is not None:
+        documents = await _open_mongo(settings, stack, servers)
     ledger = await stack.enter_async_context(open_ledger(store, inflight))
+    await ledger.probe()
     try:
-        await ledger.recover(SQLitePrices(database))
-    except DomainError as error:
-        raise SettingsError(f"DATA_DIR: {error.message}") from None
-    return database, ledger
-
-
-def _prices(database: Database, providers: Collection[str]) -> Prices:
-    store = SQLitePrices(database)
-    return Prices(store, PriceCache(store, time.monotonic, _now), providers, _now)
+        await stack.enter_async_context(recovering(ledger, documents.prices))
+    except ServiceUnavailableError as error:
+        if TIMESCALE not in servers:  # what a server could not take is owed, and booked when it is back
+            raise SettingsError(f"DATA_DIR: {error.message}") from None
+    return documents, ledger
 
 
 def _now() -> datetime:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import accumulate, islice
 from math import pi, sin
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
+from persistence.ports import LedgerStore
 from persistence.records import CostSource, LedgerEntry, Outcome
 from providers.prices import cost_of
 from providers.types import Usage
@@ -25,14 +26,6 @@ SMALL_BATCH = 200  # a server that runs beside this waits for no more
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_S = 86_400.0
-
-
-class UsageStore(Protocol):
-    """Where it is booked."""
-
-    async def append(self, entries: Sequence[LedgerEntry]) -> None: ...
-
-    async def fold(self, until: datetime) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +103,20 @@ def made_up_usage(
             made += 1
 
 
-async def book(store: UsageStore, entries: Iterator[LedgerEntry], *, alone: bool = False) -> AsyncIterator[int]:
-    """Appends them, batch by batch, and folds what is over; yields how many there are so far. Unless it is alone, half
+async def book(store: LedgerStore, entries: Iterator[LedgerEntry], *, alone: bool = False) -> AsyncIterator[int]:
+    """Appends them, batch by batch; yields how many there are so far. Unless it is alone, half
     of the time is a server's that may run beside this."""
     size = BATCH if alone else SMALL_BATCH
     booked = 0
     batch = list(islice(entries, size))
     while batch:
-        more = asyncio.to_thread(lambda: list(islice(entries, size)))  # made while SQLite writes those before
+        more = asyncio.to_thread(lambda: list(islice(entries, size)))  # made while the store writes those before
         booked += len(batch)
         began = time.monotonic()
         _, batch = await asyncio.gather(store.append(batch), more)
         if not alone:
             await asyncio.sleep(time.monotonic() - began)
         yield booked
-    await store.fold(datetime.now(UTC))
 
 
 class _Dice:

@@ -13,6 +13,9 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from strawberry.http.websocket_origin import normalize_allowed_origins
 
+from persistence.mongo.address import check_address
+from persistence.timescale.address import dsn
+
 from .sealing import Sealer, SealError, is_sealed
 
 MIN_SECRET_BYTES = 32  # HS256 needs a key of at least 256 bits: RFC 7518, 3.2
@@ -91,15 +94,30 @@ class Settings(BaseSettings):
         default=None, description="Turns on `compatible`: any OpenAI-compatible endpoint, up to and with its `/v1`."
     )
 
-    MONGODB_CONNECTION_URI: None = Field(default=None, description=_NO_SERVER)
-    TIMESCALE_SERVICE_URL: None = Field(default=None, description=_NO_SERVER)
+    MONGODB_CONNECTION_URI: SecretStr | None = Field(
+        default=None,
+        description="Keeps configs and price rules in MongoDB, a replica set: "
+        "`mongodb://user:password@host/database?replicaSet=rs0`. Migrated by `ai-middleware migrate`.",
+    )
+    MONGODB_TLS_CA_FILE: Path | None = Field(
+        default=None, description="Turns TLS on for it, with the authorities in this PEM file alone."
+    )
+    MONGODB_POOL_SIZE: int = Field(default=10, ge=2, description="Its connections, of which one watches for changes.")
+    MONGODB_TIMEOUT_S: float = Field(
+        default=15.0, ge=1, le=600, description="The longest that one call takes, an election within it."
+    )
+    TIMESCALE_SERVICE_URL: SecretStr | None = Field(
+        default=None,
+        description="Keeps the usage ledger in TimescaleDB or PostgreSQL: `postgresql://user:password@host/database`, "
+        "with `?sslmode=` as libpq takes it. Migrated by `ai-middleware migrate`.",
+    )
+    TIMESCALE_POOL_SIZE: int = Field(default=5, ge=1, description="Its connections for reports; one more writes.")
+    TIMESCALE_TIMEOUT_S: float = Field(default=15.0, ge=1, le=600, description="The longest that one statement takes.")
     TIMESCALE_REPLICA_URL: None = Field(default=None, description=_NO_SERVER)
     REDIS_URI: None = Field(default=None, description=_NO_SERVER)
     QUEUE_CONNECTIONURL: None = Field(default=None, description=_NO_SERVER)
 
     @field_validator(
-        "MONGODB_CONNECTION_URI",
-        "TIMESCALE_SERVICE_URL",
         "TIMESCALE_REPLICA_URL",
         "REDIS_URI",
         "QUEUE_CONNECTIONURL",
@@ -109,6 +127,20 @@ class Settings(BaseSettings):
     def _refuse_servers(cls, value: object) -> None:
         if value not in (None, ""):
             raise ValueError("this version keeps everything in DATA_DIR and connects to no server: unset it")
+
+    @field_validator("TIMESCALE_SERVICE_URL")
+    @classmethod
+    def _check_database(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            dsn(value.get_secret_value())
+        return value
+
+    @field_validator("MONGODB_CONNECTION_URI")
+    @classmethod
+    def _check_documents(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            check_address(value.get_secret_value())
+        return value
 
     @field_validator("MAX_WORKERS")
     @classmethod
@@ -159,6 +191,12 @@ class Settings(BaseSettings):
                     raise ValueError(f"{name}: ENVIRONMENT=PRODUCTION takes no generated secret: set it")
             if self.PORT == self.INTERNAL_PORT != 0:
                 raise ValueError("INTERNAL_PORT: is the same as PORT, which with ENVIRONMENT=PRODUCTION it can't be")
+        return self
+
+    @model_validator(mode="after")
+    def _check_documents_pair(self) -> Self:
+        if self.MONGODB_TLS_CA_FILE is not None and self.MONGODB_CONNECTION_URI is None:
+            raise ValueError("MONGODB_CONNECTION_URI: is not set, and MONGODB_TLS_CA_FILE is: set both or neither")
         return self
 
     @model_validator(mode="after")

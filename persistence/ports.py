@@ -5,11 +5,12 @@ Every read takes the organisation: tenant scope is part of the store's own query
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from .change_records import Change
 from .config_records import Config, ConfigContent, ConfigCursor, ConfigFilter, ConfigOrder, ConfigVersion
 from .price_records import PriceFilter, PriceRule
 from .records import CompletionFilter, Cursor, LedgerEntry
@@ -17,7 +18,8 @@ from .usage_records import UsageCell, UsageSelection
 
 
 class StoreUnavailableError(Exception):
-    """The store can't be reached or can't write. Nothing of the call was kept, and the call may be repeated."""
+    """The store can't be reached or can't write, and the call may be repeated. Nothing of it was kept; or all of it,
+    where the connection to a server broke as that answered."""
 
 
 class Conflict(StrEnum):
@@ -42,7 +44,8 @@ class LedgerStore(Protocol):
     """The append-only ledger of attempts. Every method raises StoreUnavailableError."""
 
     async def append(self, entries: Sequence[LedgerEntry]) -> None:
-        """Commit all entries in one transaction, durably, before returning. An entry already there stays as it is."""
+        """Commit all entries in one transaction, durably, before returning. An entry already there stays as it is.
+        Without entries it tells whether any could be committed."""
         ...
 
     async def completion(self, organisation: str, completion_id: str) -> Sequence[LedgerEntry]:
@@ -166,4 +169,13 @@ class PriceStore(Protocol):
         self, organisation: str, *, where: PriceFilter, limit: int, before: str | None = None
     ) -> Sequence[PriceRule]:
         """Newest first; `before`: with smaller ids alone."""
+        ...
+
+
+class ChangeFeed(Protocol):
+    """What is written to configs and price rules, by whichever process, this one too."""
+
+    def changes(self) -> AsyncGenerator[Change, None]:
+        """Endless; nothing is left out, though something may come twice. Raises StoreUnavailableError; asked for once
+        more, it goes on where it broke off."""
         ...

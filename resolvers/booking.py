@@ -13,14 +13,16 @@ import orjson
 from persistence.records import CostSource, LedgerEntry, Outcome
 from providers.errors import ProviderError
 from providers.fold import Fold
-from providers.prices import cost_of
+from providers.prices import PricedCost, cost_of
 from providers.types import CompletionRequest, ProviderCompletion, Usage
 
-from .price_book import PriceBook
+from .price_book import UNKNOWN_RULES, PriceBook
 from .principal import Principal
 from .types import Attempt, CompleteCommand, Target, TokenUsage
 
 BYTES_PER_TOKEN = 4  # English text, by OpenAI's rule of thumb; https://help.openai.com/en/articles/4936856
+
+_NO_PRICE = PricedCost(None, "unknown", None)
 
 
 def estimate_tokens(size: int) -> int:
@@ -160,8 +162,10 @@ def _not_billed(entry: LedgerEntry) -> LedgerEntry:
 
 def _with_usage(entry: LedgerEntry, usage: Usage, prices: PriceBook, *, estimated: bool, **more: Any) -> LedgerEntry:
     """The entry with these tokens and their price; `more` are other fields to set in the same stroke."""
-    terms = prices.terms(entry.provider, entry.model, entry.time)
-    priced = cost_of(entry.provider, entry.model, usage, entry.time, terms)
+    priced = _NO_PRICE
+    if prices is not UNKNOWN_RULES:
+        terms = prices.terms(entry.provider, entry.model, entry.time)
+        priced = cost_of(entry.provider, entry.model, usage, entry.time, terms)
     return replace(
         entry,
         input_tokens=usage.input_tokens,

@@ -10,8 +10,9 @@ from providers.errors import ProviderError
 from providers.types import Finished, ProviderCompletion, ReasoningDelta, StreamEvent, TextDelta
 
 from .checks import check_command
-from .errors import CompletionFailedError, ConflictError, DomainError, NotFoundError
+from .errors import CompletionFailedError, ConflictError, DomainError, NotFoundError, ServiceUnavailableError
 from .mailbox import Mailbox
+from .price_book import UNKNOWN_RULES, PriceBook
 from .principal import Principal
 from .run import AttemptScope, Run, Services
 from .running import Running
@@ -102,13 +103,21 @@ async def _prepare(run: Run) -> None:
     try:
         async with asyncio.timeout(run.time_left_s()):
             if run.prices is None:
-                run.prices = await run.services.prices.book(organisation)
+                run.prices = await _book(run.services, organisation)
             if key is not None:
                 holder = await run.services.ledger.key_holder(organisation, key)
     except TimeoutError:
         raise run.deadline_exceeded() from None
     if holder is not None:
         raise ConflictError(f"idempotencyKey {key!r} was used for {holder}, which has ended")
+
+
+async def _book(services: Services, organisation: str) -> PriceBook:
+    """A store of prices that is away holds no completion up: it is booked without a cost, rather than a wrong one."""
+    try:
+        return await services.prices.book(organisation)
+    except ServiceUnavailableError:
+        return UNKNOWN_RULES
 
 
 async def _within_deadline(run: Run, work: Callable[[], Awaitable[ProviderCompletion]]) -> ProviderCompletion:

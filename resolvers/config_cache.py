@@ -1,21 +1,25 @@
-"""Configs at hand for completions: no read for each call, and none while the store is away for a moment."""
+"""Configs at hand for completions: no read for each call, and none to wait for while the store is away."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from persistence.config_records import ConfigVersion
 from persistence.ports import ConfigStore, StoreUnavailableError
 
-FRESH_S = 5.0  # for so long another process's write may go unseen
+FRESH_S = 5.0  # for so long another process's write may go unseen, where nobody tells of it
 USABLE_S = 300.0  # while the store can't be read
+TRIAL_INTERVAL_S = 5.0  # between two reads of a head that take long, or fail
 MAX_CACHED = 512  # of either kind
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+
+_HeadKey = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,38 +31,46 @@ class ConfigHead:
     archived: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """At `stale_at` it is read anew. Monotonic seconds."""
+
+    head: ConfigHead
+    read_at: float
+    stale_at: float
+
+
 class ConfigCache:
     """The heads by slug, refreshed after FRESH_S, and the versions, which never change. This process's writes tell
-    their slug to `forget`. `clock` is monotonic, in seconds."""
+    their slug to `forget`, others' are told to `outdate`. `clock` is monotonic, in seconds."""
 
     def __init__(self, store: ConfigStore, clock: Callable[[], float]) -> None:
         self._store = store
         self._clock = clock
-        self._heads: OrderedDict[tuple[str, str], tuple[ConfigHead, float]] = OrderedDict()
+        self._heads: OrderedDict[_HeadKey, _Known] = OrderedDict()
         self._versions: OrderedDict[tuple[str, str, int], ConfigVersion] = OrderedDict()
         self._writes = 0
+        self._others_writes = 0
 
     async def head(self, organisation: str, slug: str) -> ConfigHead | None:
-        """Raises StoreUnavailableError where nothing usable is at hand."""
+        """One caller reads; the others have what was known meanwhile. Raises StoreUnavailableError where nothing usable
+        is at hand."""
         key = organisation, slug
-        known, at = self._heads.get(key, (None, 0.0))
-        age = self._clock() - at
-        if known is not None and age < FRESH_S:
+        known, now = self._heads.get(key), self._clock()
+        if known is not None and now < known.stale_at:
             self._heads.move_to_end(key)
-            return known
-        writes = self._writes
+            return known.head
+        if known is not None and self._is_usable(known):
+            _keep(self._heads, key, replace(known, stale_at=min(now + TRIAL_INTERVAL_S, known.read_at + USABLE_S)))
         try:
-            found = await self._store.by_slug(organisation, slug)
+            return await self._read(key)
         except StoreUnavailableError:
-            if known is not None and age < USABLE_S:
-                return known
+            if known is None or not self._is_usable(known):
+                raise
+            return known.head
+        except asyncio.CancelledError:
+            self.outdate(organisation, slug)  # the next caller reads
             raise
-        if found is None:
-            return None
-        head = ConfigHead(found.id, found.published, found.archived_at is not None)
-        if writes == self._writes:  # else what was read may be older than a write that ended meanwhile
-            _keep(self._heads, key, (head, self._clock()))
-        return head
 
     async def version(self, organisation: str, config_id: str, number: int) -> ConfigVersion | None:
         """Raises StoreUnavailableError."""
@@ -73,9 +85,38 @@ class ConfigCache:
         return found
 
     def forget(self, organisation: str, slug: str) -> None:
-        """To be called after each write, whatever became of it."""
+        """To be called after each write of this process, whatever became of it."""
         self._writes += 1
         self._heads.pop((organisation, slug), None)
+
+    def outdate(self, organisation: str, slug: str) -> None:
+        """Another process has written: what is known serves from now on only while the store can't be read."""
+        self._others_writes += 1
+        known = self._heads.get((organisation, slug))
+        if known is not None:
+            self._heads[organisation, slug] = replace(known, stale_at=self._clock())
+
+    def outdate_all(self) -> None:
+        """The same for every config."""
+        for key in list(self._heads):
+            self.outdate(*key)
+        self._others_writes += 1
+
+    async def _read(self, key: _HeadKey) -> ConfigHead | None:
+        writes, others_writes = self._writes, self._others_writes
+        found = await self._store.by_slug(*key)
+        if found is None:
+            self._heads.pop(key, None)
+            return None
+        head = ConfigHead(found.id, found.published, found.archived_at is not None)
+        if writes == self._writes:  # else what was read may be older than a write that ended meanwhile
+            now = self._clock()
+            stale_at = now + FRESH_S if others_writes == self._others_writes else now
+            _keep(self._heads, key, _Known(head, now, stale_at))
+        return head
+
+    def _is_usable(self, known: _Known) -> bool:
+        return self._clock() < known.read_at + USABLE_S
 
 
 def _keep(cached: OrderedDict[Key, Value], key: Key, value: Value) -> None:

@@ -28,6 +28,10 @@ TRIAL_INTERVAL_S = 1.0
 log = structlog.get_logger("ledger")
 
 
+class UnpricedError(ServiceUnavailableError):
+    """The price rules that something must be booked by can't be read: it was not booked."""
+
+
 @dataclass(slots=True)
 class _Booking:
     """`owed`: its commit has failed once, its caller knows, and the in-flight log holds its true figures."""
@@ -52,10 +56,27 @@ class Ledger:
         self._waiting: list[_Booking] = []
         self._owed: list[_Booking] = []  # no more than was in flight and waiting when the store failed
         self._at_work: Sequence[_Booking] = ()  # what the running commit holds
+        self._reachable = True  # as far as the store was asked
         self._wake = asyncio.Event()
         self._refused: LedgerEntry | None = None
         self._closed = False
         self._next_trial = 0.0
+
+    async def probe(self) -> None:
+        """Ask the store whether it can be written: where it can't, no attempt begins until it can. For the start."""
+        await self._probe()
+        self._wake.set()
+
+    async def _probe(self) -> None:
+        try:
+            await self._store.append([])
+        except StoreUnavailableError as error:
+            if self._reachable:
+                log.warning("the ledger's store can't be written", reason=str(error))
+            self._reachable = False
+        else:
+            self._reachable = True
+        self._tell_availability()
 
     def begin(self, entry: LedgerEntry) -> None:
         """Note an attempt before it is sent. Raises ServiceUnavailableError: then it must not be sent."""
@@ -103,7 +124,7 @@ class Ledger:
 
     async def recover(self, prices: PriceStore) -> int:
         """Book what an earlier process left in flight, by the price rules of its time; how many entries that was. For
-        the start, before any call. Raises ServiceUnavailableError."""
+        the start, before any call. Raises ServiceUnavailableError; UnpricedError where it has to be called again."""
         left = self._inflight.abandoned()
         books = await _books(left, prices)
         bookings = [self.book(booking.abandoned(entry, books[entry.organisation])) for entry in left]
@@ -150,13 +171,16 @@ class Ledger:
             self._wake.clear()
             self._at_work = batch = [*self._owed, *self._waiting]
             self._owed, self._waiting = [], []
-            await self._commit(batch)
-            self._at_work = ()
-            self._tell_availability()
+            if batch or self._reachable:
+                await self._commit(batch)
+                self._at_work = ()
+                self._tell_availability()
+            else:
+                await self._probe()
 
     async def _something_to_do(self) -> None:
-        """Until an entry waits; while some are owed, a moment: a process that gets no calls mends itself too."""
-        if not self._owed:
+        """Until an entry waits; while the store is away, a moment: a process that gets no calls mends itself too."""
+        if not self._owed and self._reachable:
             await self._wake.wait()
             return
         with suppress(TimeoutError):
@@ -184,6 +208,7 @@ class Ledger:
             await self._commit(batch[:middle])
             await self._commit(batch[middle:])
         else:
+            self._reachable = True
             for waiting in batch:
                 if not waiting.committed.done():
                     waiting.committed.set_result(None)
@@ -211,7 +236,7 @@ class Ledger:
             self._wake.set()
 
     def _tell_availability(self) -> None:
-        available = not self._owed
+        available = self._reachable and not self._owed
         if not available:
             self._next_trial = asyncio.get_running_loop().time() + TRIAL_INTERVAL_S
         if available is not self.available:
@@ -239,7 +264,7 @@ async def _books(entries: Sequence[LedgerEntry], prices: PriceStore) -> Mapping[
     try:
         return {each: PriceBook(await prices.unended(each, since=since)) for each, since in oldest.items()}
     except StoreUnavailableError as error:
-        raise _unavailable("the price rules can't be read at the moment") from error
+        raise UnpricedError("the price rules can't be read at the moment") from error
 
 
 def _unavailable(message: str) -> ServiceUnavailableError:

@@ -44,6 +44,9 @@ class PriceBook:
 
 NO_RULES = PriceBook()
 
+UNKNOWN_RULES = PriceBook()
+"""Stands for the book of an organisation while that can't be read: what is booked by it has no known cost."""
+
 
 def _first(places: _Place[_Terms], targets: Iterable[_Target], at: datetime) -> _Terms | None:
     for target in targets:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 from weakref import WeakValueDictionary
@@ -77,19 +77,27 @@ class PriceCache:
         finally:
             await asyncio.wait([writing])
 
-    def forget(self, organisation: str) -> None:
-        """Another process may have written."""
+    def outdate(self, organisation: str) -> None:
+        """Another process has written: what is known serves from now on only while the store can't be read."""
         self._writes += 1
-        self._known.pop(organisation, None)
+        known = self._known.get(organisation)
+        if known is not None:
+            self._known[organisation] = replace(known, stale_at=self._clock())
+
+    def outdate_all(self) -> None:
+        """The same for every organisation."""
+        for organisation in list(self._known):
+            self.outdate(organisation)
+        self._writes += 1
 
     async def _write(self, organisation: str, work: Callable[[], Awaitable[Written]]) -> Written:
         async with self._lock(organisation):
             known = self._known.pop(organisation, None)
             try:
                 return await work()
-            except ServiceUnavailableError:  # nothing was kept
+            except ServiceUnavailableError:  # kept or not: only a read can tell
                 if known is not None:
-                    self._keep(organisation, known)
+                    self._keep(organisation, replace(known, stale_at=self._clock()))
                 raise
 
     def _lock(self, organisation: str) -> asyncio.Lock:
@@ -108,9 +116,10 @@ class PriceCache:
             found = self._outlasting(known)
         else:
             at = self._clock()
-            found = _Known(PriceBook(rules) if rules else NO_RULES, at, at + FRESH_S)
-        if writes == self._writes:  # else what was read may be older than a write that ended meanwhile
-            self._keep(organisation, found)
+            # What was read may be older than a write that was told of meanwhile.
+            stale_at = at + FRESH_S if writes == self._writes else at
+            found = _Known(PriceBook(rules) if rules else NO_RULES, at, stale_at)
+        self._keep(organisation, found)
         return found
 
     def _keep(self, organisation: str, known: _Known) -> None:

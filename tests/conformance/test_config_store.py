@@ -24,11 +24,14 @@ from persistence.config_records import (
     ConfigVersion,
 )
 from persistence.migrations.sqlite import migrate
+from persistence.mongo.client import open_mongo
+from persistence.mongo.configs import MongoConfigs
 from persistence.ports import ConfigStore, Conflict, StoreConflictError
 from persistence.sqlite.configs import SQLiteConfigs
 from persistence.sqlite.database import open_database
 from tests.persistence.configs import CONTENT, config, contents, texts
 from tests.persistence.entries import NOON, at
+from tests.servers.mongo import migrated_database, shared_mongo
 
 Opener = Callable[[Path], AbstractAsyncContextManager[ConfigStore]]
 
@@ -48,7 +51,13 @@ async def open_sqlite(folder: Path) -> AsyncIterator[ConfigStore]:
         yield SQLiteConfigs(database)
 
 
-@pytest.fixture(params=[pytest.param(open_sqlite, id="sqlite")])
+@asynccontextmanager
+async def open_mongodb(_: Path) -> AsyncIterator[ConfigStore]:
+    async with open_mongo(await migrated_database(shared_mongo())) as mongo:
+        yield MongoConfigs(mongo)
+
+
+@pytest.fixture(params=[pytest.param(open_sqlite, id="sqlite"), pytest.param(open_mongodb, id="mongodb")])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ConfigStore]:
     opener: Opener = request.param
     async with opener(tmp_path) as store:

@@ -19,7 +19,7 @@ from resolvers.errors import BadUserInputError, ConflictError, NotFoundError
 from resolvers.history import CompletionRecord
 from resolvers.ledger import Ledger, open_ledger
 from resolvers.types import CompletionRef
-from tests.conformance.test_ledger_store import open_sqlite
+from tests.conformance.test_ledger_store import STORES, Opener
 from tests.persistence.entries import NOON, at, entry
 from tests.resolvers.scene import ACME, GLOBEX, MemoryInflight
 
@@ -48,9 +48,10 @@ class Desk:
         return await history.completion(self.ledger, ACME, CompletionRef(id="cmp_1"))
 
 
-@pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    async with open_sqlite(tmp_path) as store, open_ledger(store, MemoryInflight()) as ledger:
+@pytest.fixture(params=STORES)
+async def desk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Desk]:
+    opener: Opener = request.param
+    async with opener(tmp_path) as store, open_ledger(store, MemoryInflight()) as ledger:
         yield Desk(ledger)
 
 

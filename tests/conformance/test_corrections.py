@@ -20,12 +20,12 @@ from resolvers.history import CompletionRecord
 from resolvers.ledger import open_ledger
 from resolvers.principal import Principal
 from resolvers.types import CompletionRef
-from tests.conformance.test_ledger_store import open_sqlite
+from tests.conformance.test_ledger_store import STORES
 from tests.persistence.entries import NOON, at, entry
 from tests.resolvers.scene import MemoryInflight
 
 
-@pytest.fixture(params=[pytest.param(open_sqlite, id="sqlite")])
+@pytest.fixture(params=STORES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LedgerStore]:
     opener: Callable[[Path], AbstractAsyncContextManager[LedgerStore]] = request.param
     async with opener(tmp_path) as store:

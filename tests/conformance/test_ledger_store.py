@@ -20,10 +20,12 @@ from hypothesis import strategies as st
 from persistence.migrations.sqlite import migrate
 from persistence.ports import LedgerStore
 from persistence.records import CompletionFilter, Cursor, Outcome
+from persistence.timescale.ledger import open_timescale_ledger
 from persistence.usage_records import UsageSums
 from tests.persistence.embedded import open_sqlite_ledger
 from tests.persistence.entries import NOON, at, entries, entry, labels, texts
 from tests.persistence.usage_fold import usage_totals
+from tests.servers.postgres import migrated_database, shared_postgres
 
 Opener = Callable[[Path], AbstractAsyncContextManager[LedgerStore]]
 
@@ -43,7 +45,16 @@ async def open_sqlite(folder: Path) -> AsyncIterator[LedgerStore]:
         yield ledger
 
 
-@pytest.fixture(params=[pytest.param(open_sqlite, id="sqlite")])
+@asynccontextmanager
+async def open_postgres(_: Path) -> AsyncIterator[LedgerStore]:
+    async with migrated_database(shared_postgres()) as url, open_timescale_ledger(url) as ledger:
+        yield ledger
+
+
+STORES = [pytest.param(open_sqlite, id="sqlite"), pytest.param(open_postgres, id="postgres")]
+
+
+@pytest.fixture(params=STORES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LedgerStore]:
     opener: Opener = request.param
     async with opener(tmp_path) as store:

@@ -16,12 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from persistence.migrations.sqlite import migrate
+from persistence.mongo.client import open_mongo
+from persistence.mongo.prices import MongoPrices
 from persistence.ports import Conflict, PriceStore, StoreConflictError
 from persistence.price_records import Discount, PriceFilter, PriceRule
 from persistence.sqlite.database import open_database
 from persistence.sqlite.prices import SQLitePrices
 from tests.persistence.entries import NOON, at, times
 from tests.persistence.prices import MemoryPrices, price_rule, rules
+from tests.servers.mongo import migrated_database, shared_mongo
 
 Opener = Callable[[Path], AbstractAsyncContextManager[PriceStore]]
 
@@ -46,7 +49,19 @@ async def open_memory(_: Path) -> AsyncIterator[PriceStore]:
     yield MemoryPrices()
 
 
-@pytest.fixture(params=[pytest.param(open_sqlite, id="sqlite"), pytest.param(open_memory, id="memory")])
+@asynccontextmanager
+async def open_mongodb(_: Path) -> AsyncIterator[PriceStore]:
+    async with open_mongo(await migrated_database(shared_mongo())) as mongo:
+        yield MongoPrices(mongo)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(open_sqlite, id="sqlite"),
+        pytest.param(open_mongodb, id="mongodb"),
+        pytest.param(open_memory, id="memory"),
+    ]
+)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[PriceStore]:
     opener: Opener = request.param
     async with opener(tmp_path) as store:

@@ -86,6 +86,10 @@ WRONG = [
     ("ALLOWED_ORIGINS", {"ALLOWED_ORIGINS": "https://example.com, https://example.org/app"}),
     ("ALLOWED_ORIGINS", {"ALLOWED_ORIGINS": "https://["}),
     ("ALLOWED_ORIGINS", {"ALLOWED_ORIGINS": "https://*.example.com"}),
+    ("MONGODB_CONNECTION_URI", {"MONGODB_TLS_CA_FILE": "/etc/ca.pem"}),
+    ("MONGODB_CONNECTION_URI", {"MONGODB_CONNECTION_URI": "mongodb://operator:hunter2@hunter2@db.internal/x"}),
+    ("MONGODB_POOL_SIZE", {"MONGODB_POOL_SIZE": "1"}),
+    ("MONGODB_TIMEOUT_S", {"MONGODB_TIMEOUT_S": "0"}),
     *((name, {name: "scheme://operator:hunter2hunter2@db.internal/x"}) for name in SERVERS),
 ]
 

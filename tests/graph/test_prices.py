@@ -260,5 +260,5 @@ async def test_what_the_organisation_pays_for_a_model(stage: Stage) -> None:
     assert other["organisationPrices"]["rule"] == discount.id
     assert Decimal(other["organisationPrices"]["input"]) * 2 == Decimal(other["prices"]["input"])
     stage.scene.rules.rules = []
-    stage.scene.services.prices.cache.forget("acme")
+    stage.scene.services.prices.cache.outdate("acme")
     assert {each["organisationPrices"] for each in (await ask(stage, MODELS))["nodes"]} == {None}

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 
 import pytest
 
 from .clockwork import VirtualTimeLoop
+from .config_stage import Stage, open_stage
 from .scene import Scene, open_scene
 
-REAL_TIME = {"test_ledger.py", "test_configs.py"}
+REAL_TIME = {"test_ledger.py", "test_configs.py", "test_config_cache.py"}
 
 
 def pytest_asyncio_loop_factories(
@@ -24,3 +26,9 @@ def pytest_asyncio_loop_factories(
 async def scene() -> AsyncIterator[Scene]:
     async with open_scene() as scene:
         yield scene
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    async with open_stage(tmp_path) as stage:
+        yield stage

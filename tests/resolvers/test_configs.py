@@ -3,95 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from persistence.config_records import Config, ConfigContent, ConfigFilter, ConfigOrder, TemplateMessage, Variable
-from persistence.migrations.sqlite import migrate
-from persistence.ports import StoreUnavailableError
-from persistence.sqlite.configs import SQLiteConfigs
-from persistence.sqlite.database import open_database
-from providers.types import Credentials, Message, Role
-from resolvers import config_cache
-from resolvers.config_cache import FRESH_S, USABLE_S, ConfigCache
-from resolvers.configs import Configs
-from resolvers.errors import BadUserInputError, ConflictError, NotFoundError, ServiceUnavailableError
-from resolvers.routing import Vendor
+from persistence.config_records import ConfigFilter, ConfigOrder, TemplateMessage, Variable
+from providers.types import Message, Role
+from resolvers.config_cache import FRESH_S
+from resolvers.errors import BadUserInputError, ConflictError, NotFoundError
 from resolvers.types import ConfigBy, ConfigCall, ConfigRef
 
-from .scene import ACME, BETA, GLOBEX, FakeProvider
+from .config_stage import CALL, CONTENT, GREET, Stage
+from .scene import ACME, BETA, GLOBEX
 
-CONTENT = ConfigContent(
-    model="alpha/a-1",
-    description="Greets",
-    prompt="You speak {{language}}.",
-    messages=(TemplateMessage("user", "Hello {{name}}"),),
-    variables=(Variable("language", default="English"), Variable("name")),
-    temperature=0.5,
-    stop=("\n",),
-    labels={"team": "a", "tier": "b"},
-)
-GREET = ConfigBy(slug="greet")
-CALL = ConfigCall(ConfigRef("greet", variables={"name": "Ada"}))
 USER = Message(Role.USER, "and more")
-
-
-class WatchedStore(SQLiteConfigs):
-    """Counts the reads of completions; `down`: it can't be reached. `hold` lets a read wait after it has read."""
-
-    reads = 0
-    down = False
-    hold: asyncio.Event | None = None
-    reached: asyncio.Event
-
-    async def by_slug(self, organisation: str, slug: str) -> Config | None:
-        self.reads += 1
-        if self.down:
-            raise StoreUnavailableError("away")
-        found = await super().by_slug(organisation, slug)
-        if self.hold is not None:
-            self.reached.set()
-            await self.hold.wait()
-        return found
-
-
-@dataclass
-class Stage:
-    store: WatchedStore
-    configs: Configs
-    seconds: float = 1000.0
-
-    def now(self) -> datetime:
-        return datetime(2026, 3, 1, tzinfo=UTC) + timedelta(seconds=self.seconds, microseconds=1)
-
-    async def published(self, slug: str = "greet", content: ConfigContent = CONTENT) -> Config:
-        await self.configs.create(ACME, slug, content)
-        return await self.configs.publish(ACME, ConfigBy(slug=slug))
-
-    async def publish(self, **changes: Any) -> Config:
-        standing = await self.configs.get(ACME, GREET)
-        draft = replace(standing.draft, **changes)
-        await self.configs.update_draft(ACME, GREET, draft, expected_revision=standing.revision)
-        return await self.configs.publish(ACME, GREET)
-
-    async def prompt(self) -> str | None:
-        return (await self.configs.resolve(ACME, CALL)).messages[0].content
-
-
-@pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
-    migrate(tmp_path / "configs.db")
-    vendors = {name: Vendor(FakeProvider(name), Credentials("secret")) for name in ("alpha", "beta")}
-    async with open_database(tmp_path / "configs.db") as database:
-        store = WatchedStore(database)
-        cache = ConfigCache(store, lambda: stage.seconds)
-        stage = Stage(store, Configs(store, cache, vendors, lambda: stage.now()))
-        yield stage
 
 
 async def test_from_a_draft_to_a_completion(stage: Stage) -> None:
@@ -310,61 +237,3 @@ async def test_the_difference_of_versions(stage: Stage) -> None:
     assert (await stage.configs.diff(ACME, GREET, 2)).changes == ()
     with pytest.raises(NotFoundError):
         await stage.configs.diff(ACME, GREET, 1, 9)
-
-
-async def test_completions_are_served_from_the_cache(stage: Stage) -> None:
-    await stage.published()
-    before = stage.store.reads
-    for _ in range(5):
-        await stage.prompt()
-    assert stage.store.reads == before + 1
-    stage.seconds += FRESH_S
-    await stage.prompt()
-    assert stage.store.reads == before + 2
-
-
-async def test_another_process_s_write_is_seen_after_a_moment(stage: Stage) -> None:
-    made = await stage.published()
-    await stage.prompt()
-    await stage.store.archive("acme", made.id, made.updated_at, expected_revision=2, at=made.updated_at)
-    await stage.prompt()
-    stage.seconds += FRESH_S
-    with pytest.raises(BadUserInputError, match="archived"):
-        await stage.prompt()
-
-
-async def test_without_the_store_known_configs_serve_for_a_while(stage: Stage) -> None:
-    await stage.published()
-    await stage.prompt()
-    stage.store.down = True
-    stage.seconds += USABLE_S - 1
-    assert await stage.prompt() == "You speak English."
-    with pytest.raises(ServiceUnavailableError):
-        await stage.configs.resolve(ACME, ConfigCall(ConfigRef("unseen")))
-    stage.seconds += 1
-    with pytest.raises(ServiceUnavailableError):
-        await stage.prompt()
-
-
-async def test_a_read_that_a_write_overtook_is_not_kept(stage: Stage) -> None:
-    made = await stage.published()
-    stage.store.hold, stage.store.reached = asyncio.Event(), asyncio.Event()
-    late = asyncio.create_task(stage.prompt())
-    await stage.store.reached.wait()
-    hold, stage.store.hold = stage.store.hold, None
-    await stage.configs.archive(ACME, ConfigBy(id=made.id))
-    hold.set()
-    await late
-    with pytest.raises(BadUserInputError, match="archived"):
-        await stage.prompt()
-
-
-async def test_the_cache_is_bounded(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config_cache, "MAX_CACHED", 2)
-    for slug in ("a", "b", "c"):
-        await stage.published(slug)
-        await stage.configs.resolve(ACME, ConfigCall(ConfigRef(slug, variables={"name": "x"})))
-    before = stage.store.reads
-    for slug in ("c", "b", "a"):
-        await stage.configs.resolve(ACME, ConfigCall(ConfigRef(slug, variables={"name": "x"})))
-    assert stage.store.reads == before + 1

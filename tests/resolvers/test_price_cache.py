@@ -89,7 +89,7 @@ async def test_a_write_of_one_s_own_is_seen_at_once(cache: PriceCache, store: He
     await cache.book("acme")
     await cache.book("globex")
     store.rules.clear()
-    cache.forget("acme")
+    cache.outdate("acme")
     assert cache.at_hand("acme") is None
     assert await cache.book("acme") is NO_RULES
     assert cache.at_hand("globex") is NO_RULES
@@ -101,7 +101,7 @@ async def test_what_was_read_during_a_write_is_not_kept(cache: PriceCache, store
     reading = asyncio.create_task(cache.book("acme"))
     await store.reached.wait()
     store.rules.clear()
-    cache.forget("acme")
+    cache.outdate("acme")
     store.hold.set()
     assert (await reading).terms(*MODEL) is not None
     assert cache.at_hand("acme") is None
@@ -130,15 +130,22 @@ async def test_who_asks_while_a_write_goes_on_has_what_came_of_it(cache: PriceCa
         await writing
 
 
-async def test_after_a_write_that_was_not_kept_the_book_serves_on(cache: PriceCache, store: HeldPrices) -> None:
+async def test_after_a_write_that_failed_the_book_is_read_anew_where_it_can_be(
+    cache: PriceCache, store: HeldPrices, clock: Clock
+) -> None:
     book = await cache.book("acme")
 
     async def fail() -> None:
-        raise ServiceUnavailableError("gone")
+        raise ServiceUnavailableError("gone, perhaps after it was written")
 
+    store.down = True
     with pytest.raises(ServiceUnavailableError):
         await cache.write("acme", fail)
-    assert cache.at_hand("acme") is book
+    assert await cache.book("acme") is book
+    store.rules.clear()
+    store.down = False
+    clock.time += TRIAL_INTERVAL_S
+    assert await cache.book("acme") is NO_RULES
 
 
 async def test_of_many_one_reads(cache: PriceCache, store: HeldPrices) -> None:
@@ -221,12 +228,29 @@ async def test_an_organisation_that_was_never_read_is_refused(
     assert (await cache.book("acme")).terms(*MODEL) is not None
 
 
-async def test_a_forgotten_book_does_not_serve_while_the_store_is_away(cache: PriceCache, store: HeldPrices) -> None:
-    await cache.book("acme")
+async def test_an_outdated_book_serves_while_the_store_is_away_and_no_longer(
+    cache: PriceCache, store: HeldPrices, clock: Clock
+) -> None:
+    book = await cache.book("acme")
     store.down = True
-    cache.forget("acme")
-    with pytest.raises(ServiceUnavailableError):
-        await cache.book("acme")
+    cache.outdate("acme")
+    assert cache.at_hand("acme") is None
+    assert await cache.book("acme") is book
+    store.rules.clear()
+    store.down = False
+    cache.outdate("acme")
+    assert await cache.book("acme") is NO_RULES
+
+
+async def test_all_are_outdated_and_what_is_being_read_too(cache: PriceCache, store: HeldPrices) -> None:
+    await cache.book("globex")
+    store.hold = asyncio.Event()
+    reading = asyncio.create_task(cache.book("acme"))
+    await store.reached.wait()
+    cache.outdate_all()
+    store.hold.set()
+    await reading
+    assert [cache.at_hand(each) for each in ("acme", "globex")] == [None, None]
 
 
 async def test_a_rule_that_ended_while_a_completion_ran_is_in_its_book(cache: PriceCache, store: HeldPrices) -> None:

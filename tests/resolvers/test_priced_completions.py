@@ -1,4 +1,4 @@
-"""Completions booked by the organisation's own prices, however they end; and none before its prices are known."""
+"""Completions booked by the organisation's own prices, however they end; without a cost while these can't be read."""
 
 from __future__ import annotations
 
@@ -107,19 +107,28 @@ async def test_the_prices_are_those_of_the_beginning(scene: Scene) -> None:
     running = scene.started()
     await hold.reached.wait()
     scene.rules.rules = [contract()]
-    scene.services.prices.cache.forget("acme")
+    scene.services.prices.cache.outdate("acme")
     hold.free.set()
     assert (await running).usage.cost is None
     assert (await scene.complete()).usage.cost == 27
 
 
-async def test_no_vendor_is_called_before_the_prices_are_known(scene: Scene) -> None:
+async def test_what_can_t_be_priced_by_the_rules_has_no_price(scene: Scene) -> None:
+    """Not even the vendor's own figure: the organisation may have agreed on another."""
+    scene.rules.rules = [contract()]
     scene.rules.down = True
-    with pytest.raises(ServiceUnavailableError):
+    scene.alpha.will(texts("hi"), [(TextDelta("hi"), Finished(FinishReason.STOP, Usage(7, 2, cost=Decimal(1))))])
+    assert (await scene.complete()).usage.cost is None
+    assert only(await scene.events(), CompletionFinished).completion.usage.cost is None
+    assert scene.booked(*PRICED) == [(None, CostSource.UNKNOWN, None)] * 2
+
+
+async def test_an_error_costs_nothing_though_no_rule_can_be_read(scene: Scene) -> None:
+    scene.rules.down = True
+    scene.alpha.will([unavailable(status=400, retryable=False)])
+    with pytest.raises(CompletionFailedError):
         await scene.complete()
-    with pytest.raises(ServiceUnavailableError):
-        await scene.events()
-    assert scene.alpha.calls == []
+    assert scene.booked(*PRICED) == [(0, CostSource.NOT_BILLED, None)]
 
 
 async def test_the_deadline_holds_while_prices_are_read(scene: Scene) -> None:

@@ -197,13 +197,13 @@ async def test_bad_cursors(desk: Desk, after: str) -> None:
     assert caught.value.path == ("after",)
 
 
-async def test_a_write_that_was_not_kept_leaves_the_book_at_hand(desk: Desk) -> None:
+async def test_a_write_that_failed_leaves_the_book_in_use(desk: Desk) -> None:
     rule = await desk.prices.create(ACME, ALPHA)
     book = await desk.prices.book("acme")
     desk.store.down = True
     with pytest.raises(ServiceUnavailableError, match="price rules"):
         await desk.prices.create(ACME, ALPHA)
-    assert desk.prices.cache.at_hand("acme") is book
+    assert await desk.prices.book("acme") is book
     assert await desk.holding(NEXT) == rule.id
 
 

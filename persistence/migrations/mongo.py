@@ -1,0 +1,130 @@
+"""The schema of MongoDB: its collections with their validators and indexes, and the number that says which one it is.
+
+Every step may be taken again, and by several at once: the server takes a collection, a validator or an index that is
+there already for done. So a step that was cut off is mended by the next run, and nothing has to be locked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo.errors import CollectionInvalid, OperationFailure
+
+from ..mongo.client import NEEDED, SCHEMA, SCHEMA_ID, Database, Document, check_schema, open_mongo, schema_version
+
+REACH_TIMEOUT_S = 5.0
+TIMEOUT_S = 600.0  # an index over many documents takes a while
+_EXISTS = 48  # NamespaceExists
+
+
+def _object(required: Mapping[str, Any], **more: Any) -> Document:
+    return {"bsonType": "object", "required": list(required), "properties": dict(required), **more}
+
+
+_TEXT = {"bsonType": "string"}
+_TEXT_OR_NONE = {"bsonType": ["string", "null"]}
+_TIME = {"bsonType": "date"}
+_TIME_OR_NONE = {"bsonType": ["date", "null"]}
+_COUNT = {"bsonType": ["int", "long"], "minimum": 0}
+_NUMBER = {"bsonType": ["int", "long"], "minimum": 1}
+_MONEY = {"bsonType": "decimal", "minimum": 0}
+
+_CONFIG = _object(
+    {
+        "_id": _object({"organisation": _TEXT, "slug": _TEXT}, additionalProperties=False),
+        "id": _TEXT,
+        "revision": _NUMBER,
+        "created_at": _TIME,
+        "updated_at": _TIME,
+        "published": {"bsonType": ["int", "long", "null"], "minimum": 1},
+        "versions": _COUNT,
+        "archived_at": _TIME_OR_NONE,
+        "draft": _TEXT,
+        "model": _TEXT,
+        "labels": {"bsonType": "array", "items": _object({"name": _TEXT, "value": _TEXT})},
+        "text": _TEXT,
+    }
+)
+_VERSION = _object(
+    {
+        "_id": _object({"organisation": _TEXT, "config_id": _TEXT, "number": _NUMBER}, additionalProperties=False),
+        "content": _TEXT,
+        "created_at": _TIME,
+        "created_by": _TEXT,
+    }
+)
+_OVERRIDE = _object(
+    {"input": _MONEY, "output": _MONEY},
+)
+_DISCOUNT = _object({"percent": {"bsonType": "decimal"}}, additionalProperties=False)
+_RULE = _object(
+    {
+        "_id": _object({"organisation": _TEXT, "id": _TEXT}, additionalProperties=False),
+        "provider": _TEXT_OR_NONE,
+        "model": _TEXT_OR_NONE,
+        "terms": {"oneOf": [_OVERRIDE, _DISCOUNT]},
+        "since": _TIME,
+        "until": _TIME_OR_NONE,
+        "note": _TEXT_OR_NONE,
+        "created_at": _TIME,
+        "created_by": _TEXT,
+    }
+)
+_BOOK = _object({"_id": _TEXT, "rules": _COUNT})
+
+_COLLECTIONS: Mapping[str, tuple[Document, tuple[IndexModel, ...]]] = {
+    "configs": (
+        _CONFIG,
+        (
+            IndexModel([("_id.organisation", ASCENDING), ("id", ASCENDING)], name="id", unique=True),
+            IndexModel(
+                [("_id.organisation", ASCENDING), ("updated_at", DESCENDING), ("_id.slug", DESCENDING)], name="updated"
+            ),
+        ),
+    ),
+    "config_versions": (_VERSION, ()),
+    "price_rules": (_RULE, (IndexModel([("_id.organisation", ASCENDING), ("until", ASCENDING)], name="until"),)),
+    "price_books": (_BOOK, ()),
+}
+
+
+async def _configs_and_prices(database: Database) -> None:
+    for name, (schema, indexes) in _COLLECTIONS.items():
+        await _make(database, name, schema)
+        if indexes:
+            await database[name].create_indexes(list(indexes))
+
+
+async def _make(database: Database, name: str, schema: Document) -> None:
+    validator = {"$jsonSchema": schema}
+    try:
+        await database.create_collection(name, validator=validator, check_exists=False)
+    except (CollectionInvalid, OperationFailure) as error:
+        if isinstance(error, OperationFailure) and error.code != _EXISTS:
+            raise
+        await database.command("collMod", name, validator=validator)
+
+
+_STEPS: tuple[Callable[[Database], Awaitable[None]], ...] = (_configs_and_prices,)
+"""Step n makes schema n of schema n - 1. Expand first, contract in a later release."""
+
+assert len(_STEPS) == NEEDED  # noqa: S101  # a step without its number would never be asked for
+
+
+async def migrate(uri: str, *, ca_file: Path | None = None) -> None:
+    """Bring the database to NEEDED. Safe to call twice, and from several places at once. Raises SchemaVersionError for
+    a newer schema, StoreUnavailableError for a failure, ValueError for an address that is none."""
+    async with open_mongo(uri, ca_file=ca_file, timeout_s=REACH_TIMEOUT_S) as mongo:
+        await mongo.administer(_migrate, timeout_s=TIMEOUT_S)
+
+
+async def _migrate(database: Database) -> None:
+    version = await schema_version(database) or 0
+    if version > NEEDED:
+        check_schema(version)
+    for number, step in enumerate(_STEPS[version:], version + 1):
+        await step(database)
+        await database[SCHEMA].update_one({"_id": SCHEMA_ID}, {"$max": {"version": number}}, upsert=True)

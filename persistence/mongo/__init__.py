@@ -1,0 +1,1 @@
+"""Configs and price rules on MongoDB."""

@@ -1,0 +1,47 @@
+"""What any process writes, told to all: MongoDB's change stream of the configs and the price rules."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from ..change_records import AnythingChanged, Change, ConfigChanged, PricesChanged
+from .client import Document, HistoryLostError, Mongo
+
+_PIPELINE = (
+    {"$match": {"$or": [{"ns.coll": {"$in": ["configs", "price_rules"]}}, {"ns.coll": {"$exists": False}}]}},
+    {"$project": {"operationType": 1, "ns": 1, "documentKey": 1}},  # a document's key says whose it is
+)
+
+
+class MongoChanges:
+    """`persistence.ports.ChangeFeed`. For one reader."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._mongo = mongo
+        self._token: Document | None = None
+
+    async def changes(self) -> AsyncGenerator[Change, None]:
+        try:
+            async with self._mongo.watching(_PIPELINE, after=self._token) as watch:
+                if self._token is None:
+                    yield AnythingChanged()
+                    self._token = watch.token
+                while watch.alive:
+                    event = await watch.next()
+                    token = watch.token
+                    if event is not None:
+                        yield _change(event)
+                    self._token = token
+                self._token = None
+        except HistoryLostError:
+            self._token = None
+            raise
+
+
+def _change(event: Document) -> Change:
+    key = event.get("documentKey", {}).get("_id")
+    if not isinstance(key, dict):
+        return AnythingChanged()  # a collection is gone, or its documents are
+    if "slug" in key:
+        return ConfigChanged(key["organisation"], key["slug"])
+    return PricesChanged(key["organisation"])

@@ -1,0 +1,376 @@
+"""Configs and price rules on a real MongoDB: its schema, and what they say and do when the server is away."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import pymongo
+import pytest
+from pymongo.errors import WriteError
+
+from persistence.config_records import ConfigCursor, ConfigFilter, ConfigOrder
+from persistence.migrations.mongo import migrate
+from persistence.mongo import client as module
+from persistence.mongo.address import check_address
+from persistence.mongo.client import NEEDED, Mongo, SchemaVersionError, open_mongo
+from persistence.mongo.configs import MongoConfigs
+from persistence.mongo.prices import MongoPrices
+from persistence.ports import StoreConflictError, StoreUnavailableError
+from persistence.price_records import Override, PriceFilter
+from tests.persistence.configs import CONTENT, config
+from tests.persistence.entries import NOON, at
+from tests.persistence.prices import price_rule
+from tests.servers.mongo import Mongo as Server
+from tests.servers.mongo import empty_database, migrated_database, running_mongo, shared_mongo
+from tests.servers.proxy import proxy_to
+
+COLLECTIONS = {"configs", "config_versions", "price_rules", "price_books", "schema"}
+
+
+@pytest.fixture
+async def uri() -> str:
+    return await migrated_database(shared_mongo())
+
+
+@pytest.fixture
+def nothing() -> str:
+    return empty_database(shared_mongo())
+
+
+@pytest.fixture
+def database(uri: str) -> Iterator[pymongo.database.Database[dict[str, Any]]]:
+    """The same, as its operator sees it."""
+    with pymongo.MongoClient(uri) as client:
+        yield client.get_default_database()
+
+
+async def test_the_schema_comes_once(nothing: str) -> None:
+    await asyncio.gather(*(migrate(nothing) for _ in range(3)))
+    await migrate(nothing)
+    with pymongo.MongoClient(nothing) as client:
+        database = client.get_default_database()
+        assert set(database.list_collection_names()) == COLLECTIONS
+        assert list(database.schema.find()) == [{"_id": "schema", "version": NEEDED}]
+        for name in COLLECTIONS - {"schema"}:
+            assert "$jsonSchema" in database[name].options()["validator"]
+        indexes = database.configs.index_information()
+    assert set(indexes) == {"_id_", "id", "updated"}
+    assert indexes["id"]["unique"]
+
+
+async def test_what_a_migration_that_broke_off_left_is_made_whole(nothing: str) -> None:
+    with pymongo.MongoClient(nothing) as client:
+        client.get_default_database().create_collection("configs")
+        await migrate(nothing)
+        assert "$jsonSchema" in client.get_default_database().configs.options()["validator"]
+
+
+async def test_what_is_there_stays_when_it_is_migrated(uri: str, database: Any) -> None:
+    made, rule = config(), price_rule()
+    async with open_mongo(uri) as mongo:
+        await MongoConfigs(mongo).create(made)
+        await MongoPrices(mongo).add(rule, at_most=9)
+    database.schema.drop()
+    await migrate(uri)
+    async with open_mongo(uri) as mongo:
+        assert await MongoConfigs(mongo).by_id("acme", made.id) == made
+        assert await MongoPrices(mongo).unended("acme", since=NOON) == [rule]
+
+
+async def test_every_query_goes_by_an_index_that_begins_with_the_organisation(uri: str, database: Any) -> None:
+    async with open_mongo(uri) as mongo:
+        configs, prices, made, rule = MongoConfigs(mongo), MongoPrices(mongo), config(), price_rule()
+        database.command("profile", 2)
+        await configs.create(made)
+        await configs.by_id("acme", made.id)
+        await configs.by_slug("acme", made.slug)
+        await configs.publish_draft("acme", made.id, expected_revision=1, at=at(1), by="x")
+        await configs.save_draft("acme", made.id, CONTENT, expected_revision=2, at=at(2))
+        await configs.versions("acme", made.id, limit=5, before=9)
+        for order in ConfigOrder:
+            after = ConfigCursor("a", at(9))
+            await configs.page("acme", where=ConfigFilter(search="x"), order=order, limit=5, after=after)
+        await prices.add(rule, at_most=9)
+        await prices.unended("acme", since=NOON)
+        await prices.page("acme", where=PriceFilter(active_at=NOON), limit=5, before="z")
+        await prices.end("acme", rule.id, at(9), now=NOON)
+        database.command("profile", 0)
+    plans = [each["planSummary"] for each in database.system.profile.find({"planSummary": {"$exists": True}})]
+    assert len(plans) >= 11
+    indexed = re.compile(r"(IXSCAN \{ (_id: -?1|_id\.organisation: 1).*\}(, )?)+|IDHACK")
+    assert [plan for plan in plans if indexed.fullmatch(plan) is None] == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"_id": "not an organisation's"},
+        {"_id": {"organisation": "acme", "slug": "s", "more": 1}},
+        {"revision": 0},
+        {"revision": "1"},
+        {"created_at": "2026-01-01"},
+        {"draft": {"model": "a/b"}},
+        {"labels": [{"name": "a"}]},
+    ],
+)
+async def test_the_server_refuses_what_is_no_config(uri: str, database: Any, wrong: dict[str, Any]) -> None:
+    async with open_mongo(uri) as mongo:
+        await MongoConfigs(mongo).create(config(slug="one"))
+    document = database.configs.find_one()
+    with pytest.raises(WriteError):
+        database.configs.insert_one({**document, "_id": {"organisation": "acme", "slug": "two"}, "id": "x", **wrong})
+
+
+async def test_money_is_exact_where_it_is_kept(uri: str, database: Any) -> None:
+    async with open_mongo(uri) as mongo:
+        prices = MongoPrices(mongo)
+        await prices.add(price_rule(terms=Override(Decimal("0.10"), Decimal("1E-6"))), at_most=9)
+        with pytest.raises(ValueError, match="34 digits"):
+            await prices.add(price_rule(terms=Override(Decimal("0." + "1" * 35), Decimal(0))), at_most=9)
+    [rule] = database.price_rules.find()
+    assert {name: str(amount) for name, amount in rule["terms"].items()} == {"input": "0.10", "output": "0.000001"}
+    assert database.price_rules.count_documents({"terms.input": {"$type": "decimal"}}) == 1
+
+
+async def test_what_the_server_can_t_hold_is_told_without_it(uri: str) -> None:
+    async with open_mongo(uri) as mongo:
+        with pytest.raises(ValueError, match="can't hold this") as caught:
+            await MongoConfigs(mongo).create(config(revision=0, slug="secret"))
+        with pytest.raises(ValueError, match="can't hold this"):
+            await MongoConfigs(mongo).create(config(slug="x" * 17_000_000))
+        with pytest.raises(ValueError, match="has the id"):
+            await asyncio.gather(*(MongoConfigs(mongo).create(config(id="cfg_1")) for _ in range(2)))
+    assert "secret" not in str(caught.value)
+    assert caught.value.__suppress_context__, "a printed chain would show the document"
+
+
+async def test_publishing_writes_both_or_nothing(uri: str, database: Any) -> None:
+    """A version of that number is there already: no program of ours put it there."""
+    async with open_mongo(uri) as mongo:
+        configs, made = MongoConfigs(mongo), config()
+        await configs.create(made)
+        key = {"organisation": "acme", "config_id": made.id, "number": 1}
+        database.config_versions.insert_one({"_id": key, "content": "{}", "created_at": NOON, "created_by": "x"})
+        with pytest.raises(StoreUnavailableError, match="DuplicateKey"):
+            await configs.publish_draft("acme", made.id, expected_revision=1, at=at(1), by="key_1")
+        assert await configs.by_id("acme", made.id) == made
+
+
+@pytest.mark.parametrize(("version", "said"), [(0, "run `ai-middleware migrate`"), (99, "newer release")])
+async def test_another_schema_is_told_and_nothing_is_written(uri: str, database: Any, version: int, said: str) -> None:
+    database.schema.update_one({}, {"$set": {"version": version}})
+    async with open_mongo(uri) as mongo:
+        with pytest.raises(SchemaVersionError, match=said):
+            await MongoConfigs(mongo).create(config())
+        with pytest.raises(SchemaVersionError, match=said):
+            await MongoPrices(mongo).add(price_rule(), at_most=9)
+        assert said in str(await mongo.look())
+        assert database.configs.count_documents({}) + database.price_rules.count_documents({}) == 0
+        database.schema.update_one({}, {"$set": {"version": NEEDED}})
+        await MongoConfigs(mongo).create(config())
+        assert await mongo.look() is None
+        database.schema.update_one({}, {"$set": {"version": 99}})
+        await MongoConfigs(mongo).create(config())  # it runs already: the next release is being rolled out
+    if version == 99:
+        with pytest.raises(SchemaVersionError, match=said):
+            await migrate(uri)
+
+
+async def test_without_a_schema_nothing_is_written(nothing: str) -> None:
+    async with open_mongo(nothing) as mongo:
+        with pytest.raises(SchemaVersionError, match="no schema"):
+            await MongoConfigs(mongo).create(config())
+        await migrate(nothing)
+        await MongoConfigs(mongo).create(config())
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "db.internal/x",
+        "http://u:hunter2hunter2@h/x",
+        "mongodb://u:hunter2hunter2@/x",
+        "mongodb://u:hunter2@hunter2@h/x",
+        "mongodb://u:hunter2/hunter2@h/x",
+        "mongodb://u:hunter2?hunter2@h/x",
+        "mongodb://u:hunter2hunter2@h:port/x",
+        "mongodb://u:hunter2hunter2@h:1,/x",
+    ],
+)
+def test_an_address_that_is_none(address: str) -> None:
+    with pytest.raises(ValueError, match=r"^is not an address such as") as raised:
+        check_address(address)
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "mongodb://h",
+        "mongodb://u:p%40ss@h:27017,h2:27018,h3/db?replicaSet=rs0&authSource=admin",
+        "mongodb+srv://u:p@cluster.example.net/?retryWrites=true",
+        "mongodb://127.0.0.1:27017/?directConnection=true",
+    ],
+)
+def test_an_address(address: str) -> None:
+    check_address(address)
+
+
+@pytest.mark.parametrize("options", ["no=such", "tls=hunter2", "w=1&hunter2", "replicaSet"])
+async def test_options_that_are_none(options: str) -> None:
+    with pytest.raises(ValueError, match="look at its options") as raised:
+        async with open_mongo(f"mongodb://u:hunter2@127.0.0.1:1/x?{options}"):
+            pass
+    assert "hunter2" not in str(raised.value)
+    assert raised.value.__suppress_context__
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with running_mongo() as started:
+        yield started
+
+
+async def back(mongo: Mongo) -> None:
+    """Returns when it has found its server again."""
+    await mongo.report(lambda database: database.command("ping"))
+
+
+async def test_a_restart_is_not_noticed_and_an_outage_ends(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_UP_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(module, "LOOK_TIMEOUT_S", 0.5)
+    [node] = server.nodes
+    async with open_mongo(await migrated_database(server), timeout_s=10) as mongo:
+        configs, made = MongoConfigs(mongo), config()
+        await configs.create(made)
+        node.stop()
+        writing = asyncio.create_task(configs.save_draft("acme", made.id, CONTENT, expected_revision=1, at=at(1)))
+        await asyncio.to_thread(server.restart, node)
+        assert (await writing).revision == 2
+        node.kill()
+        async with asyncio.timeout(module.LOOK_UP_TIMEOUT_S + 2):
+            with pytest.raises(StoreUnavailableError, match="no primary can be reached"):
+                await configs.by_id("acme", made.id)
+        async with asyncio.timeout(0.1):
+            with pytest.raises(StoreUnavailableError, match="a moment ago"):
+                await configs.by_id("acme", made.id)
+        assert await mongo.look() == "MongoDB: no primary can be reached"
+        await asyncio.to_thread(server.restart, node)
+        await back(mongo)
+        assert (await configs.by_id("acme", made.id)).revision == 2
+
+
+async def test_a_server_that_answers_nothing_is_given_up_in_time(server: Server) -> None:
+    [node] = server.nodes
+    async with open_mongo(await migrated_database(server), timeout_s=1) as mongo:
+        configs, prices, made = MongoConfigs(mongo), MongoPrices(mongo), config()
+        await configs.create(made)
+        with node.frozen():
+            async with asyncio.timeout(5):
+                tries = await asyncio.gather(
+                    configs.by_slug("acme", made.slug),
+                    configs.save_draft("acme", made.id, CONTENT, expected_revision=1, at=at(1)),
+                    configs.publish_draft("acme", made.id, expected_revision=1, at=at(1), by="x"),
+                    prices.add(price_rule(), at_most=5),
+                    mongo.look(),
+                    return_exceptions=True,
+                )
+        assert {type(each) for each in tries[:4]} == {StoreUnavailableError}
+        assert "MongoDB: " in str(tries[4])
+        await back(mongo)
+        standing = await configs.by_id("acme", made.id)
+        assert standing.revision in (1, 2), "one of the two writes may have come through, or neither"
+        assert len(await configs.versions("acme", made.id, limit=5)) == (standing.published or 0)
+
+
+async def repeated(writes: MongoConfigs, made: Any, number: int) -> int:
+    """Saves a draft until it is there; how often the store said that it did not know."""
+    unknown = 0
+    while True:
+        standing = await writes.by_id("acme", made.id)
+        if standing.draft.description == str(number):
+            return unknown
+        draft = CONTENT.__class__(model="a/b", description=str(number))
+        try:
+            await writes.save_draft("acme", made.id, draft, expected_revision=standing.revision, at=at(number))
+        except StoreUnavailableError:
+            unknown += 1
+
+
+async def test_connections_that_are_cut_while_it_writes(server: Server) -> None:
+    """Each write is done once: the driver sends what was cut off anew, and the server knows it again."""
+    database = await migrated_database(server)
+    [node] = server.nodes
+    async with proxy_to(node.port) as proxy:
+        address = f"mongodb://127.0.0.1:{proxy.port}/{database.split('/')[3].split('?')[0]}?directConnection=true"
+        async with open_mongo(address) as mongo:
+            configs, made = MongoConfigs(mongo), config()
+            await configs.create(made)
+            written, done = asyncio.Event(), asyncio.Event()
+
+            async def cut() -> None:
+                while not done.is_set():
+                    await written.wait()
+                    written.clear()
+                    await proxy.cut()
+
+            async def write() -> None:
+                for number in range(30):
+                    standing = await configs.by_id("acme", made.id)
+                    written.set()
+                    if number % 2:
+                        await configs.publish_draft(
+                            "acme", made.id, expected_revision=standing.revision, at=at(number), by="x"
+                        )
+                    else:
+                        assert await repeated(configs, made, number) == 0
+                done.set()
+                written.set()
+
+            async with asyncio.timeout(60):
+                await asyncio.gather(cut(), write())
+            standing = await configs.by_id("acme", made.id)
+            assert (standing.revision, standing.published) == (31, 15)
+            assert [each.number for each in await configs.versions("acme", made.id, limit=99)] == [*range(15, 0, -1)]
+        assert proxy.opened > 15
+
+
+async def test_a_caller_that_leaves_leaves_no_half_of_its_write(uri: str) -> None:
+    async with open_mongo(uri) as mongo:
+        configs, made = MongoConfigs(mongo), config()
+        await configs.create(made)
+        publishing = asyncio.create_task(
+            configs.publish_draft("acme", made.id, expected_revision=1, at=at(1), by="key_1")
+        )
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        publishing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await publishing
+    async with open_mongo(uri) as mongo:
+        configs = MongoConfigs(mongo)
+        assert (await configs.by_id("acme", made.id)).published == 1
+        assert [each.number for each in await configs.versions("acme", made.id, limit=5)] == [1]
+
+
+async def test_a_closed_one_says_so(uri: str) -> None:
+    async with open_mongo(uri) as mongo:
+        pass
+    with pytest.raises(StoreUnavailableError):
+        await MongoConfigs(mongo).by_id("acme", "x")
+    with pytest.raises(StoreUnavailableError):
+        await MongoPrices(mongo).add(price_rule(), at_most=3)
+
+
+async def test_of_rules_added_by_two_processes_no_more_than_may_be(uri: str) -> None:
+    async with open_mongo(uri) as one, open_mongo(uri) as other:
+        stores = [MongoPrices(one), MongoPrices(other)]
+        tries = await asyncio.gather(
+            *(stores[n % 2].add(price_rule(), at_most=5) for n in range(20)), return_exceptions=True
+        )
+        assert sum(isinstance(each, StoreConflictError) for each in tries) == 15
+        assert len(await stores[0].unended("acme", since=NOON)) == 5

@@ -81,7 +81,10 @@ def flat(report: dict[str, Any]) -> list[tuple[str, ...]]:
                 "" if totals[name] is None else str(round(totals[name], 4))
                 for name in ("errorRate", "outputTokensPerSecond")
             ),
-            *(str(totals["latencyMs"][each]) if totals["latencyMs"] else "" for each in ("p50", "p95", "p99")),
+            *(
+                str(round(totals["latencyMs"][each], 4)) if totals["latencyMs"] else ""
+                for each in ("p50", "p95", "p99")
+            ),
         )
         for group in report["groups"]
         for bucket in group["buckets"]

@@ -37,13 +37,13 @@ class Turns:
 
     async def _wait(self, organisation: str, lock: asyncio.Lock) -> None:
         if self._waiting[organisation] >= MAX_WAITING:
-            raise RateLimitedError(f"{MAX_WAITING} reports of this organisation are waiting already: ask for fewer")
+            raise RateLimitedError(f"{MAX_WAITING} reads of this organisation are waiting already: ask for fewer at once")
         self._waiting[organisation] += 1
         try:
             async with asyncio.timeout(WAIT_S):
                 await lock.acquire()
         except TimeoutError:
-            raise ServiceUnavailableError("other reports of this organisation have not ended: ask again") from None
+            raise ServiceUnavailableError("other reads of this organisation have not ended: ask again") from None
         finally:
             self._waiting[organisation] -= 1
             if not self._waiting[organisation]:

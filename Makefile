@@ -44,11 +44,24 @@ $(VENV)/.browser: | $(VENV)/.installed-dev
 	else $(BIN)/playwright install chromium; fi >/dev/null && touch $@ || echo "no browser could be installed"
 
 # A PostgreSQL for the tests, which start one of their own. Where it can't be had, they say so.
-$(VENV)/.postgres:
+$(VENV)/.postgres: | $(BIN)/uv
 	@if ls /usr/lib/postgresql/*/bin/initdb || command -v initdb; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; \
-	else false; fi >/dev/null 2>&1 && mkdir -p $(VENV) && touch $@ || echo "PostgreSQL could not be installed: apt-get install postgresql"
+	else false; fi >/dev/null 2>&1 && touch $@ || echo "PostgreSQL could not be installed: apt-get install postgresql"
+
+# TimescaleDB for the tests. Its Apache edition comes from Debian, in a root of its own; the community edition is one
+# for Node. Where one can't be had, its tests say so.
+$(VENV)/.timescaledb: | $(BIN)/uv
+	@if [ "$$(id -u)" = 0 ] && { command -v mmdebstrap || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends mmdebstrap; }; } >/dev/null 2>&1; then \
+	  echo "Unpacking TimescaleDB for the tests, once" && rm -rf $(VENV)/timescaledb && \
+	  mmdebstrap --quiet --variant=minbase --include=postgresql-17-timescaledb trixie $(VENV)/timescaledb; \
+	else false; fi && touch $@ || echo "TimescaleDB could not be unpacked: mmdebstrap, as root, does"
+
+tests/servers/pglite/node_modules: tests/servers/pglite/package-lock.json
+	@if command -v npm >/dev/null; then (cd $(@D) && npm ci --no-audit --no-fund --silent); else false; fi \
+	  && touch $@ || echo "TimescaleDB for Node could not be installed: Node and npm are needed"
 
 # The tests' own mongod comes with the packages; this is the one library that it asks of the system.
 $(VENV)/.mongo: | $(VENV)/.installed-dev
@@ -71,7 +84,7 @@ run: $(VENV)/.installed $(VENV)/.page ## Install, start the server on http://loc
 	@exec $(BIN)/ai-middleware serve
 
 .PHONY: test
-test: $(VENV)/.installed-dev lint $(VENV)/.page $(VENV)/.browser $(VENV)/.postgres $(VENV)/.mongo ## Everything that CI runs: linters, types, import contracts, tests
+test: $(VENV)/.installed-dev lint $(VENV)/.page $(VENV)/.browser $(VENV)/.postgres $(VENV)/.mongo $(VENV)/.timescaledb tests/servers/pglite/node_modules ## Everything that CI runs: linters, types, import contracts, tests
 	$(BIN)/pytest --numprocesses $(WORKERS)
 
 .PHONY: lint
@@ -105,4 +118,4 @@ bench-reports: $(VENV)/.installed-dev ## Measure usage reports by the ledger's s
 
 .PHONY: clean
 clean: ## Remove what was installed and built; DATA_DIR stays
-	rm -rf $(VENV) dist gateway/static web/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist gateway/static web/node_modules tests/servers/pglite/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

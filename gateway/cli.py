@@ -13,6 +13,7 @@ import typer
 from graph.schema import build_schema
 from persistence.migrations.sqlite import migrate as migrate_database
 from persistence.ports import StoreUnavailableError
+from persistence.timescale.policies import Policies
 from resolvers.principal import Scope
 
 from . import client
@@ -67,7 +68,7 @@ def migrate() -> None:
         _migrate_mongo(settings.MONGODB_CONNECTION_URI.get_secret_value(), settings.MONGODB_TLS_CA_FILE)
         typer.echo(f"{MONGODB} is up to date")
     if settings.TIMESCALE_SERVICE_URL is not None:
-        _migrate_timescale(settings.TIMESCALE_SERVICE_URL.get_secret_value())
+        _migrate_timescale(settings.TIMESCALE_SERVICE_URL.get_secret_value(), settings.ledger_policies())
         typer.echo(f"{TIMESCALE} is up to date")
 
 
@@ -198,10 +199,10 @@ def _migrate_mongo(uri: str, ca_file: Path | None) -> None:
         raise SettingsError(f"MONGODB_CONNECTION_URI: {error}") from None
 
 
-def _migrate_timescale(url: str) -> None:
+def _migrate_timescale(url: str, policies: Policies) -> None:
     from persistence.migrations.timescale import migrate as migrate_timescale  # here: it loads SQLAlchemy
 
     try:
-        asyncio.run(migrate_timescale(url))
+        asyncio.run(migrate_timescale(url, policies))
     except StoreUnavailableError as error:
         raise SettingsError(f"TIMESCALE_SERVICE_URL: {error}") from None

@@ -165,6 +165,7 @@ async def _open_timescale(settings: Settings, stack: AsyncExitStack) -> Timescal
         settings.TIMESCALE_SERVICE_URL.get_secret_value(),
         pool_size=settings.TIMESCALE_POOL_SIZE,
         statement_timeout_s=settings.TIMESCALE_TIMEOUT_S,
+        policies=settings.ledger_policies(),
     )
     return await stack.enter_async_context(opening)
 

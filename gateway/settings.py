@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -15,6 +16,7 @@ from strawberry.http.websocket_origin import normalize_allowed_origins
 
 from persistence.mongo.address import check_address
 from persistence.timescale.address import dsn
+from persistence.timescale.policies import Policies
 
 from .sealing import Sealer, SealError, is_sealed
 
@@ -113,6 +115,18 @@ class Settings(BaseSettings):
     )
     TIMESCALE_POOL_SIZE: int = Field(default=5, ge=1, description="Its connections for reports; one more writes.")
     TIMESCALE_TIMEOUT_S: float = Field(default=15.0, ge=1, le=600, description="The longest that one statement takes.")
+    TIMESCALE_RETENTION_DAYS: int | None = Field(
+        default=None,
+        le=36500,
+        description="For how many days it keeps entries; absent: for ever. Sums are kept: reports by label, by end "
+        "user or by minutes go back as far as entries do, all others further. What comes later than that is parked.",
+    )
+    TIMESCALE_COMPRESS_AFTER_DAYS: int = Field(
+        default=30,
+        ge=1,
+        le=36500,
+        description="The age at which TimescaleDB compresses entries, under its community licence.",
+    )
     TIMESCALE_REPLICA_URL: None = Field(default=None, description=_NO_SERVER)
     REDIS_URI: None = Field(default=None, description=_NO_SERVER)
     QUEUE_CONNECTIONURL: None = Field(default=None, description=_NO_SERVER)
@@ -140,6 +154,13 @@ class Settings(BaseSettings):
     def _check_documents(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             check_address(value.get_secret_value())
+        return value
+
+    @field_validator("TIMESCALE_RETENTION_DAYS")
+    @classmethod
+    def _check_retention(cls, value: int | None) -> int | None:
+        if value is not None:
+            Policies(retention=_days(value))
         return value
 
     @field_validator("MAX_WORKERS")
@@ -209,6 +230,10 @@ class Settings(BaseSettings):
                 raise ValueError(f"{needed}: is not set, and {given} is: set both or neither")
         return self
 
+    def ledger_policies(self) -> Policies:
+        kept = self.TIMESCALE_RETENTION_DAYS
+        return Policies(None if kept is None else _days(kept), _days(self.TIMESCALE_COMPRESS_AFTER_DAYS))
+
     def api_key(self, variable: str, sealer: Sealer) -> str | None:
         """A vendor's key in the clear; None where it is not set. Raises SettingsError for one that doesn't open."""
         value: SecretStr | None = getattr(self, variable)
@@ -221,6 +246,10 @@ class Settings(BaseSettings):
         if not is_plain(text):
             raise SettingsError(f"{variable}: has characters that no HTTP header may carry")
         return text or None
+
+
+def _days(count: int) -> timedelta:
+    return timedelta(days=count)
 
 
 def decode_key(text: str) -> bytes:

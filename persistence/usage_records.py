@@ -48,8 +48,9 @@ class UsageFilter:
 
 @dataclass(frozen=True, slots=True)
 class UsageSelection:
-    """Spans (start inclusive, end exclusive) in which entries are summed up, split by `group_by`. The `max_groups`
-    groups with the most entries, over all spans, stand for themselves; the others are one."""
+    """Spans (start inclusive, end exclusive; in order, without overlap) in which entries are summed up, split by
+    `group_by`. The `max_groups` groups with the most entries, over all spans, stand for themselves; the others are
+    one."""
 
     spans: Sequence[tuple[datetime, datetime]]
     group_by: Sequence[Dimension] = ()

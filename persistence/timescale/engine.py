@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg  # type: ignore[import-untyped]
 import orjson
@@ -24,6 +24,11 @@ _REFUSED = ("22", "23", "54")
 """Classes of SQLSTATE that are the value's fault: https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 
 
+_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+T = TypeVar("T")
+
+
 class Engine:
     """A pool of connections; every statement is a transaction of its own. Opened by `open_engine`.
 
@@ -38,25 +43,50 @@ class Engine:
     async def run(self, statement: TextClause, values: Mapping[str, object] | None = None) -> Sequence[Any]:
         """The rows of one statement. Where the connection is lost it is sent once more on a new one: give only
         statements that may be repeated."""
+        return await self._repeated(lambda connection: rows_of(connection, statement, values))
+
+    async def snapshot(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """What `work` reads, by `rows_of`: its statements see the same moment. Repeated as `run` is."""
+
+        async def of_one_moment(connection: AsyncConnection) -> T:
+            await connection.execution_options(isolation_level="REPEATABLE READ")
+            return await work(connection)
+
+        return await self._repeated(of_one_moment)
+
+    async def _repeated(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         try:
             async with asyncio.timeout(self._timeout_s + GRACE_S):
                 try:
-                    return await self._run(statement, values)
+                    return await self._connected(work)
                 except (DBAPIError, OSError) as error:
                     if not _is_lost(error):
                         raise
-                    return await self._run(statement, values)
-        except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+                    return await self._connected(work)
+        except _ERRORS as error:
             raise _told_apart(error) from None  # the chain would show addresses and rows
 
-    async def _run(self, statement: TextClause, values: Mapping[str, object] | None) -> Sequence[Any]:
+    async def _connected(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         async with self._engine.connect() as connection:
             try:
-                result = await connection.execute(statement, dict(values or {}))
-                return result.all() if result.returns_rows else ()
+                return await work(connection)
             except (TimeoutError, asyncio.CancelledError):
                 await connection.invalidate()  # nobody knows what it is at
                 raise
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncConnection]:
+        """A connection that keeps what belongs to its session, each statement a transaction: for upkeep. It is closed
+        when the work on it fails, and with it the locks that it holds."""
+        try:
+            async with self._engine.connect() as connection:
+                try:
+                    yield connection
+                except BaseException:  # cancelled as well: nobody knows what it is at
+                    await connection.invalidate()
+                    raise
+        except _ERRORS as error:
+            raise _told_apart(error) from None
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -66,8 +96,15 @@ class Engine:
                 await connection.execution_options(isolation_level="READ COMMITTED")
                 async with connection.begin():
                     yield connection
-        except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except _ERRORS as error:
             raise _told_apart(error) from None
+
+
+async def rows_of(
+    connection: AsyncConnection, statement: TextClause, values: Mapping[str, object] | None = None
+) -> Sequence[Any]:
+    result = await connection.execute(statement, dict(values or {}))
+    return result.all() if result.returns_rows else ()
 
 
 @asynccontextmanager

@@ -5,63 +5,36 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import fields
 from datetime import UTC
-from decimal import Decimal
 from itertools import groupby
 from typing import Any
 
-import orjson
+import structlog
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..migrations.timescale import check
 from ..ports import StoreUnavailableError
 from ..records import CompletionFilter, CostSource, Cursor, LedgerEntry, Outcome
 from ..usage_records import UsageCell, UsageSelection
 from . import usage
-from .engine import STATEMENT_TIMEOUT_S, Engine, open_engine
+from .engine import STATEMENT_TIMEOUT_S, Engine, open_engine, rows_of
+from .policies import Edition, Policies
 from .texts import plain, stored
+from .upkeep import Upkeep, running_upkeep
+from .writing import NAMES, TEXTS, insertion, label_text
 
 POOL_SIZE = 5
 LOOK_TIMEOUT_S = 2.0  # a probe of the server's must not outlast its prober's patience
 
-_MAX_COST_DIGITS = 60  # on either side of the point
+log = structlog.get_logger("ledger")
 
-_TYPES = {
-    "time": "timestamptz",
-    "attempt": "integer",
-    "config_version": "bigint",
-    "input_tokens": "bigint",
-    "output_tokens": "bigint",
-    "cached_input_tokens": "bigint",
-    "cache_write_tokens": "bigint",
-    "reasoning_tokens": "bigint",
-    "cost": "numeric",
-    "latency_ms": "bigint",
-    "time_to_first_token_ms": "bigint",
-    "estimated": "boolean",
-    "cached": "boolean",
-    "streamed": "boolean",
-    "labels": "jsonb",
-    "corrects": "integer",
-    "settles_cost": "boolean",
-    "settles_estimate": "boolean",
-    "corrected_at": "timestamptz",
-}
-"""Of the columns that are no texts."""
-
-_NAMES = tuple(field.name for field in fields(LedgerEntry))
-_TEXTS = tuple(name for name in _NAMES if name not in _TYPES)
-_COLUMNS = ", ".join(f"e.{name}" for name in _NAMES)
-_ARRAYS = ", ".join(f"CAST(:{name} AS {_TYPES.get(name, 'text')}[])" for name in _NAMES)
-_INSERT = text(f"""
-    INSERT INTO ledger_entries ({", ".join(_NAMES)}) SELECT * FROM unnest({_ARRAYS}) ON CONFLICT DO NOTHING
-""")  # noqa: S608  # column names alone: values are bound, here and below
+_COLUMNS = ", ".join(f"e.{name}" for name in NAMES)
 _COMPLETION = text(f"""
     SELECT {_COLUMNS} FROM ledger_entries AS e
     WHERE e.organisation = :organisation AND e.completion_id = :completion_id
     ORDER BY e.attempt
-""")  # noqa: S608
+""")  # noqa: S608  # column names alone: values are bound, here and below
 _BY_KEY = text(f"""
     SELECT {_COLUMNS} FROM ledger_entries AS e
     WHERE e.organisation = :organisation AND e.completion_id = (
@@ -98,26 +71,36 @@ _CONDITIONS = {
 
 
 class TimescaleLedger:
-    """`persistence.ports.LedgerStore` in one table, and its rollup. Every method raises as `Engine` does, and
+    """`persistence.ports.LedgerStore` in one table, and its sums. Every method raises as `Engine` does, and
     SchemaVersionError while the database has another schema than this release needs: then nothing is written."""
 
-    def __init__(self, writer: Engine, readers: Engine, prober: Engine) -> None:
+    def __init__(self, writer: Engine, readers: Engine, prober: Engine, upkeep: Upkeep, policies: Policies) -> None:
         self._writer = writer
         self._readers = readers
         self._prober = prober
-        self._checked = False
+        self._upkeep = upkeep
+        self._policies = policies
+        self._edition: Edition | None = None  # of the schema that is known to be the right one
 
     async def append(self, entries: Sequence[LedgerEntry]) -> None:
-        """Without entries it tells whether any could be written."""
+        """Without entries it tells whether any could be written. What is older than the retention is parked."""
         try:
-            if not entries or not self._checked:
-                await check(self._writer)
-                self._checked = True
+            edition = self._edition
+            if not entries or edition is None:
+                edition = self._edition = await check(self._writer)
             if entries:
-                await self._writer.run(_INSERT, _arrays(entries))
+                statement = insertion(edition, entries, self._policies.retention)
+                [(parked, late)] = await self._writer.run(*statement)
+                self._tell(parked, late)
         except StoreUnavailableError:
-            self._checked = False  # it may be another one when it is back
+            self._edition = None  # it may be another one when it is back
             raise
+
+    def _tell(self, parked: int, late: int) -> None:
+        if parked:
+            log.warning("entries older than the ledger keeps are parked", entries=parked, table="ledger_parked")
+        if late:
+            self._upkeep.hurry()
 
     async def look(self) -> str | None:
         """What keeps entries from being written, in a line; None where nothing does."""
@@ -125,7 +108,7 @@ class TimescaleLedger:
             async with asyncio.timeout(LOOK_TIMEOUT_S):
                 await check(self._prober)
         except StoreUnavailableError as error:
-            self._checked = False
+            self._edition = None
             return str(error)
         except TimeoutError:
             return f"PostgreSQL: no answer within {LOOK_TIMEOUT_S:g} s"
@@ -151,7 +134,16 @@ class TimescaleLedger:
         return [list(group) for _, group in groupby(entries, key=lambda entry: (entry.time, entry.completion_id))]
 
     async def usage(self, organisation: str, asked: UsageSelection) -> Sequence[UsageCell]:
-        rows = await self._readers.run(*usage.statement(organisation, asked))
+        edition = self._edition
+        if edition is None:
+            edition = self._edition = await check(self._readers)
+
+        async def read(connection: AsyncConnection) -> Sequence[Any]:
+            late = await rows_of(connection, *usage.late(asked)) if edition is Edition.COMMUNITY else None
+            behind = None if late is None else [slot for (slot,) in late]
+            return await rows_of(connection, *usage.statement(organisation, asked, behind))
+
+        rows = await self._readers.snapshot(read)
         return await asyncio.to_thread(lambda: [usage.cell(row) for row in rows])
 
     async def _entries(self, statement: Any, asked: dict[str, str]) -> Sequence[LedgerEntry]:
@@ -161,16 +153,23 @@ class TimescaleLedger:
 
 @asynccontextmanager
 async def open_timescale_ledger(
-    url: str, *, pool_size: int = POOL_SIZE, statement_timeout_s: float = STATEMENT_TIMEOUT_S
+    url: str,
+    *,
+    pool_size: int = POOL_SIZE,
+    statement_timeout_s: float = STATEMENT_TIMEOUT_S,
+    policies: Policies | None = None,
 ) -> AsyncIterator[TimescaleLedger]:
-    """Connects when it is first used. `pool_size`: connections for reads; one more writes, one more looks.
+    """Connects when it is first used. `pool_size`: connections for reads; one more writes, one looks, one keeps up.
     Raises ValueError for an address that is none."""
+    policies = policies or Policies()
     async with (
         open_engine(url, statement_timeout_s=statement_timeout_s) as writer,
         open_engine(url, pool_size=pool_size, statement_timeout_s=statement_timeout_s) as readers,
         open_engine(url, statement_timeout_s=LOOK_TIMEOUT_S) as prober,
+        open_engine(url, statement_timeout_s=None) as keeper,
+        running_upkeep(keeper, policies, check) as upkeep,
     ):
-        yield TimescaleLedger(writer, readers, prober)
+        yield TimescaleLedger(writer, readers, prober, upkeep, policies)
 
 
 def _asked(where: CompletionFilter, after: Cursor | None) -> dict[str, object]:
@@ -183,43 +182,10 @@ def _asked(where: CompletionFilter, after: Cursor | None) -> dict[str, object]:
         "provider": None if where.provider is None else stored(where.provider),
         "model": None if where.model is None else stored(where.model),
         "end_user": None if where.end_user is None else stored(where.end_user),
-        "label": None if where.label is None else _labels(dict([where.label])),
+        "label": None if where.label is None else label_text(dict([where.label])),
         "outcome": None if where.outcome is None else str(where.outcome),
     }
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _arrays(entries: Sequence[LedgerEntry]) -> dict[str, object]:
-    """A list for each column, in the order of the entries."""
-    for entry in entries:
-        if entry.time.tzinfo is None:
-            raise ValueError("times must be aware")
-        if entry.time.microsecond % 1000:
-            raise ValueError("an entry's time must be a whole millisecond")
-    arrays: dict[str, object] = {name: [getattr(entry, name) for entry in entries] for name in _NAMES}
-    for name in _TEXTS:
-        arrays[name] = [_text(getattr(entry, name)) for entry in entries]
-    arrays["cost"] = [_cost(entry.cost) for entry in entries]
-    arrays["labels"] = [_labels(entry.labels) for entry in entries]
-    return arrays
-
-
-def _text(value: str | None) -> str | None:
-    return None if value is None else stored(str(value))
-
-
-def _cost(cost: Decimal | None) -> Decimal | None:
-    if cost is not None and (
-        not cost.is_finite() or len(str(cost)) > _MAX_COST_DIGITS or abs(cost.adjusted()) > _MAX_COST_DIGITS
-    ):
-        raise ValueError("a cost must be a number of at most 60 digits")
-    return cost
-
-
-def _labels(labels: Any) -> str:
-    if not labels:
-        return "{}"
-    return orjson.dumps({stored(name): stored(value) for name, value in labels.items()}).decode()
 
 
 _READ: dict[str, Callable[[Any], object]] = {
@@ -232,8 +198,8 @@ _READ: dict[str, Callable[[Any], object]] = {
 
 
 def _entry(row: Sequence[Any]) -> LedgerEntry:
-    values = dict(zip(_NAMES, row, strict=True))
-    for name in _TEXTS:
+    values = dict(zip(NAMES, row, strict=True))
+    for name in TEXTS:
         if values[name] is not None:
             values[name] = plain(values[name])
     for name, read in _READ.items():

@@ -1,13 +1,15 @@
 """Which cells, and which entries, a report is read from: whole days and hours of each span, quarter hours beside them,
 and at its edges the entries themselves.
 
-The database adds each entry, in the transaction that inserts it, to its cell in every tier.
+The database adds each entry to its cell in every tier: in the transaction that inserts it, or later, by continuous
+aggregates. Quarter hours that are known to be behind are read from the entries.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from ..usage_records import UsageField, UsageSelection
@@ -22,6 +24,14 @@ WIDE = NARROW | {UsageField.PRINCIPAL, UsageField.CONFIG, UsageField.CONFIG_VERS
 class Tier:
     number: int
     width: timedelta
+
+    def floor(self, time: datetime) -> datetime:
+        """Where the tier's slot begins that holds this time."""
+        return _EPOCH + (time - _EPOCH) // self.width * self.width
+
+    def ceiling(self, time: datetime) -> datetime:
+        """The same, or where the next one begins unless it begins there."""
+        return _EPOCH - (_EPOCH - time) // self.width * self.width
 
 
 QUARTERS = Tier(0, timedelta(minutes=15))
@@ -41,11 +51,19 @@ class Piece:
     end: datetime
 
 
-def plan(asked: UsageSelection) -> Sequence[Piece]:
-    """Raises ValueError for naive times."""
+def plan(asked: UsageSelection, behind: Sequence[datetime] = ()) -> Sequence[Piece]:
+    """In the order of time, without gap or overlap. `behind`: quarter hours, ascending, that no tier is read for.
+    Raises ValueError for naive times."""
     tiers = _tiers(asked)
-    spans = enumerate(asked.spans)
-    return [Piece(span, *piece) for span, (since, until) in spans for piece in _cut(since, until, tiers)]
+    pieces: list[Piece] = []
+    for span, (since, until) in enumerate(asked.spans):
+        for tier, start, end in _cut(since, until, tiers, behind):
+            last = pieces[-1] if pieces else None
+            if last is not None and (last.span, last.tier, last.end) == (span, tier, start):
+                pieces[-1] = replace(last, end=end)
+            else:
+                pieces.append(Piece(span, tier, start, end))
+    return pieces
 
 
 def _tiers(asked: UsageSelection) -> Sequence[Tier]:
@@ -58,7 +76,10 @@ def _tiers(asked: UsageSelection) -> Sequence[Tier]:
     return (QUARTERS,) if needed <= set[object](WIDE) else ()
 
 
-def _cut(start: datetime, end: datetime, tiers: Sequence[Tier]) -> Iterator[tuple[Tier | None, datetime, datetime]]:
+_Cut = tuple[Tier | None, datetime, datetime]
+
+
+def _cut(start: datetime, end: datetime, tiers: Sequence[Tier], behind: Sequence[datetime]) -> Iterator[_Cut]:
     if start.tzinfo is None or end.tzinfo is None:
         raise ValueError("times must be aware")
     if start >= end:
@@ -67,11 +88,23 @@ def _cut(start: datetime, end: datetime, tiers: Sequence[Tier]) -> Iterator[tupl
         yield None, start, end
         return
     first, *finer = tiers
-    inner_start = _EPOCH - (_EPOCH - start) // first.width * first.width  # rounded up
-    inner_end = _EPOCH + (end - _EPOCH) // first.width * first.width
+    inner_start, inner_end = first.ceiling(start), first.floor(end)
     if inner_start >= inner_end:
-        yield from _cut(start, end, finer)
+        yield from _cut(start, end, finer, behind)
         return
-    yield from _cut(start, inner_start, finer)
-    yield first, inner_start, inner_end
-    yield from _cut(inner_end, end, finer)
+    yield from _cut(start, inner_start, finer, behind)
+    yield from _whole(inner_start, inner_end, tiers, behind)
+    yield from _cut(inner_end, end, finer, behind)
+
+
+def _whole(start: datetime, end: datetime, tiers: Sequence[Tier], behind: Sequence[datetime]) -> Iterator[_Cut]:
+    """Slots of the first tier, but for those that hold one that is behind."""
+    first, *finer = tiers
+    held = behind[bisect_left(behind, start) : bisect_left(behind, end)]
+    for slot in sorted({first.floor(each) for each in held}):
+        if start < slot:
+            yield first, start, slot
+        start = slot + first.width
+        yield from _cut(slot, start, finer, held)
+    if start < end:
+        yield first, start, end

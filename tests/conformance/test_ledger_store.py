@@ -25,7 +25,8 @@ from persistence.usage_records import UsageSums
 from tests.persistence.embedded import open_sqlite_ledger
 from tests.persistence.entries import NOON, at, entries, entry, labels, texts
 from tests.persistence.usage_fold import usage_totals
-from tests.servers.postgres import migrated_database, shared_postgres
+from tests.servers.community import community_database
+from tests.servers.postgres import Kind, migrated_database, shared_postgres
 
 Opener = Callable[[Path], AbstractAsyncContextManager[LedgerStore]]
 
@@ -51,7 +52,24 @@ async def open_postgres(_: Path) -> AsyncIterator[LedgerStore]:
         yield ledger
 
 
-STORES = [pytest.param(open_sqlite, id="sqlite"), pytest.param(open_postgres, id="postgres")]
+@asynccontextmanager
+async def open_apache(_: Path) -> AsyncIterator[LedgerStore]:
+    async with migrated_database(shared_postgres(Kind.APACHE)) as url, open_timescale_ledger(url) as ledger:
+        yield ledger
+
+
+@asynccontextmanager
+async def open_community(_: Path) -> AsyncIterator[LedgerStore]:
+    async with community_database() as url, open_timescale_ledger(url) as ledger:
+        yield ledger
+
+
+STORES = [
+    pytest.param(open_sqlite, id="sqlite"),
+    pytest.param(open_postgres, id="postgres"),
+    pytest.param(open_apache, id="apache"),
+    pytest.param(open_community, id="community"),
+]
 
 
 @pytest.fixture(params=STORES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -268,3 +269,11 @@ def test_an_unusable_key_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, cas
     assert "sk-" not in message
     assert "garbage" not in message
     assert caught.value.__context__ is None or caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("days", ["4", "0", "-3"])
+def test_retention_that_would_cut_into_the_sums_is_refused(monkeypatch: pytest.MonkeyPatch, days: str) -> None:
+    said = refusal(monkeypatch, {"TIMESCALE_RETENTION_DAYS": days})
+    assert said.startswith("TIMESCALE_RETENTION_DAYS: entries must be kept for 5 days or more")
+    kept = load(monkeypatch, {"TIMESCALE_RETENTION_DAYS": "5", "TIMESCALE_COMPRESS_AFTER_DAYS": "2"}).ledger_policies()
+    assert (kept.retention, kept.compress_after) == (timedelta(days=5), timedelta(days=2))

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import fields, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import uuid4
 
-import asyncpg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +28,7 @@ from tests.servers.postgres import (
     Postgres,
     empty_database,
     migrated_database,
+    rows,
     running_postgres,
     shared_postgres,
 )
@@ -47,14 +47,6 @@ async def database() -> AsyncIterator[str]:
 async def nothing() -> AsyncIterator[str]:
     async with empty_database(shared_postgres()) as url:
         yield url
-
-
-async def rows(url: str, statement: str, *values: object) -> list[tuple]:
-    connection = await asyncpg.connect(url)
-    try:
-        return [tuple(row) for row in await connection.fetch(statement, *values)]
-    finally:
-        await connection.close()
 
 
 @given(st.text())
@@ -83,18 +75,23 @@ async def test_the_server_has_the_bins(database: str) -> None:
 SPANS = st.integers(0, 4 * 24 * 3600).map(lambda seconds: NOON + timedelta(seconds=seconds))
 
 
-@given(SPANS, SPANS, st.sampled_from([(UsageField.MODEL,), (UsageField.CONFIG,), (UsageField.END_USER,), ()]))
-def test_a_plan_covers_its_spans_once(since: datetime, until: datetime, group_by: tuple[UsageField, ...]) -> None:
-    pieces = plan(UsageSelection([(since, until)], group_by))
+LATE = st.lists(st.integers(0, 400).map(lambda number: NOON + number * QUARTERS.width), max_size=12, unique=True)
+
+
+@given(SPANS, SPANS, st.sampled_from([(UsageField.MODEL,), (UsageField.CONFIG,), (UsageField.END_USER,), ()]), LATE)
+def test_a_plan_covers_its_spans_once(
+    since: datetime, until: datetime, group_by: tuple[UsageField, ...], late: list[datetime]
+) -> None:
+    pieces = plan(UsageSelection([(since, until)], group_by), sorted(late))
     edges = [edge for piece in pieces for edge in (piece.start, piece.end)]
     assert edges == sorted(edges)
     assert edges[1:-1:2] == edges[2::2], "no gap, no overlap"
     assert (edges[:1] + edges[-1:]) == ([since, until] if since < until else [])
     for piece in pieces:
         if piece.tier is not None:
-            epoch = datetime(1970, 1, 1, tzinfo=UTC)
-            assert not (piece.start - epoch) % piece.tier.width
-            assert not (piece.end - epoch) % piece.tier.width
+            assert piece.tier.floor(piece.start) == piece.start == piece.tier.ceiling(piece.start)
+            assert piece.tier.floor(piece.end) == piece.end
+            assert not any(piece.start <= slot < piece.end for slot in late), "what is behind is read by entries"
 
 
 def test_a_month_by_model_is_read_from_days_and_by_config_from_quarters() -> None:

@@ -1,4 +1,5 @@
-"""A private PostgreSQL for tests: Debian's `postgresql`, on a free port, in a folder of its own."""
+"""A private PostgreSQL for tests: Debian's `postgresql`, on a free port, in a folder of its own. And another with
+TimescaleDB's Apache edition, which `make test` unpacks into a root of its own."""
 
 from __future__ import annotations
 
@@ -10,12 +11,15 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import asyncpg
@@ -25,8 +29,18 @@ import pytest
 from persistence.migrations.timescale import migrate
 
 PASSWORD = "not-for-any-log"
+T = TypeVar("T")
 INSTALL = "apt-get install postgresql"
+NO_APACHE = "TimescaleDB's Apache edition is not here: as root on Debian with mmdebstrap, `make test` unpacks it"
 _FAST = "-c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=200 -c shared_buffers=64MB"
+_TIMESCALE = """-c shared_preload_libraries=timescaledb -c timescaledb.telemetry_level=off
+    -c timescaledb.max_background_workers=0 -c fsync=off"""
+_ROOT = Path(os.environ.get("TIMESCALEDB_ROOT") or Path(sys.prefix) / "timescaledb")
+
+
+class Kind(StrEnum):
+    PLAIN = "postgres"
+    APACHE = "apache"
 
 
 class NoPostgresError(Exception):
@@ -35,11 +49,13 @@ class NoPostgresError(Exception):
 
 @dataclass
 class Postgres:
-    """One server, which a test may stop, kill, freeze and start again."""
+    """One server, which a test may stop, kill, freeze and start again. `root`: where its programs see the file system
+    from."""
 
     folder: Path
     port: int
     binaries: Path = field(repr=False)
+    root: Path | None = None
     has_template: bool = False
 
     def url(self, database: str = "postgres") -> str:
@@ -49,13 +65,13 @@ class Postgres:
     def pid(self) -> int:
         return int((self.folder / "postmaster.pid").read_text().split()[0])
 
-    def start(self) -> None:
-        options = f"{_FAST} -p {self.port}"
-        self._run("pg_ctl", "start", "-w", "-t", "60", "-l", str(self.folder / "server.log"), "-o", options)
+    def start(self, more: str = "") -> None:
+        options = " ".join(f"{_FAST} {_TIMESCALE if self.root else ''} -p {self.port} {more}".split())
+        self.run("pg_ctl", "start", "-w", "-t", "60", "-l", self.seen(self.folder / "server.log"), "-o", options)
 
     def stop(self) -> None:
         """As its operator does: connections are cut, what is committed is written."""
-        self._run("pg_ctl", "stop", "-w", "-m", "fast")
+        self.run("pg_ctl", "stop", "-w", "-m", "fast")
 
     def kill(self) -> None:
         """`kill -9` of the server and of all that it has started."""
@@ -69,7 +85,7 @@ class Postgres:
 
     def close(self) -> None:
         with suppress(NoPostgresError):  # a test may have left it dead
-            self._run("pg_ctl", "stop", "-w", "-m", "immediate")
+            self.run("pg_ctl", "stop", "-w", "-m", "immediate")
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @contextmanager
@@ -84,33 +100,41 @@ class Postgres:
             for each in processes:
                 os.kill(each, signal.SIGCONT)
 
-    def _run(self, program: str, *arguments: str) -> None:
-        _run(self.binaries / program, "-D", str(self.folder), *arguments)
+    def seen(self, path: Path) -> str:
+        return str(path if self.root is None else Path("/") / path.relative_to(self.root))
+
+    def run(self, program: str, *arguments: str) -> None:
+        _run([str(self.binaries / program), "-D", self.seen(self.folder), *arguments], self.root)
 
 
 @contextmanager
 def running_postgres() -> Iterator[Postgres]:
     """A server of the test's own; see `shared_postgres`."""
-    server = _new_postgres()
+    server = _new_postgres(Kind.PLAIN)
     try:
         yield server
     finally:
         server.close()
 
 
-@cache
-def shared_postgres() -> Postgres:
+def shared_postgres(kind: Kind = Kind.PLAIN) -> Postgres:
     """The server of this test run: the first process that asks starts it, the last one that ends stops it. Where
     there can be none, the test is skipped and pytest's summary says what to install; with CI=true it fails."""
-    run = Path(tempfile.gettempdir()) / f"ai-middleware-run-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+    return _shared(kind)
+
+
+@cache
+def _shared(kind: Kind) -> Postgres:
+    name = f"ai-middleware-{kind}-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+    run = Path(tempfile.gettempdir()) / name
     run.mkdir(exist_ok=True)
-    told = run / "postgres"
+    told = run / "server"
     with _users(run) as users:
         if told.exists():
             folder, port = told.read_text().split()
-            server = Postgres(Path(folder), int(port), _binaries())
+            server = Postgres(Path(folder), int(port), *_binaries(kind))
         else:
-            server = _new_postgres()
+            server = _new_postgres(kind)
             told.write_text(f"{server.folder} {server.port}")
         users.add(os.getpid())
     atexit.register(_leave, run, server)
@@ -140,6 +164,14 @@ async def empty_database(server: Postgres) -> AsyncIterator[str]:
         await _order(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+async def rows(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    connection = await asyncpg.connect(url)
+    try:
+        return [tuple(row) for row in await connection.fetch(statement, *values)]
+    finally:
+        await connection.close()
+
+
 async def _make_template(server: Postgres) -> None:
     if server.has_template:
         return
@@ -157,30 +189,32 @@ async def _order(server: Postgres, order: str) -> None:
         await connection.close(timeout=10)
 
 
-def _new_postgres() -> Postgres:
-    binaries = _binaries_or_skip()
-    folder = Path(tempfile.mkdtemp(prefix="ai-middleware-postgres-", dir=_memory()))
-    server = Postgres(folder, _free_port(), binaries)
+def _new_postgres(kind: Kind) -> Postgres:
+    binaries, root = or_skip(lambda: _binaries(kind))
+    place = _memory() if root is None else root / "var/tmp"
+    folder = Path(tempfile.mkdtemp(prefix="ai-middleware-postgres-", dir=place))
+    server = Postgres(folder, free_port(), binaries, root)
+    password = folder.with_suffix(".password")
     try:
         if os.geteuid() == 0:
-            user = pwd.getpwnam("postgres")
-            os.chown(folder, user.pw_uid, user.pw_gid)
-        password = folder.with_suffix(".password")
+            os.chown(folder, *_user(root))
         password.write_text(PASSWORD)
         password.chmod(0o644)
-        how = ("-U", "postgres", "--auth=scram-sha-256", f"--pwfile={password}", "--no-sync", "--encoding=UTF8")
-        server._run("initdb", *how, "--locale=C.UTF-8")
-        password.unlink()
+        how = ("-U", "postgres", "--auth=scram-sha-256", f"--pwfile={server.seen(password)}", "--no-sync")
+        mapped = ("-c", "dynamic_shared_memory_type=mmap") if root else ()  # its /dev/shm is no shared memory
+        server.run("initdb", *how, "--encoding=UTF8", "--locale=C.UTF-8", *mapped)
         server.start()
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    finally:
+        password.unlink(missing_ok=True)
     return server
 
 
-def _binaries_or_skip() -> Path:
+def or_skip(find: Callable[[], T]) -> T:
     try:
-        return _binaries()
+        return find()
     except NoPostgresError as error:
         if os.environ.get("CI") == "true":
             pytest.fail(str(error))
@@ -205,16 +239,21 @@ def _leave(run: Path, server: Postgres) -> None:
         if users:
             return
         server.close()
-        (run / "postgres").unlink()
+        (run / "server").unlink()
     shutil.rmtree(run)
 
 
-def _binaries() -> Path:
+def _binaries(kind: Kind) -> tuple[Path, Path | None]:
+    """Where its programs are, as they see it, and the root that they see."""
+    if kind is Kind.APACHE:
+        if os.geteuid() or not (_ROOT / "usr/lib/postgresql/17/lib/timescaledb.so").exists():
+            raise NoPostgresError(NO_APACHE)
+        return Path("/usr/lib/postgresql/17/bin"), _ROOT.resolve()
     places = [Path(place) for place in os.environ.get("PATH", "").split(":") if place]
     places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
     for place in places:
         if (place / "initdb").exists():
-            return (place / "initdb").resolve().parent
+            return (place / "initdb").resolve().parent, None
     raise NoPostgresError(f"PostgreSQL is not installed: {INSTALL}")
 
 
@@ -222,27 +261,40 @@ def _memory() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
-def _run(program: Path, *arguments: str) -> None:
+def _user(root: Path | None) -> tuple[int, int]:
+    """Of the user postgres: the id and its group's."""
+    if root is None:
+        user = pwd.getpwnam("postgres")
+        return user.pw_uid, user.pw_gid
+    [line] = [line for line in (root / "etc/passwd").read_text().splitlines() if line.startswith("postgres:")]
+    return int(line.split(":")[2]), int(line.split(":")[3])
+
+
+def _run(command: list[str], root: Path | None) -> None:
     """As user postgres where this is root: it refuses root."""
-    user = "postgres" if os.geteuid() == 0 else None
+    user, group = _user(root) if os.geteuid() == 0 else (None, None)
+    if root is not None:
+        command = ["chroot", f"--userspec={user}:{group}", str(root), *command]
+        user = group = None
+    program = next(Path(part).name for part in command if part.startswith("/") and "/bin/" in part)
     done = subprocess.run(
-        [program, *arguments],
+        command,
         user=user,
-        group=user,
-        extra_groups=[] if user else None,
+        group=group,
+        extra_groups=None if user is None else [],
         cwd="/",
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE if program.name == "initdb" else subprocess.DEVNULL,
+        stderr=subprocess.PIPE if program == "initdb" else subprocess.DEVNULL,
         env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
         check=False,
         timeout=120,
     )
     if done.returncode:
-        raise NoPostgresError(f"{program.name} failed: {(done.stderr or b'').decode().strip()[-500:]}")
+        raise NoPostgresError(f"{program} failed: {(done.stderr or b'').decode().strip()[-500:]}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]

@@ -8,13 +8,16 @@ from sqlalchemy import Connection, text
 
 from ...ports import StoreUnavailableError
 from ...timescale.engine import Engine, open_engine
+from ...timescale.policies import Edition, Policies
+from ...timescale.upkeep import keep_up
 
-HEAD = "0001"  # what this release needs; revisions are numbered, so that a newer one is told from an older one
+HEAD = "0002"  # what this release needs; revisions are numbered, so that a newer one is told from an older one
 
 _LOCK = 0x61692D6D  # any number that nobody else in this database takes
 _LOCK_TIMEOUT = "10min"
 _THERE = text("SELECT to_regclass('alembic_version') IS NOT NULL")
 _REVISION = text("SELECT version_num FROM alembic_version")
+_EDITION = text("SELECT edition FROM ledger_edition")
 
 
 class SchemaVersionError(StoreUnavailableError):
@@ -28,28 +31,30 @@ async def current(engine: Engine) -> str | None:
     return str(rows[0][0]) if rows else None
 
 
-async def check(engine: Engine) -> None:
-    """Raises SchemaVersionError unless the database has exactly the schema that this release needs."""
+async def check(engine: Engine) -> Edition:
+    """For which edition the tables were made. Raises SchemaVersionError unless the database has exactly the schema that
+    this release needs."""
     revision = await current(engine)
     if revision == HEAD:
-        return
+        [(edition,)] = await engine.run(_EDITION)
+        return Edition(edition)
     if revision is not None and revision > HEAD:
         raise _newer(revision)
     found = "no schema" if revision is None else f"schema {revision}"
     raise SchemaVersionError(f"the database has {found}, this release needs {HEAD}: run `ai-middleware migrate`")
 
 
-async def migrate(url: str) -> None:
-    """Bring the database to HEAD, all pending revisions in one transaction. Safe to call twice, and from several places
-    at once. Raises SchemaVersionError for a newer schema, StoreUnavailableError for a failure, ValueError for an
-    address that is none."""
+async def migrate(url: str, policies: Policies | None = None) -> None:
+    """Bring the database to HEAD, all pending revisions in one transaction, and then in order as `policies` want it: a
+    server does the latter too. Safe to call twice, and from several places at once. Raises SchemaVersionError for a
+    newer schema, StoreUnavailableError for a failure, ValueError for an address that is none."""
     async with open_engine(url, statement_timeout_s=None) as engine:
-        if await current(engine) == HEAD:
-            return
-        async with engine.transaction() as connection:
-            await connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-            await connection.run_sync(_upgrade)
+        if await current(engine) != HEAD:
+            async with engine.transaction() as connection:
+                await connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+                await connection.run_sync(_upgrade)
+        await keep_up(engine, await check(engine), policies or Policies())
 
 
 def _upgrade(connection: Connection) -> None:

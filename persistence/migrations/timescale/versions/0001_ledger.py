@@ -2,12 +2,12 @@
 
 from alembic import op
 
+from persistence.migrations.timescale.sums import EXACT, FACTS, NUMBERS, SUMS
+
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
-
-_MOST = 10**12  # that an entry adds of tokens, or of milliseconds
 
 _TABLE = """
 CREATE TABLE ledger_entries (
@@ -56,24 +56,6 @@ _INDEXES = (
 )
 
 _KEY = "organisation, tier, slot, provider, model, outcome, principal, config, config_version"
-_NUMBERS = (
-    "entries",
-    "completions",
-    "attempts",
-    "failed_attempts",
-    "unpriced",
-    "estimated",
-    "input_tokens",
-    "output_tokens",
-    "cached_input_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-    "written_tokens",
-    "writing_ms",
-)
-_EXACT = ("cost", "latency", "time_to_first_token")
-_SUMS = (*_NUMBERS, *_EXACT)
-
 # `tier` and the dimensions it leaves out: see persistence/timescale/usage_plan.py. `slot` is where it begins. Cells are
 # changed with every commit: the room on their pages keeps that from their index.
 _CELLS = f"""
@@ -87,8 +69,8 @@ CREATE TABLE usage_cells (
     principal text COLLATE "C" NOT NULL,
     config text COLLATE "C" NOT NULL,
     config_version bigint NOT NULL,
-    {"".join(f"{name} bigint NOT NULL, " for name in _NUMBERS)}
-    {"".join(f"{name} numeric NOT NULL, " for name in _EXACT)}
+    {"".join(f"{name} bigint NOT NULL, " for name in NUMBERS)}
+    {"".join(f"{name} numeric NOT NULL, " for name in EXACT)}
     PRIMARY KEY ({_KEY})
 ) WITH (fillfactor = 50)
 """
@@ -110,40 +92,8 @@ $$
 """
 
 
-def _bounded(figure: str) -> str:
-    """A vendor's absurd figure spoils no sum: 64 bits hold nine million of them."""
-    return f"greatest(-{_MOST}, least({_MOST}, e.{figure}))"
-
-
-_IS_LAST = """NOT EXISTS (
-    SELECT FROM ledger_entries AS later
-    WHERE later.time = e.time AND later.completion_id = e.completion_id AND later.attempt > e.attempt
-        AND later.organisation = e.organisation
-)"""
-_WROTE = "e.attempt > 0 AND e.output_tokens > 0"
-_FACTS = {
-    "entries": "1",
-    "completions": f"(e.attempt >= 0 AND {_IS_LAST})::int",
-    "attempts": "(e.attempt > 0)::int",
-    "failed_attempts": "(e.attempt > 0 AND e.outcome = 'failed')::int",
-    "unpriced": "(e.attempt >= 0 AND e.cost IS NULL)::int - e.settles_cost::int",
-    "estimated": "(e.attempt >= 0 AND e.estimated)::int - e.settles_estimate::int",
-    "input_tokens": _bounded("input_tokens"),
-    "output_tokens": _bounded("output_tokens"),
-    "cached_input_tokens": _bounded("cached_input_tokens"),
-    "cache_write_tokens": _bounded("cache_write_tokens"),
-    "reasoning_tokens": _bounded("reasoning_tokens"),
-    "written_tokens": f"CASE WHEN {_WROTE} THEN {_bounded('output_tokens')} ELSE 0 END",
-    "writing_ms": f"CASE WHEN {_WROTE} THEN {_bounded('latency_ms')} ELSE 0 END",
-    "cost": "coalesce(e.cost, 0)",
-    "latency": "CASE WHEN e.attempt > 0 THEN usage_lane(e.latency_ms) ELSE 0 END",
-    "time_to_first_token": """CASE WHEN e.attempt > 0 AND e.time_to_first_token_ms IS NOT NULL
-        THEN usage_lane(e.time_to_first_token_ms) ELSE 0 END""",
-}
-"""What an entry adds to each sum of its cells."""
-
 _DIMENSIONS = "e.organisation, e.time, e.provider, e.model, e.outcome, e.principal, e.config, e.config_version"
-_SELECTED = ", ".join(f"{_FACTS[name]} AS {name}" for name in _SUMS)
+_SELECTED = ", ".join(f"{FACTS[name]} AS {name}" for name in SUMS)
 _VIEW = f"""
 CREATE VIEW usage_facts AS SELECT {_DIMENSIONS}, e.end_user, e.labels, {_SELECTED} FROM ledger_entries AS e
 """  # noqa: S608
@@ -164,11 +114,11 @@ _NARROW = f"{_NOTHING}, {_NOTHING}, -1"
 _COUNT = f"""
 CREATE FUNCTION usage_count() RETURNS trigger LANGUAGE plpgsql AS $count$
 BEGIN
-    INSERT INTO usage_cells AS cell ({_KEY}, {", ".join(_SUMS)})
+    INSERT INTO usage_cells AS cell ({_KEY}, {", ".join(SUMS)})
     WITH facts AS MATERIALIZED (
         SELECT {_DIMENSIONS}, {_SELECTED} FROM added AS e
         UNION ALL
-        SELECT {_DIMENSIONS}, 0, -1{", 0" * (len(_SUMS) - 2)}
+        SELECT {_DIMENSIONS}, 0, -1{", 0" * (len(SUMS) - 2)}
         FROM (
             SELECT time, completion_id, organisation, array_agg(attempt) AS attempts, max(attempt) AS newest
             FROM added WHERE attempt >= 0 GROUP BY 1, 2, 3
@@ -179,7 +129,7 @@ BEGIN
             ORDER BY o.attempt DESC LIMIT 1
         ) AS e WHERE e.attempt < a.newest
     )
-    SELECT f.organisation, place.*, {", ".join(f"sum(f.{name})" for name in _SUMS)}
+    SELECT f.organisation, place.*, {", ".join(f"sum(f.{name})" for name in SUMS)}
     FROM facts AS f CROSS JOIN LATERAL (VALUES
         (0, {_slot("15 minutes")}, f.provider, f.model, f.outcome, {_WIDE}),
         (1, {_slot("1 hour")}, f.provider, f.model, f.outcome, {_NARROW}),
@@ -187,7 +137,7 @@ BEGIN
     ) AS place
     GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
     ORDER BY 1, 2, 3, 4, 5, 6, 7, 8, 9
-    ON CONFLICT ({_KEY}) DO UPDATE SET {", ".join(f"{name} = cell.{name} + excluded.{name}" for name in _SUMS)};
+    ON CONFLICT ({_KEY}) DO UPDATE SET {", ".join(f"{name} = cell.{name} + excluded.{name}" for name in SUMS)};
     RETURN NULL;
 END
 $count$

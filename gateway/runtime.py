@@ -161,8 +161,11 @@ async def _open_timescale(settings: Settings, stack: AsyncExitStack) -> Timescal
     from persistence.timescale.ledger import open_timescale_ledger  # here: a start without it loads no SQLAlchemy
 
     assert settings.TIMESCALE_SERVICE_URL is not None  # noqa: S101  # who calls this has looked
+    replica = settings.TIMESCALE_REPLICA_URL
     opening = open_timescale_ledger(
         settings.TIMESCALE_SERVICE_URL.get_secret_value(),
+        replica_url=None if replica is None else replica.get_secret_value(),
+        max_lag_s=settings.TIMESCALE_REPLICA_MAX_LAG_S,
         pool_size=settings.TIMESCALE_POOL_SIZE,
         statement_timeout_s=settings.TIMESCALE_TIMEOUT_S,
         policies=settings.ledger_policies(),

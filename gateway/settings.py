@@ -127,12 +127,18 @@ class Settings(BaseSettings):
         le=36500,
         description="The age at which TimescaleDB compresses entries, under its community licence.",
     )
-    TIMESCALE_REPLICA_URL: None = Field(default=None, description=_NO_SERVER)
+    TIMESCALE_REPLICA_URL: SecretStr | None = Field(
+        default=None,
+        description="A streaming replica of it, for reports and lists of completions; while it is away or behind, the "
+        "primary answers them.",
+    )
+    TIMESCALE_REPLICA_MAX_LAG_S: float = Field(
+        default=5.0, ge=1, le=3600, description="How far behind a replica may be that is still read from."
+    )
     REDIS_URI: None = Field(default=None, description=_NO_SERVER)
     QUEUE_CONNECTIONURL: None = Field(default=None, description=_NO_SERVER)
 
     @field_validator(
-        "TIMESCALE_REPLICA_URL",
         "REDIS_URI",
         "QUEUE_CONNECTIONURL",
         mode="before",
@@ -142,7 +148,7 @@ class Settings(BaseSettings):
         if value not in (None, ""):
             raise ValueError("this version keeps everything in DATA_DIR and connects to no server: unset it")
 
-    @field_validator("TIMESCALE_SERVICE_URL")
+    @field_validator("TIMESCALE_SERVICE_URL", "TIMESCALE_REPLICA_URL")
     @classmethod
     def _check_database(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
@@ -223,6 +229,8 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check_pairs(self) -> Self:
         """A vendor's address goes with its key. `compatible` is nowhere without an address, and may need no key."""
+        if self.TIMESCALE_REPLICA_URL and not self.TIMESCALE_SERVICE_URL:
+            raise ValueError("TIMESCALE_SERVICE_URL: is not set, and TIMESCALE_REPLICA_URL is: set both or neither")
         for key in (name for name in type(self).model_fields if name.endswith("_API_KEY")):
             url = key.replace("_API_KEY", "_BASE_URL")
             given, needed = (key, url) if key == "COMPATIBLE_API_KEY" else (url, key)

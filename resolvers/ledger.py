@@ -57,6 +57,7 @@ class Ledger:
         self._owed: list[_Booking] = []  # no more than was in flight and waiting when the store failed
         self._at_work: Sequence[_Booking] = ()  # what the running commit holds
         self._reachable = True  # as far as the store was asked
+        self._trouble = ""  # what the store said last when it could not be written
         self._wake = asyncio.Event()
         self._refused: LedgerEntry | None = None
         self._closed = False
@@ -74,6 +75,7 @@ class Ledger:
             if self._reachable:
                 log.warning("the ledger's store can't be written", reason=str(error))
             self._reachable = False
+            self._trouble = str(error)
         else:
             self._reachable = True
         self._tell_availability()
@@ -198,6 +200,7 @@ class Ledger:
         try:
             await self._store.append([waiting.entry for waiting in batch])
         except StoreUnavailableError as error:
+            self._trouble = str(error)
             for waiting in batch:
                 self._owe(waiting, error)
         except Exception as error:  # noqa: BLE001  # one entry that can't be stored must not keep the others out
@@ -241,7 +244,10 @@ class Ledger:
             self._next_trial = asyncio.get_running_loop().time() + TRIAL_INTERVAL_S
         if available is not self.available:
             self.available = available
-            log.warning("ledger available again" if available else "ledger unavailable", owed=len(self._owed))
+            if available:
+                log.warning("ledger available again", owed=0)
+            else:
+                log.warning("ledger unavailable", owed=len(self._owed), reason=self._trouble)
 
 
 @asynccontextmanager

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC
 from itertools import groupby
 from typing import Any
@@ -20,6 +20,7 @@ from ..usage_records import UsageCell, UsageSelection
 from . import usage
 from .engine import STATEMENT_TIMEOUT_S, Engine, open_engine, rows_of
 from .policies import Edition, Policies
+from .replica import MAX_LAG_S, Readers, watched_readers
 from .texts import plain, stored
 from .upkeep import Upkeep, running_upkeep
 from .writing import NAMES, TEXTS, insertion, label_text
@@ -74,13 +75,23 @@ class TimescaleLedger:
     """`persistence.ports.LedgerStore` in one table, and its sums. Every method raises as `Engine` does, and
     SchemaVersionError while the database has another schema than this release needs: then nothing is written."""
 
-    def __init__(self, writer: Engine, readers: Engine, prober: Engine, upkeep: Upkeep, policies: Policies) -> None:
+    def __init__(
+        self,
+        writer: Engine,
+        readers: Engine | Readers,
+        current: Engine,
+        prober: Engine,
+        upkeep: Upkeep,
+        policies: Policies,
+    ) -> None:
         self._writer = writer
         self._readers = readers
+        self._current = current  # for what someone may ask for who has just been told of it
         self._prober = prober
         self._upkeep = upkeep
         self._policies = policies
         self._edition: Edition | None = None  # of the schema that is known to be the right one
+        self._read_edition: Edition | None = None
 
     async def append(self, entries: Sequence[LedgerEntry]) -> None:
         """Without entries it tells whether any could be written. What is older than the retention is parked."""
@@ -134,9 +145,9 @@ class TimescaleLedger:
         return [list(group) for _, group in groupby(entries, key=lambda entry: (entry.time, entry.completion_id))]
 
     async def usage(self, organisation: str, asked: UsageSelection) -> Sequence[UsageCell]:
-        edition = self._edition
-        if edition is None:
-            edition = self._edition = await check(self._readers)
+        edition = self._read_edition
+        if edition is None:  # by whoever answers reads: what is written has a check of its own
+            edition = self._read_edition = await check(self._readers)
 
         async def read(connection: AsyncConnection) -> Sequence[Any]:
             late = await rows_of(connection, *usage.late(asked)) if edition is Edition.COMMUNITY else None
@@ -148,28 +159,39 @@ class TimescaleLedger:
 
     async def _entries(self, statement: Any, asked: dict[str, str]) -> Sequence[LedgerEntry]:
         values = {name: stored(value) for name, value in asked.items()}
-        return [_entry(row) for row in await self._readers.run(statement, values)]
+        return [_entry(row) for row in await self._current.run(statement, values)]
 
 
 @asynccontextmanager
 async def open_timescale_ledger(
     url: str,
     *,
+    replica_url: str | None = None,
+    max_lag_s: float = MAX_LAG_S,
     pool_size: int = POOL_SIZE,
     statement_timeout_s: float = STATEMENT_TIMEOUT_S,
     policies: Policies | None = None,
 ) -> AsyncIterator[TimescaleLedger]:
     """Connects when it is first used. `pool_size`: connections for reads; one more writes, one looks, one keeps up.
-    Raises ValueError for an address that is none."""
+    Reports and lists are read from the replica, as long as it is no more than `max_lag_s` behind. Raises ValueError
+    for an address that is none."""
     policies = policies or Policies()
-    async with (
-        open_engine(url, statement_timeout_s=statement_timeout_s) as writer,
-        open_engine(url, pool_size=pool_size, statement_timeout_s=statement_timeout_s) as readers,
-        open_engine(url, statement_timeout_s=LOOK_TIMEOUT_S) as prober,
-        open_engine(url, statement_timeout_s=None) as keeper,
-        running_upkeep(keeper, policies, check) as upkeep,
-    ):
-        yield TimescaleLedger(writer, readers, prober, upkeep, policies)
+    async with AsyncExitStack() as stack:
+
+        def engine(address: str, size: int, timeout_s: float | None) -> Awaitable[Engine]:
+            opening = open_engine(address, pool_size=size, statement_timeout_s=timeout_s)
+            return stack.enter_async_context(opening)
+
+        writer = await engine(url, 1, statement_timeout_s)
+        current = await engine(url, pool_size, statement_timeout_s)
+        prober = await engine(url, 1, LOOK_TIMEOUT_S)
+        upkeep = await stack.enter_async_context(running_upkeep(await engine(url, 1, None), policies, check))
+        readers: Engine | Readers = current
+        if replica_url is not None:
+            replica = await engine(replica_url, pool_size, statement_timeout_s)
+            look_at = (await engine(url, 1, LOOK_TIMEOUT_S), await engine(replica_url, 1, LOOK_TIMEOUT_S))
+            readers = await stack.enter_async_context(watched_readers(current, replica, look_at, max_lag_s))
+        yield TimescaleLedger(writer, readers, current, prober, upkeep, policies)
 
 
 def _asked(where: CompletionFilter, after: Cursor | None) -> dict[str, object]:

@@ -8,16 +8,28 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import asyncpg
 import httpx
+import psutil
 import pytest
 
-from tests.servers.postgres import PASSWORD, Postgres, empty_database, migrated_database, running_postgres
+from tests.servers.postgres import (
+    PASSWORD,
+    Postgres,
+    empty_database,
+    migrated_database,
+    new_database,
+    rows,
+    running_postgres,
+    small_disk,
+)
 
 from .documents import COMPLETE
 from .processes import Server, Vendor, post, running_server, server_environment
@@ -26,6 +38,8 @@ from .test_kills import ORGANISATION, records
 MODEL = "gpt-4o-mini"
 USAGE = """query { usage(input: {since: "2020-01-01T00:00:00Z", until: "2100-01-01T00:00:00Z"}) {
     totals { completions attempts outputTokens } } }"""
+
+CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname ~ 'test_'"
 
 
 @pytest.fixture(scope="module")
@@ -141,19 +155,75 @@ def stop(postgres: Postgres) -> None:
 def freeze(postgres: Postgres) -> None:
     """For longer than a statement may take."""
     with postgres.frozen():
-        subprocess.run(["sleep", "5"], check=True)
+        time.sleep(5)
 
 
-@pytest.mark.parametrize("disturb", [kill, stop, freeze])
+def slow_down(postgres: Postgres) -> None:
+    """It does its work in a tenth of the time."""
+    for _ in range(20):
+        with postgres.frozen():
+            time.sleep(0.18)
+        time.sleep(0.02)
+
+
+def cut(postgres: Postgres) -> None:
+    for _ in range(10):
+        asyncio.run(
+            rows(postgres.url(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname ~ 'test_'")
+        )
+        time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class Steady:
+    """A server that outlives what is done to its database. `calls`: of the vendor, before it started."""
+
+    server: Server
+    url: str
+    calls: int
+
+
+@pytest.fixture(scope="module")
+def steady(vendor: Vendor, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Steady]:
+    url = postgres.url(asyncio.run(new_database(postgres)))
+    calls = vendor.tally("openai", MODEL).get("calls", 0)
+    with running_server(environment(tmp_path_factory.mktemp("steady"), vendor, url)) as server:
+        yield Steady(server, url, calls)
+
+
+@pytest.mark.parametrize("disturb", [kill, stop, freeze, slow_down, cut])
 async def test_nothing_answered_is_lost_or_doubled(
-    vendor: Vendor, postgres: Postgres, database: str, tmp_path: Path, disturb: Callable[[Postgres], None]
+    vendor: Vendor, postgres: Postgres, steady: Steady, disturb: Callable[[Postgres], None]
 ) -> None:
+    answered = await run_through(steady.server, lambda: disturb(postgres), 100)
+    calls = vendor.tally("openai", MODEL)["calls"] - steady.calls
+    await all_is_booked(steady.server, steady.url, answered, calls)
+    assert PASSWORD not in steady.server.log()
+
+
+async def test_a_disk_that_is_full_for_a_while(vendor: Vendor, tmp_path: Path) -> None:
     before = vendor.tally("openai", MODEL).get("calls", 0)
-    with running_server(environment(tmp_path, vendor, database)) as server:
-        answered = await run_through(server, lambda: disturb(postgres), 150)
-        calls = vendor.tally("openai", MODEL)["calls"] - before
-        await all_is_booked(server, database, answered, calls)
-        assert PASSWORD not in server.log()
+    with small_disk(192) as disk, running_postgres(disk) as postgres:
+        async with migrated_database(postgres) as database:
+            with running_server(environment(tmp_path / "data", vendor, database)) as server:
+                answered = await run_through(server, lambda: fill_up(disk, server, postgres), 150)
+                calls = vendor.tally("openai", MODEL)["calls"] - before
+                await all_is_booked(server, database, answered, calls)
+                assert "DiskFullError" in server.log()
+
+
+def fill_up(disk: Path, server: Server, postgres: Postgres) -> None:
+    """Until completions are refused; then there is room again. It may have ended for the want of it."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    until = time.monotonic() + 30
+    while readiness(server)[0] == 200:
+        assert time.monotonic() < until, "the disk is full, and nothing is wrong"
+    filler.unlink()
+    if not psutil.pid_exists(postgres.pid):
+        postgres.start()
 
 
 async def test_both_are_killed_and_what_is_owed_is_booked_by_the_next_start(
@@ -191,9 +261,8 @@ async def test_a_server_writes_nothing_before_the_schema_is_there(
             status, text = readiness(server)
             assert (status, "TimescaleDB (the database has no schema" in text) == (503, True)
             assert code(complete(server)) == "SERVICE_UNAVAILABLE"
-            for _ in range(2):
-                done = command(variables, "migrate")
-                assert (done.returncode, "TimescaleDB is up to date" in done.stdout) == (0, True)
+            done = command(variables, "migrate")
+            assert (done.returncode, "TimescaleDB is up to date" in done.stdout) == (0, True)
             ready(server)
             assert complete(server)["data"]["complete"]["id"] in records(server)
         seeded = command(variables, "dev", "seed-usage", "--rows", "500")

@@ -83,6 +83,7 @@ WRONG = [
     ("HOST", {"HOST": " "}),
     ("MAX_BODY_BYTES", {"MAX_BODY_BYTES": "1023"}),
     ("MAX_UPSTREAM_CONNECTIONS", {"MAX_UPSTREAM_CONNECTIONS": "0"}),
+    ("TIMESCALE_SERVICE_URL", {"TIMESCALE_REPLICA_URL": "postgresql://u:hunter2hunter2@replica.internal/x"}),
     ("ALLOWED_ORIGINS", {"ALLOWED_ORIGINS": "example.com"}),
     ("ALLOWED_ORIGINS", {"ALLOWED_ORIGINS": "https://example.com, https://example.org/app"}),
     ("ALLOWED_ORIGINS", {"ALLOWED_ORIGINS": "https://["}),

@@ -11,12 +11,14 @@ from uuid import uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from persistence.histograms import LONGEST_MS, bin_of
 from persistence.migrations.timescale import HEAD, SchemaVersionError, migrate
 from persistence.ports import StoreUnavailableError
 from persistence.records import LedgerEntry, Outcome
 from persistence.timescale.address import dsn
+from persistence.timescale.engine import GRACE_S, open_engine
 from persistence.timescale.ledger import TimescaleLedger, open_timescale_ledger
 from persistence.timescale.texts import NOTHING, plain, stored
 from persistence.timescale.usage_plan import DAYS, HOURS, QUARTERS, plan
@@ -249,6 +251,16 @@ async def test_a_server_that_answers_nothing_is_given_up_in_time(server: Postgre
         assert list(await ledger.completion("acme", written.completion_id)) == [written]
         [cell] = await ledger.usage("acme", UsageSelection(MONTH))
         assert cell.sums.attempts == 2
+
+
+async def test_the_server_breaks_off_a_statement_that_takes_too_long(database: str) -> None:
+    async with open_engine(database, statement_timeout_s=1) as engine:
+        async with asyncio.timeout(1 + GRACE_S):
+            with pytest.raises(StoreUnavailableError, match="57014 QueryCanceledError"):
+                await engine.run(text("SELECT pg_sleep(30)"))
+        assert await engine.run(text("SELECT 1")) == [(1,)]
+    sleeping = "SELECT FROM pg_stat_activity WHERE query ~ 'pg_sleep' AND state = 'active' AND pid <> pg_backend_pid()"
+    assert await rows(database, sleeping) == []
 
 
 async def appended(ledger: TimescaleLedger, written: list[LedgerEntry]) -> bool:

@@ -108,9 +108,25 @@ class Postgres:
 
 
 @contextmanager
-def running_postgres() -> Iterator[Postgres]:
-    """A server of the test's own; see `shared_postgres`."""
-    server = _new_postgres(Kind.PLAIN)
+def running_replica(primary: Postgres) -> Iterator[Postgres]:
+    """A server that follows it, from a copy that is made now."""
+    folder = Path(tempfile.mkdtemp(prefix="ai-middleware-postgres-", dir=primary.folder.parent))
+    server = Postgres(folder, free_port(), primary.binaries, primary.root)
+    try:
+        if os.geteuid() == 0:
+            os.chown(folder, *_user(primary.root))
+        server.run("pg_basebackup", "-R", "-c", "fast", "-X", "stream", "-d", primary.url())
+        folder.chmod(0o700)
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@contextmanager
+def running_postgres(place: Path | None = None) -> Iterator[Postgres]:
+    """A server of the test's own, in this folder; see `shared_postgres`."""
+    server = _new_postgres(Kind.PLAIN, place)
     try:
         yield server
     finally:
@@ -141,16 +157,39 @@ def _shared(kind: Kind) -> Postgres:
     return server
 
 
+@contextmanager
+def small_disk(megabytes: int) -> Iterator[Path]:
+    """A file system of that size; where none can be mounted, the test is skipped and says so."""
+    folder = Path(tempfile.mkdtemp(prefix="ai-middleware-disk-"))  # not pytest's, which is closed to user postgres
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=755", "tmpfs", folder]
+    try:
+        folder.chmod(0o755)
+        if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+            pytest.skip("NOT TESTED: a full disk, since nothing can be mounted here")
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", "--lazy", folder], check=True)
+    finally:
+        folder.rmdir()
+
+
 @asynccontextmanager
 async def migrated_database(server: Postgres) -> AsyncIterator[str]:
     """The address of a database of the test's own, with the schema."""
-    name = f"test_{uuid4().hex}"
-    await _make_template(server)
-    await _order(server, f"CREATE DATABASE {name} TEMPLATE migrated")
+    name = await new_database(server)
     try:
         yield server.url(name)
     finally:
         await _order(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def new_database(server: Postgres) -> str:
+    """The same by name, for as long as the server lives."""
+    name = f"test_{uuid4().hex}"
+    await _make_template(server)
+    await _order(server, f"CREATE DATABASE {name} TEMPLATE migrated")
+    return name
 
 
 @asynccontextmanager
@@ -189,10 +228,10 @@ async def _order(server: Postgres, order: str) -> None:
         await connection.close(timeout=10)
 
 
-def _new_postgres(kind: Kind) -> Postgres:
+def _new_postgres(kind: Kind, place: Path | None = None) -> Postgres:
     binaries, root = or_skip(lambda: _binaries(kind))
-    place = _memory() if root is None else root / "var/tmp"
-    folder = Path(tempfile.mkdtemp(prefix="ai-middleware-postgres-", dir=place))
+    usual = _memory() if root is None else root / "var/tmp"
+    folder = Path(tempfile.mkdtemp(prefix="ai-middleware-postgres-", dir=place or usual))
     server = Postgres(folder, free_port(), binaries, root)
     password = folder.with_suffix(".password")
     try:

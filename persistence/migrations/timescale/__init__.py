@@ -9,6 +9,7 @@ from sqlalchemy import Connection, text
 from ...ports import StoreUnavailableError
 from ...timescale.engine import Engine, open_engine
 from ...timescale.policies import Edition, Policies
+from ...timescale.replica import Readers
 from ...timescale.upkeep import keep_up
 
 HEAD = "0002"  # what this release needs; revisions are numbered, so that a newer one is told from an older one
@@ -24,14 +25,14 @@ class SchemaVersionError(StoreUnavailableError):
     """The database's schema is older or newer than this release needs. The text says what to do."""
 
 
-async def current(engine: Engine) -> str | None:
+async def current(engine: Engine | Readers) -> str | None:
     """The database's revision; None where there is no schema. Raises StoreUnavailableError."""
     [(there,)] = await engine.run(_THERE)
     rows = await engine.run(_REVISION) if there else ()
     return str(rows[0][0]) if rows else None
 
 
-async def check(engine: Engine) -> Edition:
+async def check(engine: Engine | Readers) -> Edition:
     """For which edition the tables were made. Raises SchemaVersionError unless the database has exactly the schema that
     this release needs."""
     revision = await current(engine)

@@ -1,0 +1,82 @@
+"""compose.yaml: valid by the compose specification, and nothing in it that would go to production unseen."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from gateway.settings import Settings, load_settings
+
+ROOT = Path(__file__).parents[1]
+FILE = ROOT / "compose.yaml"
+COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+GIVEN = re.compile(r"\$\{(\w+):\?[^}]+\}")
+"""A variable without which compose refuses to start."""
+
+
+def test_it_is_valid() -> None:
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(FILE)]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_it_has_the_server_and_its_databases() -> None:
+    assert set(SERVICES) == {"app", "migrate", "mongodb", "timescaledb"}
+    assert "--replSet" in SERVICES["mongodb"]["entrypoint"][-1]
+    assert SERVICES["app"]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
+    assert set(COMPOSE["volumes"]) == {
+        volume.split(":")[0] for service in SERVICES.values() for volume in service["volumes"]
+    }
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_image_has_its_version(name: str) -> None:
+    service = SERVICES[name]
+    built = service.get("build", {}).get("dockerfile_inline", "")
+    for image in re.findall(r"^FROM (\S+)", built, re.MULTILINE) or [service["image"]]:
+        assert re.search(r":\d+\.\d+\.\d+", image), image
+
+
+@pytest.mark.parametrize("name", set(SERVICES) - {"migrate"})
+def test_everything_that_stays_tells_its_health(name: str) -> None:
+    assert SERVICES[name]["healthcheck"]["test"]
+    assert SERVICES[name]["restart"] == "unless-stopped"
+
+
+def test_nothing_has_a_password_that_everyone_knows() -> None:
+    secret = re.compile("PASSWORD|SECRET|_KEY$|_UR[IL]$")
+    for service in SERVICES.values():
+        for variable, value in service["environment"].items():
+            if secret.search(variable) and not variable.endswith("_API_KEY"):
+                assert GIVEN.search(value), variable
+                assert not GIVEN.sub("", value) or urlsplit(GIVEN.sub("PLACE", value)).password == "PLACE"
+    said = re.findall(r"([A-Z]+_[A-Z]+)=%s", FILE.read_text())
+    assert sorted(set(GIVEN.findall(FILE.read_text()))) == sorted(set(said)), "the way to set them is told"
+
+
+def test_ports_are_this_machine_s_alone() -> None:
+    ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_the_server_takes_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = SERVICES["app"]["environment"]
+    assert set(environment) <= set(Settings.model_fields)
+    assert SERVICES["migrate"]["environment"] == environment
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, re.sub(r"\$\{\w+:-\}", "", GIVEN.sub("0123456789abcdef", value)))
+    monkeypatch.delenv("MONGODB_CONNECTION_URI")
+    settings = load_settings()
+    assert settings.TIMESCALE_SERVICE_URL is not None
+    assert settings.HOST == "0.0.0.0"

@@ -91,6 +91,7 @@ class TimescaleLedger:
         self._upkeep = upkeep
         self._policies = policies
         self._edition: Edition | None = None  # of the schema that is known to be the right one
+        self._begun = False  # a release's migration must not stop the servers of the one before
         self._read_edition: Edition | None = None
 
     async def append(self, entries: Sequence[LedgerEntry]) -> None:
@@ -98,7 +99,7 @@ class TimescaleLedger:
         try:
             edition = self._edition
             if not entries or edition is None:
-                edition = self._edition = await check(self._writer)
+                edition = self._edition = await self._checked(self._writer)
             if entries:
                 statement = insertion(edition, entries, self._policies.retention)
                 [(parked, late)] = await self._writer.run(*statement)
@@ -106,6 +107,11 @@ class TimescaleLedger:
         except StoreUnavailableError:
             self._edition = None  # it may be another one when it is back
             raise
+
+    async def _checked(self, engine: Engine) -> Edition:
+        edition = await check(engine, or_newer=self._begun)
+        self._begun = True
+        return edition
 
     def _tell(self, parked: int, late: int) -> None:
         if parked:
@@ -117,7 +123,7 @@ class TimescaleLedger:
         """What keeps entries from being written, in a line; None where nothing does."""
         try:
             async with asyncio.timeout(LOOK_TIMEOUT_S):
-                await check(self._prober)
+                await self._checked(self._prober)
         except StoreUnavailableError as error:
             self._edition = None
             return str(error)
@@ -147,7 +153,7 @@ class TimescaleLedger:
     async def usage(self, organisation: str, asked: UsageSelection) -> Sequence[UsageCell]:
         edition = self._read_edition
         if edition is None:  # by whoever answers reads: what is written has a check of its own
-            edition = self._read_edition = await check(self._readers)
+            edition = self._read_edition = await check(self._readers, or_newer=self._begun)
 
         async def read(connection: AsyncConnection) -> Sequence[Any]:
             late = await rows_of(connection, *usage.late(asked)) if edition is Edition.COMMUNITY else None

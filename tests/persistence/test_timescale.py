@@ -16,7 +16,7 @@ from sqlalchemy import text
 from persistence.histograms import LONGEST_MS, bin_of
 from persistence.migrations.timescale import HEAD, SchemaVersionError, migrate
 from persistence.ports import StoreUnavailableError
-from persistence.records import LedgerEntry, Outcome
+from persistence.records import CompletionFilter, LedgerEntry, Outcome
 from persistence.timescale.address import dsn
 from persistence.timescale.engine import GRACE_S, open_engine
 from persistence.timescale.ledger import TimescaleLedger, open_timescale_ledger
@@ -167,6 +167,18 @@ async def test_another_schema_is_told_and_nothing_is_written(database: str, revi
         await rows(database, "UPDATE alembic_version SET version_num = '9999'")
         with pytest.raises(SchemaVersionError, match=said):
             await migrate(database)
+
+
+async def test_who_is_at_work_goes_on_when_a_later_release_migrates(database: str) -> None:
+    """Else its migration would stop every server of this release, before one of the next is there."""
+    async with open_timescale_ledger(database) as ledger:
+        await ledger.append([entry()])
+        await rows(database, "UPDATE alembic_version SET version_num = '9999'")
+        assert await ledger.look() is None
+        await ledger.append([entry()])
+        assert len(await ledger.completions("acme", where=CompletionFilter(), limit=10)) == 2
+        await rows(database, "UPDATE alembic_version SET version_num = '0000'")
+        assert "run `ai-middleware migrate`" in str(await ledger.look())
 
 
 async def test_without_a_schema_nothing_is_written(nothing: str) -> None:

@@ -32,11 +32,11 @@ async def current(engine: Engine | Readers) -> str | None:
     return str(rows[0][0]) if rows else None
 
 
-async def check(engine: Engine | Readers) -> Edition:
+async def check(engine: Engine | Readers, *, or_newer: bool = False) -> Edition:
     """For which edition the tables were made. Raises SchemaVersionError unless the database has exactly the schema that
-    this release needs."""
+    this release needs; `or_newer`: one that a later release has made of it serves too, for who is at work already."""
     revision = await current(engine)
-    if revision == HEAD:
+    if revision == HEAD or (or_newer and revision is not None and revision > HEAD):
         [(edition,)] = await engine.run(_EDITION)
         return Edition(edition)
     if revision is not None and revision > HEAD:

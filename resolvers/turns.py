@@ -37,7 +37,7 @@ class Turns:
 
     async def _wait(self, organisation: str, lock: asyncio.Lock) -> None:
         if self._waiting[organisation] >= MAX_WAITING:
-            raise RateLimitedError(f"{MAX_WAITING} reads of this organisation are waiting already: ask for fewer at once")
+            raise RateLimitedError(f"{MAX_WAITING} reads of this organisation wait already: ask for fewer at once")
         self._waiting[organisation] += 1
         try:
             async with asyncio.timeout(WAIT_S):

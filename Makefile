@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
 SIZES ?= 10000 1000000
+ROWS ?= 10000000
 WEB := $(wildcard web/*.json web/*.ts web/*.html web/src/* web/src/*/*)
 
 .DEFAULT_GOAL := help
@@ -115,6 +116,10 @@ bench: $(VENV)/.installed-dev ## Measure against a bare pass-through and write b
 .PHONY: bench-reports
 bench-reports: $(VENV)/.installed-dev ## Measure usage reports by the ledger's size and write benchmarks/reports.md
 	$(BIN)/python -m benchmarks.reports --rows $(SIZES)
+
+.PHONY: bench-ledger
+bench-ledger: $(VENV)/.installed-dev $(VENV)/.postgres $(VENV)/.timescaledb tests/servers/pglite/node_modules ## Measure the ledger on PostgreSQL and TimescaleDB and write benchmarks/ledger.md
+	$(BIN)/python -m benchmarks.ledger --rows $(ROWS)
 
 .PHONY: clean
 clean: ## Remove what was installed and built; DATA_DIR stays

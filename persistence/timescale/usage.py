@@ -27,33 +27,19 @@ _NAMES = tuple(field.name for field in fields(UsageSums))
 _SUMMED = ", ".join(f"sum({name}) AS {name}" for name in ("entries", *_NAMES))
 _COLUMNS = ", ".join(f"c.{name}" for name in ("entries", *_NAMES))
 
-_OF_CELLS = """
-    SELECT p.span, {key} AS group_key, {columns}
-    FROM unnest(CAST(:cell_spans AS int[]), CAST(:cell_tiers AS int[]), CAST(:cell_starts AS timestamptz[]),
-        CAST(:cell_ends AS timestamptz[])) AS p (span, tier, since, until)
-    JOIN usage_cells AS c ON c.organisation = :organisation AND c.tier = p.tier
-        AND c.slot >= p.since AND c.slot < p.until
-    WHERE true {conditions}
-"""
-_OF_ENTRIES = """
-    SELECT p.span, {key} AS group_key, {columns}
-    FROM unnest(CAST(:entry_spans AS int[]), CAST(:entry_starts AS timestamptz[]), CAST(:entry_ends AS timestamptz[]))
-        AS p (span, since, until)
-    JOIN usage_facts AS c ON c.organisation = :organisation AND c.time >= p.since AND c.time < p.until
-    WHERE true {conditions}
-"""
-# The views of the aggregates are read by ranges that are known beforehand: each reaches for its chunks alone.
-_OF_VIEW = """
+# A source is read by a range that is known beforehand: a hypertable, or an aggregate's view, reaches for its chunks
+# alone. In which span a row falls is looked up among their beginnings.
+_OF_RUN = """
     SELECT p.span, {key} AS group_key, {columns}
     FROM (
         SELECT CAST(:{run}_spans AS int[]) AS spans, CAST(:{run}_starts AS timestamptz[]) AS starts,
             CAST(:{run}_ends AS timestamptz[]) AS ends
     ) AS a
-    CROSS JOIN {view} AS c
-    CROSS JOIN LATERAL width_bucket(c.slot, a.starts) AS n
+    CROSS JOIN {source} AS c
+    CROSS JOIN LATERAL width_bucket(c.{time}, a.starts) AS n
     CROSS JOIN LATERAL (SELECT a.spans[n] AS span, a.ends[n] AS until) AS p
-    WHERE c.organisation = :organisation AND c.slot < p.until
-        AND c.slot >= CAST(:{run}_since AS timestamptz) AND c.slot < CAST(:{run}_until AS timestamptz) {conditions}
+    WHERE c.organisation = :organisation AND c.{time} < p.until
+        AND c.{time} >= CAST(:{run}_since AS timestamptz) AND c.{time} < CAST(:{run}_until AS timestamptz) {conditions}
 """
 _LATE = text("SELECT slot FROM usage_late WHERE slot >= :since AND slot < :until ORDER BY slot")
 _SUMS = f"""
@@ -87,28 +73,25 @@ def statement(
     values: Parameters = {"organisation": stored(organisation), "max_groups": asked.max_groups}
     key = f"jsonb_build_array({', '.join(_dimension(each, n, values) for n, each in enumerate(asked.group_by))})"
     conditions = "".join(f" AND {each}" for each in _conditions(asked.where, values))
-    parts = list(_of_cells(pieces, values) if behind is None else _of_views(pieces, values))
-    entries = [piece for piece in pieces if piece.tier is None]
-    if entries or not parts:
-        parts.append(_OF_ENTRIES)
-        values |= _bound("entry", entries)
-    filled = (part.replace("{key}", key).replace("{conditions}", conditions) for part in parts)
-    return text(_SUMS.replace("{parts}", " UNION ALL ".join(filled).replace("{columns}", _COLUMNS))), values
+    parts = [
+        part.replace("{key}", key).replace("{conditions}", conditions).replace("{columns}", _COLUMNS)
+        for part in _parts(pieces, values, aggregates=behind is not None)
+    ]
+    return text(_SUMS.replace("{parts}", " UNION ALL ".join(parts))), values
 
 
-def _of_cells(pieces: Sequence[Piece], values: Parameters) -> Iterator[str]:
-    cells = [piece for piece in pieces if piece.tier is not None]
-    if cells:
-        values |= _bound("cell", cells) | {"cell_tiers": [piece.tier.number for piece in cells if piece.tier]}
-        yield _OF_CELLS
-
-
-def _of_views(pieces: Sequence[Piece], values: Parameters) -> Iterator[str]:
-    for tier, view in VIEWS.items():
-        for number, run in enumerate(_runs([piece for piece in pieces if piece.tier == tier])):
-            name = f"{view}_{number}"
-            values |= _bound(name, run) | {f"{name}_since": run[0].start, f"{name}_until": run[-1].end}
-            yield _OF_VIEW.replace("{view}", view).replace("{run}", name)
+def _parts(pieces: Sequence[Piece], values: Parameters, *, aggregates: bool) -> Iterator[str]:
+    """One for each run of pieces; without any, one that finds nothing."""
+    for tier in (*VIEWS, None):
+        source, time = ("usage_facts", "time") if tier is None else (VIEWS[tier], "slot")
+        if tier is not None and not aggregates:
+            source = f"(SELECT * FROM usage_cells WHERE tier = {tier.number})"  # noqa: S608  # a number of ours
+        of_tier = [piece for piece in pieces if piece.tier == tier]
+        runs = _runs(of_tier) if pieces or tier else [of_tier]
+        for number, run in enumerate(runs):
+            name = f"{'entries' if tier is None else VIEWS[tier]}_{number}"
+            values |= _bound(name, run)
+            yield _OF_RUN.replace("{source}", source).replace("{time}", time).replace("{run}", name)
 
 
 def _runs(pieces: Sequence[Piece]) -> Sequence[Sequence[Piece]]:
@@ -135,11 +118,13 @@ def cell(row: Sequence[Any]) -> UsageCell:
     return UsageCell(span, group, UsageSums(**values))
 
 
-def _bound(kind: str, pieces: Sequence[Piece]) -> Parameters:
+def _bound(name: str, run: Sequence[Piece]) -> Parameters:
     return {
-        f"{kind}_spans": [piece.span for piece in pieces],
-        f"{kind}_starts": [piece.start for piece in pieces],
-        f"{kind}_ends": [piece.end for piece in pieces],
+        f"{name}_spans": [piece.span for piece in run],
+        f"{name}_starts": [piece.start for piece in run],
+        f"{name}_ends": [piece.end for piece in run],
+        f"{name}_since": run[0].start if run else _EVER,
+        f"{name}_until": run[-1].end if run else _EVER,
     }
 
 

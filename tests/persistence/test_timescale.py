@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -17,6 +18,7 @@ from persistence.histograms import LONGEST_MS, bin_of
 from persistence.migrations.timescale import HEAD, SchemaVersionError, migrate
 from persistence.ports import StoreUnavailableError
 from persistence.records import CompletionFilter, LedgerEntry, Outcome
+from persistence.timescale import usage
 from persistence.timescale.address import dsn
 from persistence.timescale.engine import GRACE_S, open_engine
 from persistence.timescale.ledger import TimescaleLedger, open_timescale_ledger
@@ -139,6 +141,27 @@ async def test_thousands_in_one_statement(database: str) -> None:
         await ledger.append([replace(each, attempt=2) for each in written])
         [cell] = await ledger.usage("acme", UsageSelection(MONTH))
     assert (cell.sums.attempts, cell.sums.completions) == (10_000, 5_000)
+
+
+def scans(plan: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """Tables that are read for themselves, and how many times."""
+    if plan.get("Alias") in ("e", "usage_cells"):
+        yield plan["Relation Name"], plan["Actual Loops"]
+    for inner in plan.get("Plans", ()):
+        yield from scans(inner)
+
+
+@pytest.mark.parametrize("group_by", [(), (UsageField.END_USER,)])
+async def test_a_day_by_minute_is_read_once_and_not_minute_by_minute(
+    database: str, group_by: tuple[UsageField, ...]
+) -> None:
+    minutes = [(NOON + timedelta(minutes=n), NOON + timedelta(minutes=n + 1)) for n in range(1440)]
+    asked, values = usage.statement("acme", UsageSelection(minutes, group_by, max_groups=9), None)
+    async with open_timescale_ledger(database) as ledger, open_engine(database) as engine:
+        await ledger.append([entry(time=at(n * 40_000)) for n in range(2_000)])
+        await engine.run(text("ANALYZE"))
+        [([explained],)] = await engine.run(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {asked.text}"), values)
+    assert set(scans(explained["Plan"])) == {("ledger_entries", 1)}
 
 
 async def test_the_schema_comes_once(nothing: str) -> None:

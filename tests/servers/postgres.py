@@ -124,9 +124,13 @@ def running_replica(primary: Postgres) -> Iterator[Postgres]:
 
 
 @contextmanager
-def running_postgres(place: Path | None = None) -> Iterator[Postgres]:
-    """A server of the test's own, in this folder; see `shared_postgres`."""
-    server = _new_postgres(Kind.PLAIN, place)
+def running_postgres(place: Path | None = None, kind: Kind = Kind.PLAIN, *, fast: bool = True) -> Iterator[Postgres]:
+    """A server of the test's own, in this folder; see `shared_postgres`. Unless it is to be fast, it has the memory and
+    the care for its disk that a server has."""
+    server = _new_postgres(kind, place)
+    if not fast:
+        server.stop()
+        server.start("-c fsync=on -c shared_buffers=1GB -c work_mem=32MB -c max_wal_size=4GB")
     try:
         yield server
     finally:

@@ -116,7 +116,7 @@ async def _fill(store: TimescaleLedger, engine: Engine, rows: int, until: dateti
     async for booked in book(store, entries):
         sys.stderr.write(f"\r{booked:,} entries")
     for number in range(1, rows // first):
-        await engine.run(_COPY, {"number": number, "organisation": READER.organisation})
+        await engine.run(_COPY, {"number": str(number), "organisation": READER.organisation})
         sys.stderr.write(f"\r{(number + 1) * first:,} entries")
     sys.stderr.write("\n")
     await engine.run(text("ANALYZE"))

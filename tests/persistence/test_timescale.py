@@ -38,6 +38,7 @@ from tests.servers.postgres import (
 )
 
 CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname ~ 'test_'"
+SLEEPING = "SELECT 1 FROM pg_stat_activity WHERE query ~ 'pg_sleep' AND state = 'active' AND pid <> pg_backend_pid()"
 MONTH = [(NOON - timedelta(days=15), NOON + timedelta(days=15))]
 
 
@@ -294,8 +295,18 @@ async def test_the_server_breaks_off_a_statement_that_takes_too_long(database: s
             with pytest.raises(StoreUnavailableError, match="57014 QueryCanceledError"):
                 await engine.run(text("SELECT pg_sleep(30)"))
         assert await engine.run(text("SELECT 1")) == [(1,)]
-    sleeping = "SELECT FROM pg_stat_activity WHERE query ~ 'pg_sleep' AND state = 'active' AND pid <> pg_backend_pid()"
-    assert await rows(database, sleeping) == []
+    assert await rows(database, SLEEPING) == []
+
+
+async def test_a_read_that_nobody_waits_for_ends_on_the_server(database: str) -> None:
+    async with open_engine(database, statement_timeout_s=600) as engine:
+        read = asyncio.create_task(engine.run(text("SELECT pg_sleep(300)")))
+        async with asyncio.timeout(20):
+            while not await rows(database, SLEEPING):
+                pass
+            read.cancel()
+            while await rows(database, SLEEPING):
+                pass
 
 
 async def appended(ledger: TimescaleLedger, written: list[LedgerEntry]) -> bool:

@@ -145,6 +145,7 @@ def shared_postgres(kind: Kind = Kind.PLAIN) -> Postgres:
 
 @cache
 def _shared(kind: Kind) -> Postgres:
+    programs = or_skip(lambda: _binaries(kind))
     name = f"ai-middleware-{kind}-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
     run = Path(tempfile.gettempdir()) / name
     run.mkdir(exist_ok=True)
@@ -152,7 +153,7 @@ def _shared(kind: Kind) -> Postgres:
     with _users(run) as users:
         if told.exists():
             folder, port = told.read_text().split()
-            server = Postgres(Path(folder), int(port), *_binaries(kind))
+            server = Postgres(Path(folder), int(port), *programs)
         else:
             server = _new_postgres(kind)
             told.write_text(f"{server.folder} {server.port}")

@@ -39,7 +39,7 @@ class Vendor:
     url: str
 
     def stats(self) -> dict[str, dict[str, dict[str, int]]]:
-        stats: dict[str, dict[str, dict[str, int]]] = httpx.get(f"{self.url}/_stats").json()
+        stats: dict[str, dict[str, dict[str, int]]] = httpx.get(f"{self.url}/_stats", timeout=60).json()
         return stats
 
     def tally(self, provider: str, model: str) -> dict[str, int]:

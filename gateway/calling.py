@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -16,7 +17,7 @@ from .console import fail
 from .keys import deployment_keys, developer_token
 from .settings import is_plain, is_plain_address, load_settings
 
-UrlOption = Annotated[str | None, typer.Option(help="The API. Absent: this machine, at PORT.")]
+UrlOption = Annotated[str | None, typer.Option(help=f"The server, or its {PATH}. Absent: this machine, at PORT.")]
 TokenOption = Annotated[
     str | None, typer.Option(help="Absent: the developer's.", envvar="AI_MIDDLEWARE_TOKEN", show_envvar=True)
 ]
@@ -25,9 +26,11 @@ TokenOption = Annotated[
 def access(url: str | None, token: str | None) -> tuple[str, str]:
     """Address and token, from the two options. Raises SettingsError; ends the process where an option is none."""
     settings = load_settings()
-    address = url or f"http://127.0.0.1:{settings.PORT}{PATH}"
+    address = url or f"http://127.0.0.1:{settings.PORT}"
     if url and not is_plain_address(url):
         fail(f"--url is not a plain http or https address such as http://127.0.0.1:8080{PATH}")
+    if not urlsplit(address).path.strip("/"):
+        address = address.rstrip("/") + PATH
     bearer = (token or "").strip() or developer_token(settings, deployment_keys(settings))
     if not is_plain(bearer):
         fail("--token has characters that no HTTP header may carry; `ai-middleware token` prints a token")

@@ -15,7 +15,7 @@ import typer
 from . import client
 from .calling import TokenOption, UrlOption, access, told_apart
 from .config_files import SUFFIX, ConfigFileError, FileContent, file_of, read_folder, write_file
-from .config_plan import Action, Ask, Standing, Step, apply, plan, refusal, standing_configs, without_file
+from .config_plan import Action, Ask, Standing, Step, apply, is_done, plan, refusal, standing_configs, without_file
 from .console import complain, errors, fail
 
 TROUBLE = 2  # of `diff`, where 1 tells of differences
@@ -100,15 +100,20 @@ async def _import(ask: Ask, files: Mapping[str, FileContent], *, make: bool, pru
 
 
 async def carry_out(ask: Ask, steps: Sequence[Step]) -> int:
-    """Every step, also where others fail; these are told of by name. Returns how many failed."""
-    failed = 0
+    """Every step, also where others fail; these are told of by name. Returns how many failed; one that another import
+    was quicker with has not."""
+    failed: dict[str, client.ApiError] = {}
     for step in steps:
         try:
             await apply(ask, step)
         except client.ApiError as error:
-            complain(f"{step.slug}: {error}")
-            failed += 1
-    return failed
+            failed[step.slug] = error
+    if failed:
+        standing = await standing_configs(ask)
+        failed = {step.slug: failed[step.slug] for step in steps if step.slug in failed and not is_done(step, standing)}
+    for slug, reason in failed.items():
+        complain(f"{slug}: {reason}")
+    return len(failed)
 
 
 def _ask(address: str, bearer: str) -> Ask:

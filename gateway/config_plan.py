@@ -85,6 +85,14 @@ def is_published(wanted: FileContent, standing: Standing) -> bool:
     return standing.published is not None and standing.published.text() == wanted.text()
 
 
+def is_done(step: Step, standing: Mapping[str, Standing]) -> bool:
+    """Whether the config stands as the step would leave it."""
+    found = standing.get(step.slug)
+    if found is None or found.archived is not (step.wanted is None):
+        return False
+    return step.wanted is None or is_published(step.wanted, found)
+
+
 async def standing_configs(ask: Ask) -> dict[str, Standing]:
     """Every config of the organisation by slug, archived ones too."""
     found: dict[str, Standing] = {}

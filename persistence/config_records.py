@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -70,32 +71,41 @@ class ConfigContent:
     provider_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Config:
     """A named preset. `slug` is lower case, unique in the organisation and never changes; `revision` rises by one with
-    every write; `published` is the number of the version that completions get."""
+    every write; `published` is the number of the version that completions get. `draft_text` is as `encoded` writes."""
 
     id: str
     organisation: str
     slug: str
     revision: int
-    draft: ConfigContent
+    draft_text: bytes
     created_at: datetime
     updated_at: datetime
     published: int | None = None
     archived_at: datetime | None = None
 
+    @cached_property
+    def draft(self) -> ConfigContent:
+        """Read when it is asked for: most lists do not."""
+        return decoded(self.draft_text)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class ConfigVersion:
-    """What was published, for good. Numbers count from 1 without a gap."""
+    """What was published, for good. Numbers count from 1 without a gap. `text` is as `encoded` writes."""
 
     organisation: str
     config_id: str
     number: int
-    content: ConfigContent
+    text: bytes
     created_at: datetime
     created_by: str
+
+    @cached_property
+    def content(self) -> ConfigContent:
+        return decoded(self.text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from persistence.config_records import ConfigVersion
 from persistence.ports import ConfigStore, StoreUnavailableError
@@ -14,12 +13,11 @@ from persistence.ports import ConfigStore, StoreUnavailableError
 FRESH_S = 5.0  # for so long another process's write may go unseen, where nobody tells of it
 USABLE_S = 300.0  # while the store can't be read
 TRIAL_INTERVAL_S = 5.0  # between two reads of a head that take long, or fail
-MAX_CACHED = 512  # of either kind
-
-Key = TypeVar("Key")
-Value = TypeVar("Value")
+MAX_HEADS = 10_000
+MAX_VERSION_BYTES = 4 * 1024 * 1024  # as JSON; in memory it may take twenty times as much
 
 _HeadKey = tuple[str, str]
+_VersionKey = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,8 @@ class ConfigCache:
         self._store = store
         self._clock = clock
         self._heads: OrderedDict[_HeadKey, _Known] = OrderedDict()
-        self._versions: OrderedDict[tuple[str, str, int], ConfigVersion] = OrderedDict()
+        self._versions: OrderedDict[_VersionKey, ConfigVersion] = OrderedDict()
+        self._version_bytes = 0
         self._writes = 0
         self._others_writes = 0
 
@@ -61,7 +60,7 @@ class ConfigCache:
             self._heads.move_to_end(key)
             return known.head
         if known is not None and self._is_usable(known):
-            _keep(self._heads, key, replace(known, stale_at=min(now + TRIAL_INTERVAL_S, known.read_at + USABLE_S)))
+            self._keep(key, replace(known, stale_at=min(now + TRIAL_INTERVAL_S, known.read_at + USABLE_S)))
         try:
             return await self._read(key)
         except StoreUnavailableError:
@@ -81,7 +80,7 @@ class ConfigCache:
             return known
         found = await self._store.version(organisation, config_id, number)
         if found is not None:
-            _keep(self._versions, key, found)
+            self._keep_version(key, found)
         return found
 
     def forget(self, organisation: str, slug: str) -> None:
@@ -112,15 +111,22 @@ class ConfigCache:
         if writes == self._writes:  # else what was read may be older than a write that ended meanwhile
             now = self._clock()
             stale_at = now + FRESH_S if others_writes == self._others_writes else now
-            _keep(self._heads, key, _Known(head, now, stale_at))
+            self._keep(key, _Known(head, now, stale_at))
         return head
 
     def _is_usable(self, known: _Known) -> bool:
         return self._clock() < known.read_at + USABLE_S
 
+    def _keep(self, key: _HeadKey, known: _Known) -> None:
+        self._heads[key] = known
+        self._heads.move_to_end(key)
+        if len(self._heads) > MAX_HEADS:
+            self._heads.popitem(last=False)
 
-def _keep(cached: OrderedDict[Key, Value], key: Key, value: Value) -> None:
-    cached[key] = value
-    cached.move_to_end(key)
-    if len(cached) > MAX_CACHED:
-        cached.popitem(last=False)
+    def _keep_version(self, key: _VersionKey, version: ConfigVersion) -> None:
+        if key not in self._versions:  # another caller may have read it meanwhile
+            self._version_bytes += len(version.text)
+        self._versions[key] = version
+        while self._version_bytes > MAX_VERSION_BYTES:
+            _, oldest = self._versions.popitem(last=False)
+            self._version_bytes -= len(oldest.text)

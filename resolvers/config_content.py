@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
 
-import orjson
-
 from persistence.config_records import ConfigContent, ConfigVersion, decoded, encoded
 from providers.types import Message, Role, Tool, ToolChoice, ToolChoiceMode
 
@@ -26,27 +24,42 @@ _MERGED = {"config", "messages", "labels"}
 _OVERRIDING = tuple(field.name for field in fields(ConfigCall) if field.name not in _MERGED)
 
 
-def check_size(content: ConfigContent) -> None:
-    """What any draft keeps to. Raises BadUserInputError, its path from DRAFT on."""
+def checked_text(content: ConfigContent) -> bytes:
+    """Any draft as it is kept. Raises BadUserInputError, its path from DRAFT on."""
     if len(content.description) > MAX_DESCRIPTION_LENGTH:
         raise BadUserInputError(
             f"a description has at most {MAX_DESCRIPTION_LENGTH} characters", path=(*DRAFT, "description")
         )
+    for path, value in _json_in(content):
+        check_json(value, path=(*DRAFT, *path))
     try:
         text = encoded(content)
     except ValueError:
-        raise BadUserInputError("can't be written as JSON: too deep, or a number too large", path=DRAFT) from None
+        raise BadUserInputError(
+            "can't be written as JSON: a number too large, or half a character", path=DRAFT
+        ) from None
     if len(text) > MAX_CONTENT_BYTES:
         raise BadUserInputError(f"a config has at most {MAX_CONTENT_BYTES} bytes as JSON, not {len(text)}", path=DRAFT)
-    check_json(orjson.loads(text), path=DRAFT)
     if decoded(text) != content:
         raise BadUserInputError("a number in it is none that JSON has, such as NaN", path=DRAFT)
+    return text
+
+
+def _json_in(content: ConfigContent) -> Iterator[tuple[Path, object]]:
+    """With its place."""
+    yield ("responseFormat",), content.response_format
+    yield ("cache",), content.cache
+    yield ("providerOptions",), content.provider_options
+    for index, variable in enumerate(content.variables):
+        yield ("variables", index, "default"), variable.default
+    for index, tool in enumerate(content.tools):
+        yield ("tools", index, "parameters"), tool.parameters
 
 
 def check_content(content: ConfigContent, vendors: Mapping[str, Vendor]) -> None:
     """What a published version keeps to: what any completion must, and templates that can be filled. Raises
     BadUserInputError, its path from DRAFT on."""
-    check_size(content)
+    checked_text(content)
     check_variables(content.variables, path=(*DRAFT, "variables"))
     if content.prompt is not None:
         check_template(content.prompt, content.variables, path=(*DRAFT, "prompt"))

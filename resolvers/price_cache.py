@@ -20,7 +20,7 @@ USABLE_S = 300.0  # while the store can't be read
 TRIAL_INTERVAL_S = 5.0  # between two reads of an organisation's rules that take long, or fail
 MAX_CACHED = 4096  # organisations
 
-_LOOK_BACK = timedelta(hours=1)  # longer than any completion lasts: its prices are those of its beginning
+LOOK_BACK = timedelta(hours=1)  # longer than any completion lasts: its prices are those of its beginning
 
 Written = TypeVar("Written")
 
@@ -111,7 +111,7 @@ class PriceCache:
         if (meanwhile := self._outlasting(known)).book is not None:
             self._keep(organisation, meanwhile)
         try:
-            rules = await self._store.unended(organisation, since=self._now() - _LOOK_BACK)
+            rules = await self._store.unended(organisation, since=self._now() - LOOK_BACK)
         except StoreUnavailableError:
             found = self._outlasting(known)
         else:

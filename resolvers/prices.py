@@ -19,13 +19,16 @@ from providers.prices import ListPrices, own_prices
 
 from .errors import BadUserInputError, ConflictError, NotFoundError, ServiceUnavailableError
 from .price_book import PriceBook
-from .price_cache import PriceCache
+from .price_cache import LOOK_BACK, PriceCache
 from .principal import Principal
 
 ID_PREFIX = "prc_"
 MAX_PAGE = 100
 MAX_RULES = 1000
 """Of one organisation, those that have ended not counted."""
+
+MAX_BOOK = 2 * MAX_RULES
+"""Of one organisation, with those that have ended within LOOK_BACK: what completions are priced by."""
 
 MAX_PRICE = 1_000_000
 MAX_MODEL_LENGTH = 256
@@ -150,6 +153,8 @@ class Prices:
             created_by=principal.subject,
         )
         with _told():
+            if len(await self.store.unended(principal.organisation, since=now - LOOK_BACK)) >= MAX_BOOK:
+                raise ConflictError(f"{MAX_BOOK} rules hold, or have ended within the hour: wait for a while")
             await self.store.add(rule, at_most=MAX_RULES)
         return rule
 

@@ -19,13 +19,14 @@ WAIT_S = 30.0
 class Turns:
     """Of one process. A read that waits is one of its organisation's own: others' never stand before it."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_waiting: int = MAX_WAITING) -> None:
+        self._max_waiting = max_waiting
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._waiting: Counter[str] = Counter()
 
     @asynccontextmanager
     async def turn(self, organisation: str) -> AsyncIterator[None]:
-        """Raises RateLimitedError where MAX_WAITING wait already, ServiceUnavailableError after WAIT_S."""
+        """Raises RateLimitedError where so many wait already, ServiceUnavailableError after WAIT_S."""
         lock = self._locks.get(organisation)
         if lock is None:
             lock = self._locks[organisation] = asyncio.Lock()
@@ -36,8 +37,10 @@ class Turns:
             lock.release()
 
     async def _wait(self, organisation: str, lock: asyncio.Lock) -> None:
-        if self._waiting[organisation] >= MAX_WAITING:
-            raise RateLimitedError(f"{MAX_WAITING} reads of this organisation wait already: ask for fewer at once")
+        if self._waiting[organisation] >= self._max_waiting:
+            raise RateLimitedError(
+                f"{self._max_waiting} reads of this organisation wait already: ask for fewer at once"
+            )
         self._waiting[organisation] += 1
         try:
             async with asyncio.timeout(WAIT_S):

@@ -91,8 +91,9 @@ class ConfigQueries:
         extensions=[Guarded(Scope.CONFIGS_READ)],
     )
     async def config_check(self, info: GraphInfo, draft: Draft) -> ConfigCheck | None:
+        context = info.context
         try:
-            info.context.services.configs.check(draft.content())
+            await context.services.configs.check(context.principal, draft.content())
         except BadUserInputError as error:
             return ConfigCheck(publishable=False, message=error.message, path=JSON(list(error.path[len(DRAFT) :])))
         return ConfigCheck(publishable=True, message=None, path=None)

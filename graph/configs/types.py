@@ -113,16 +113,20 @@ class ConfigContent:
 
 @strawberry.type(description="What was published: it never changes.")
 class ConfigVersion:
+    record: strawberry.Private[records.ConfigVersion]
     number: int = strawberry.field(description="Counts from 1, without a gap.")
-    content: ConfigContent = strawberry.field(description="The draft as it was then.")
     created_at: datetime = strawberry.field(description="When it was published first, UTC.")
     created_by: str = strawberry.field(description="The subject of the token that published it.")
+
+    @strawberry.field(description="The draft as it was then.")
+    async def content(self, info: GraphInfo) -> ConfigContent:
+        return ConfigContent.of(await info.context.services.configs.content_of(self.record))
 
     @classmethod
     def of(cls, version: records.ConfigVersion) -> Self:
         return cls(
+            record=version,
             number=version.number,
-            content=ConfigContent.of(version.content),
             created_at=version.created_at,
             created_by=version.created_by,
         )
@@ -155,7 +159,6 @@ class Config(Node):
     revision: int = strawberry.field(
         description="Rises by one with every write; as expectedRevision it keeps one write from undoing another."
     )
-    draft: ConfigContent = strawberry.field(description="What the next publishConfig publishes.")
     published_version: int | None = strawberry.field(
         description="The number of the version that completions get; null before the first."
     )
@@ -164,6 +167,10 @@ class Config(Node):
     archived_at: datetime | None = strawberry.field(
         description="Since then no completion gets it, UTC; null where it is in use."
     )
+
+    @strawberry.field(description="What the next publishConfig publishes.")
+    async def draft(self, info: GraphInfo) -> ConfigContent:
+        return ConfigContent.of(await info.context.services.configs.draft_of(self.record))
 
     @strawberry.field(description="The version that completions get; null before the first.")
     async def published(self, info: GraphInfo) -> ConfigVersion | None:
@@ -192,7 +199,6 @@ class Config(Node):
             id=strawberry.ID(config.id),
             slug=config.slug,
             revision=config.revision,
-            draft=ConfigContent.of(config.draft),
             published_version=config.published,
             created_at=config.created_at,
             updated_at=config.updated_at,

@@ -22,7 +22,6 @@ from ..config_records import (
     ConfigFilter,
     ConfigOrder,
     ConfigVersion,
-    decoded,
     encoded,
 )
 from ..ports import Conflict, StoreConflictError
@@ -51,7 +50,7 @@ class MongoConfigs:
             "published": config.published,
             "versions": 0,
             "archived_at": _stamp_or_none(config.archived_at),
-            **_draft(config.draft),
+            **_draft(config.draft_text, config.draft),
         }
         await self._mongo.write(lambda database: _create(database, document))
 
@@ -65,7 +64,7 @@ class MongoConfigs:
     async def save_draft(
         self, organisation: str, config_id: str, draft: ConfigContent, *, expected_revision: int, at: datetime
     ) -> Config | None:
-        changes = {"updated_at": stamp(at), **_draft(draft)}
+        changes = {"updated_at": stamp(at), **_draft(encoded(draft), draft)}
         return await self._change(organisation, config_id, changes, expected_revision)
 
     async def publish_draft(
@@ -207,10 +206,10 @@ def _behind(organisation: str, after: ConfigCursor | None, order: ConfigOrder) -
     return {**scope, "$or": [{"updated_at": {"$lt": time}}, {"updated_at": time, "_id.slug": {"$lt": after.slug}}]}
 
 
-def _draft(content: ConfigContent) -> Document:
+def _draft(text: bytes, content: ConfigContent) -> Document:
     """`text` is what a search looks at."""
     return {
-        "draft": encoded(content).decode(),
+        "draft": text.decode(),
         "model": content.model,
         "labels": [{"name": name, "value": value} for name, value in content.labels.items()],
         "text": content.description.casefold(),
@@ -236,7 +235,7 @@ def _read(found: Document) -> Config:
         organisation=found["_id"]["organisation"],
         slug=found["_id"]["slug"],
         revision=found["revision"],
-        draft=decoded(found["draft"]),
+        draft_text=found["draft"].encode(),
         created_at=found["created_at"],
         updated_at=found["updated_at"],
         published=found["published"],
@@ -250,7 +249,7 @@ def _version(found: Document) -> ConfigVersion:
         organisation=key["organisation"],
         config_id=key["config_id"],
         number=key["number"],
-        content=decoded(found["content"]),
+        text=found["content"].encode(),
         created_at=found["created_at"],
         created_by=found["created_by"],
     )

@@ -17,16 +17,16 @@ from ..config_records import (
     ConfigFilter,
     ConfigOrder,
     ConfigVersion,
-    decoded,
     encoded,
 )
 from ..ports import Conflict, StoreConflictError
 from .database import Database, Parameters, transaction
 from .times import EPOCH, MILLISECOND, milliseconds
 
-_NAMES = tuple(field.name for field in fields(Config))
+_COLUMN_OF = {"draft_text": "draft", "text": "content"}
+_NAMES = tuple(_COLUMN_OF.get(field.name, field.name) for field in fields(Config))
 _COLUMNS = ", ".join(_NAMES)
-_VERSION_NAMES = tuple(field.name for field in fields(ConfigVersion))
+_VERSION_NAMES = tuple(_COLUMN_OF.get(field.name, field.name) for field in fields(ConfigVersion))
 _VERSION_COLUMNS = ", ".join(_VERSION_NAMES)
 _WRITTEN = (*_NAMES, "model", "labels", "description")
 _THE_CONFIG = "organisation = :organisation AND id = :id"
@@ -76,7 +76,7 @@ class SQLiteConfigs:
             "updated_at": _stamp(config.updated_at),
             "published": config.published,
             "archived_at": _stamp_or_none(config.archived_at),
-            **_draft(config.draft),
+            **_draft(config.draft_text, config.draft),
         }
         await self._database.write(lambda connection: _create(connection, row))
 
@@ -89,7 +89,7 @@ class SQLiteConfigs:
     async def save_draft(
         self, organisation: str, config_id: str, draft: ConfigContent, *, expected_revision: int, at: datetime
     ) -> Config | None:
-        asked = _change(organisation, config_id, expected_revision, at) | _draft(draft)
+        asked = _change(organisation, config_id, expected_revision, at) | _draft(encoded(draft), draft)
         return await self._database.write(lambda connection: _changed(connection, _SET_DRAFT, asked))
 
     async def publish_draft(
@@ -207,9 +207,9 @@ def _change(organisation: str, config_id: str, expected: int, at: datetime) -> d
     return {"organisation": organisation, "id": config_id, "expected": expected, "at": _stamp(at)}
 
 
-def _draft(content: ConfigContent) -> dict[str, str | int | None]:
+def _draft(text: bytes, content: ConfigContent) -> dict[str, str | int | None]:
     return {
-        "draft": encoded(content).decode(),
+        "draft": text.decode(),
         "model": content.model,
         "labels": _labels(content.labels),
         "description": content.description.casefold(),
@@ -245,7 +245,7 @@ def _config(row: Sequence[Any]) -> Config:
     values = dict(zip(_NAMES, row, strict=True))
     archived_at = values["archived_at"]
     values.update(
-        draft=decoded(values["draft"]),
+        draft_text=values.pop("draft").encode(),
         created_at=EPOCH + values["created_at"] * MILLISECOND,
         updated_at=EPOCH + values["updated_at"] * MILLISECOND,
         archived_at=None if archived_at is None else EPOCH + archived_at * MILLISECOND,
@@ -255,5 +255,5 @@ def _config(row: Sequence[Any]) -> Config:
 
 def _version(row: Sequence[Any]) -> ConfigVersion:
     values = dict(zip(_VERSION_NAMES, row, strict=True))
-    values.update(content=decoded(values["content"]), created_at=EPOCH + values["created_at"] * MILLISECOND)
+    values.update(text=values.pop("content").encode(), created_at=EPOCH + values["created_at"] * MILLISECOND)
     return ConfigVersion(**values)

@@ -22,6 +22,7 @@ from persistence.config_records import (
     ConfigFilter,
     ConfigOrder,
     ConfigVersion,
+    encoded,
 )
 from persistence.migrations.sqlite import migrate
 from persistence.mongo.client import open_mongo
@@ -135,9 +136,13 @@ async def test_what_goes_in_comes_out(
     assert await store.page(org, where=ANY, order=ConfigOrder.UPDATED, limit=5) == [made]
     published = await store.publish_draft(org, made.id, expected_revision=1, at=at(1), by="key_1")
     assert published == replace(made, revision=2, updated_at=at(1), published=1)
-    assert await store.version(org, made.id, 1) == ConfigVersion(org, made.id, 1, content, at(1), "key_1")
+    assert await store.version(org, made.id, 1) == ConfigVersion(org, made.id, 1, encoded(content), at(1), "key_1")
     saved = await store.save_draft(org, made.id, later, expected_revision=2, at=at(2))
-    assert saved == await store.by_id(org, made.id) == replace(published, revision=3, updated_at=at(2), draft=later)
+    assert (
+        saved
+        == await store.by_id(org, made.id)
+        == replace(published, revision=3, updated_at=at(2), draft_text=encoded(later))
+    )
 
 
 async def test_what_can_t_be_stored_is_refused(store: ConfigStore, org: str) -> None:

@@ -195,9 +195,10 @@ async def test_what_is_nested_too_deep_is_refused_and_what_is_not_comes_back(sta
         deep = {"a": deep}
     await create(stage, cache=deep)
     _, errors = await stage.ask(
-        mutation("createConfig"), {"input": {"slug": "deeper", "draft": DRAFT | {"cache": {"a": {"a": {"a": deep}}}}}}
+        mutation("createConfig"),
+        {"input": {"slug": "deeper", "draft": DRAFT | {"cache": {"a": {"a": {"a": {"a": deep}}}}}}},
     )
-    assert refusals(errors) == [("BAD_USER_INPUT", ["input", "draft"])]
+    assert refusals(errors) == [("BAD_USER_INPUT", ["input", "draft", "cache"])]
     query = "{ configs { edges { node { draft { cache } } } } }"
     assert (await told(stage, query))["edges"] == [{"node": {"draft": {"cache": deep}}}]
 

@@ -14,6 +14,7 @@ from persistence.config_records import (
     ConfigToolChoice,
     TemplateMessage,
     Variable,
+    encoded,
 )
 from tests.persistence.entries import NOON
 
@@ -43,7 +44,7 @@ def config(**changes: Any) -> Config:
         "organisation": "acme",
         "slug": f"one-line-{uuid4().hex}",
         "revision": 1,
-        "draft": CONTENT,
+        "draft_text": encoded(changes.pop("draft", CONTENT)),
         "created_at": NOON,
         "updated_at": NOON,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from resolvers.config_cache import FRESH_S, TRIAL_INTERVAL_S, USABLE_S
 from resolvers.errors import BadUserInputError, ServiceUnavailableError
 from resolvers.types import ConfigBy, ConfigCall, ConfigRef
 
-from .config_stage import Stage
+from .config_stage import CONTENT, GREET, Stage
 from .scene import ACME
 
 
@@ -122,7 +123,7 @@ async def test_a_read_that_another_process_s_write_overtook_serves_only_while_th
 
 
 async def test_the_cache_is_bounded(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config_cache, "MAX_CACHED", 2)
+    monkeypatch.setattr(config_cache, "MAX_HEADS", 2)
     for slug in ("a", "b", "c"):
         await stage.published(slug)
         await stage.configs.resolve(ACME, ConfigCall(ConfigRef(slug, variables={"name": "x"})))
@@ -130,3 +131,18 @@ async def test_the_cache_is_bounded(stage: Stage, monkeypatch: pytest.MonkeyPatc
     for slug in ("c", "b", "a"):
         await stage.configs.resolve(ACME, ConfigCall(ConfigRef(slug, variables={"name": "x"})))
     assert stage.store.reads == before + 1
+
+
+async def test_versions_are_bounded_by_what_they_hold(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    await stage.published(content=replace(CONTENT, description="x" * 1000))
+    config = await stage.configs.get(ACME, GREET)
+    size = len(config.draft_text)
+    monkeypatch.setattr(config_cache, "MAX_VERSION_BYTES", 3 * size)
+    cache = stage.configs.cache
+    for _ in range(5):
+        await stage.configs.publish(ACME, GREET)
+    for number in range(1, 6):
+        version = await cache.version("acme", config.id, number)
+        assert version is not None
+    kept = [await cache.version("acme", config.id, number) for number in (3, 4, 5)]
+    assert [version is each for version, each in zip(kept, cache._versions.values(), strict=True)] == [True] * 3

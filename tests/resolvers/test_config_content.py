@@ -12,6 +12,7 @@ from persistence.config_records import (
     ConfigVersion,
     TemplateMessage,
     Variable,
+    encoded,
 )
 from providers.types import Message, Role, Tool, ToolChoice, ToolChoiceMode
 from resolvers.config_content import command_of
@@ -37,7 +38,7 @@ CONTENT = ConfigContent(
     labels={"a": "config", "b": "config"},
     provider_options={"alpha": {"x": 1}},
 )
-VERSION = ConfigVersion("acme", "cfg_1", 3, CONTENT, datetime(2026, 3, 1, tzinfo=UTC), "key_1")
+VERSION = ConfigVersion("acme", "cfg_1", 3, encoded(CONTENT), datetime(2026, 3, 1, tzinfo=UTC), "key_1")
 REF = ConfigRef("greet", variables={"question": "{{language}}?"})
 PRESET = CompleteCommand(
     target=ALPHA,

@@ -8,12 +8,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from persistence.config_records import ConfigContent, TemplateMessage, Variable
-from resolvers.config_diff import MAX_CHANGES, Change, diff
+from persistence.config_records import ConfigContent, TemplateMessage, Variable, encoded
+from resolvers import config_diff
+from resolvers.config_diff import MAX_CHANGES, Change, ConfigDiff
 from tests.persistence.configs import contents
 
 NAMES = ("version 1", "version 2")
 PLAIN = ConfigContent("alpha/a-1")
+
+
+def diff(before: ConfigContent, after: ConfigContent, *, names: tuple[str, str]) -> ConfigDiff:
+    return config_diff.diff(encoded(before), encoded(after), names=names)
 
 
 @settings(max_examples=50, deadline=None)

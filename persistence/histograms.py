@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import ceil, sqrt
 
 LONGEST_MS = 10**9  # eleven days: whatever takes longer counts as that
@@ -33,12 +33,16 @@ def bin_of(milliseconds: int) -> int:
     return bisect_right(_EDGES, milliseconds) - 1
 
 
-def merged(one: Histogram, other: Histogram) -> Histogram:
-    """The histogram of both together."""
-    both = dict(one)
-    for each, count in other.items():
-        both[each] = both.get(each, 0) + count
-    return both
+def merged(histograms: Iterable[Histogram]) -> Histogram:
+    """The histogram of all together."""
+    first, *others = [each for each in histograms if each] or [{}]
+    if not others:
+        return first
+    total = dict(first)
+    for other in others:
+        for each, count in other.items():
+            total[each] = total.get(each, 0) + count
+    return total
 
 
 def lanes(texts: str, marked: str = "") -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from decimal import Context, Decimal
 from enum import StrEnum
+from functools import reduce
+from operator import attrgetter
 
 from .histograms import Histogram, merged
 
@@ -86,23 +88,24 @@ class UsageSums:
     time_to_first_token: Histogram = field(default_factory=dict)
 
     def __add__(self, other: UsageSums) -> UsageSums:
-        return UsageSums(
-            completions=self.completions + other.completions,
-            attempts=self.attempts + other.attempts,
-            failed_attempts=self.failed_attempts + other.failed_attempts,
-            input_tokens=self.input_tokens + other.input_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-            cached_input_tokens=self.cached_input_tokens + other.cached_input_tokens,
-            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
-            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
-            cost=_EXACT.add(self.cost, other.cost),
-            unpriced=self.unpriced + other.unpriced,
-            estimated=self.estimated + other.estimated,
-            written_tokens=self.written_tokens + other.written_tokens,
-            writing_ms=self.writing_ms + other.writing_ms,
-            latency=merged(self.latency, other.latency),
-            time_to_first_token=merged(self.time_to_first_token, other.time_to_first_token),
+        return UsageSums.of((self, other))
+
+    @classmethod
+    def of(cls, parts: Sequence[UsageSums]) -> UsageSums:
+        """The sums of all of them together."""
+        if len(parts) < 2:  # nothing to add
+            return parts[0] if parts else cls()
+        columns = dict(zip(_NAMES, zip(*map(_VALUES, parts), strict=True), strict=True))
+        return cls(
+            cost=reduce(_EXACT.add, columns.pop("cost")),
+            latency=merged(columns.pop("latency")),
+            time_to_first_token=merged(columns.pop("time_to_first_token")),
+            **{name: sum(column) for name, column in columns.items()},
         )
+
+
+_NAMES = tuple(each.name for each in fields(UsageSums))
+_VALUES = attrgetter(*_NAMES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
-from operator import attrgetter
 from zoneinfo import ZoneInfo
 
 from pydantic.alias_generators import to_camel
@@ -97,12 +96,13 @@ async def report(ledger: Ledger, principal: Principal, query: UsageQuery) -> Usa
             f" {allowed} groups: ask for longer buckets, a shorter range, or fewer groups",
             path=("input", "bucket"),
         )
+    buckets = _series(starts, cells)
     return UsageReport(
         since=query.since,
         until=query.until,
         as_of=as_of,
-        totals=_total(cells),
-        buckets=_series(starts, cells),
+        totals=_total(buckets or cells),
+        buckets=buckets,
         groups=_groups(starts, cells) if query.group_by else (),
     )
 
@@ -174,8 +174,8 @@ def _zones() -> frozenset[str]:
     return frozenset(files("tzdata").joinpath("zones").read_text().split()) - {"Factory"}
 
 
-def _total(cells: Iterable[UsageCell]) -> UsageSums:
-    return sum(map(attrgetter("sums"), cells), start=UsageSums())
+def _total(parts: Iterable[UsageCell | UsageBucket]) -> UsageSums:
+    return UsageSums.of([each.sums for each in parts])
 
 
 def _series(starts: Sequence[datetime], cells: Iterable[UsageCell]) -> tuple[UsageBucket, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sqlite3
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -228,11 +229,16 @@ class Folding:
         if len(cells) <= _STRETCH:
             deque(map(work, cells), maxlen=0)
         else:
-            await asyncio.to_thread(self._with_rests, cells, work)
+            ended = threading.Event()
+            try:
+                await asyncio.to_thread(self._with_rests, cells, work, ended)
+            finally:
+                ended.set()  # a thread does not end with its task by itself, and a process waits for its threads
 
-    def _with_rests(self, cells: Sequence[T], work: Callable[[T], None]) -> None:
+    def _with_rests(self, cells: Sequence[T], work: Callable[[T], None], ended: threading.Event) -> None:
         """On a thread of its own, which shares the interpreter with the server."""
         for first in range(0, len(cells), _STRETCH):
             began = time.monotonic()
             deque(map(work, cells[first : first + _STRETCH]), maxlen=0)
-            time.sleep((time.monotonic() - began) * self._rest)
+            if ended.wait((time.monotonic() - began) * self._rest):
+                return

@@ -18,11 +18,11 @@ from .usage_plan import plan
 _THE_REST = ""  # what no group's key is: those are JSON
 _EXACT = Context(prec=200)
 
-# The text of a label, from behind its head to the end of its line.
-_LABEL = """CASE WHEN instr(c.labels, {head}) THEN json(rtrim(substr(
+# The text of a label, from behind its head to the end of its line: JSON.
+_LABEL = """CASE WHEN instr(c.labels, {head}) THEN rtrim(substr(
     c.labels, instr(c.labels, {head}) + length({head}),
     instr(substr(c.labels, instr(c.labels, {head}) + length({head})), char(10)) - 1
-), ',')) END"""
+), ',') END"""
 
 # Slots begin with whole periods and days before 1970 too, where `%` is negative.
 _PERIOD = f"c.slot - ((c.slot % {PERIOD_MS}) + {PERIOD_MS}) % {PERIOD_MS}"
@@ -32,7 +32,7 @@ _PERIOD_OF_DAY = " ".join(
     ["CASE tier", *(f"WHEN {day.number} THEN {period.number}" for day, period in OF_DAYS.items()), "END"]
 )
 # A day with an open period is read by periods, an open period from the live tier. CROSS JOIN: piece
-# by piece, each a range of the key.
+# by piece, each a range of the key. Those that are `partly` open are told slot by slot, the others are read whole.
 _READ = f"""
     WITH open AS MATERIALIZED (SELECT period FROM usage_open WHERE organisation = :organisation),
     open_days AS MATERIALIZED (
@@ -43,32 +43,37 @@ _READ = f"""
         SELECT json_extract(value, '$[0]') AS span, json_extract(value, '$[1]') AS tier,
             json_extract(value, '$[2]') AS start, json_extract(value, '$[3]') AS until FROM json_each(:cells)
     ), pieces AS MATERIALIZED (
-        SELECT * FROM asked
-        UNION ALL SELECT span, {_PERIOD_OF_DAY}, max(start, day), min(until, day + {DAY_MS})
+        SELECT *, tier <> {LIVE.number} AND EXISTS (
+            SELECT 1 FROM open_days WHERE day < until AND day + {DAY_MS} > start
+        ) AS partly FROM asked
+        UNION ALL SELECT span, {_PERIOD_OF_DAY}, max(start, day), min(until, day + {DAY_MS}), 1
         FROM asked JOIN open_days ON tier IN ({_DAYS}) AND day < until AND day + {DAY_MS} > start
-        UNION ALL SELECT span, {LIVE.number}, max(start, period), min(until, period + {PERIOD_MS})
+        UNION ALL SELECT span, {LIVE.number}, max(start, period), min(until, period + {PERIOD_MS}), 0
         FROM asked JOIN open ON tier <> {LIVE.number} AND period < until AND period + {PERIOD_MS} > start
-    ), parts AS ({{parts}}),
+    ),
 """  # noqa: S608  # built of the texts in this file: values are bound, here and below
 _OF_CELLS = f"""
-    SELECT p.span, {{key}} AS group_key, {{columns}} FROM pieces AS p CROSS JOIN usage_cells AS c
+    SELECT p.span{{dimensions}}, {{columns}} FROM pieces AS p CROSS JOIN usage_cells AS c
     WHERE c.organisation = :organisation AND c.tier = p.tier AND c.slot >= p.start AND c.slot < p.until
-        AND CASE WHEN p.tier IN ({_DAYS}) THEN {_DAY.format(time="c.slot")} NOT IN open_days
-            ELSE p.tier = {LIVE.number} OR {_PERIOD} NOT IN open END {{conditions}}
+        AND CASE WHEN NOT p.partly THEN 1 WHEN p.tier IN ({_DAYS}) THEN {_DAY.format(time="c.slot")} NOT IN open_days
+            ELSE {_PERIOD} NOT IN open END {{conditions}}
 """  # noqa: S608
 _OF_ENTRIES = """
-    SELECT json_extract(p.value, '$[0]') AS span, {key} AS group_key, {columns}
+    SELECT json_extract(p.value, '$[0]') AS span{dimensions}, {columns}
     FROM json_each(:entries) AS p CROSS JOIN usage_facts AS c
     WHERE c.organisation = :organisation
         AND c.time >= json_extract(p.value, '$[1]') AND c.time < json_extract(p.value, '$[2]') {conditions}
 """
+# Only what belongs to no group of its own is added up again.
 _SUMS = f"""
-    cells AS MATERIALIZED (SELECT span, group_key, {{summed}} FROM parts GROUP BY 1, 2),
+    cells AS MATERIALIZED (
+        SELECT span, json_array({{keys}}) AS group_key, {{summed}} FROM ({{parts}}) GROUP BY span{{names}}
+    ),
     largest AS MATERIALIZED (
         SELECT group_key FROM cells GROUP BY group_key ORDER BY sum(entries) DESC, group_key LIMIT :max_groups
     )
-    SELECT span, CASE WHEN group_key IN largest THEN group_key ELSE '{_THE_REST}' END, {{summed}}
-    FROM cells GROUP BY 1, 2
+    SELECT * FROM cells WHERE group_key IN largest
+    UNION ALL SELECT span, '{_THE_REST}', {{summed}} FROM cells WHERE group_key NOT IN largest GROUP BY span
 """  # noqa: S608
 
 _TEXTS = ("other_costs", "latency", "latency_marks", "time_to_first_token", "first_token_marks")
@@ -93,12 +98,26 @@ def statement(organisation: str, asked: UsageSelection) -> tuple[str, Parameters
         "entries": orjson.dumps(planned.entries).decode(),
         "max_groups": asked.max_groups,
     }
-    key = f"json_array({', '.join(_dimension(each, n, values) for n, each in enumerate(asked.group_by))})"
-    conditions = "".join(f" AND {each}" for each in _conditions(asked.where, values))
-    parts = [_OF_CELLS.format(key=key, columns=_columns(_CELL), conditions=conditions)] if planned.cells else []
+    names = [f"d{number}" for number in range(len(asked.group_by))]
+    told = [f", {_dimension(each, name, values)} AS {name}" for each, name in zip(asked.group_by, names, strict=True)]
+    keys = [
+        f"json({name})" if isinstance(each, LabelName) else name
+        for each, name in zip(asked.group_by, names, strict=True)
+    ]
+    chosen = {
+        "dimensions": "".join(told),
+        "conditions": "".join(f" AND {each}" for each in _conditions(asked.where, values)),
+    }
+    parts = [_OF_CELLS.format(columns=_columns(_CELL), **chosen)] if planned.cells else []
     if planned.entries or not parts:
-        parts.append(_OF_ENTRIES.format(key=key, columns=_columns(_ENTRY), conditions=conditions))
-    return _READ.format(parts=" UNION ALL ".join(parts)) + _SUMS.format(summed=_AGGREGATES), values
+        parts.append(_OF_ENTRIES.format(columns=_columns(_ENTRY), **chosen))
+    sums = _SUMS.format(
+        parts=" UNION ALL ".join(parts),
+        summed=_AGGREGATES,
+        keys=", ".join(keys),
+        names="".join(f", {name}" for name in names),
+    )
+    return _READ + sums, values
 
 
 def cell(row: Sequence[Any]) -> UsageCell:
@@ -118,10 +137,10 @@ def _columns(expressions: Mapping[str, str]) -> str:
     return ", ".join(f"{expression} AS {name}" for name, expression in expressions.items())
 
 
-def _dimension(dimension: Dimension, number: int, values: Parameters) -> str:
+def _dimension(dimension: Dimension, name: str, values: Parameters) -> str:
     if isinstance(dimension, LabelName):
-        values[f"label_{number}"] = label_head(dimension.name)
-        return _LABEL.format(head=f":label_{number}")
+        values[f"label_{name}"] = label_head(dimension.name)
+        return _LABEL.format(head=f":label_{name}")
     return f"nullif(c.{dimension}, x'')"
 
 

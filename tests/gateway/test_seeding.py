@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import cast
 
 import pytest
 from typer.testing import CliRunner
 
 from gateway.cli import app
 from gateway.runtime import DATABASE_FILE
-from gateway.seeding import made_up_usage
+from gateway.seeding import book, made_up_usage
 from gateway.settings import SettingsError
+from persistence.ports import LedgerStore
 from persistence.records import LedgerEntry, Outcome
 from persistence.usage_records import LabelName, UsageField, UsageSelection, UsageSums
 from tests.persistence.embedded import open_sqlite_ledger
@@ -54,6 +57,28 @@ def test_reports_have_something_to_show() -> None:
     assert {name for entry in entries for name in entry.labels} == {"team", "feature"}
     days = Counter(entry.time.date() for entry in entries)
     assert min(list(days.values())[1:-1]) > 100, "every day has some"
+
+
+class SlowStore:
+    """Each transaction takes as long."""
+
+    TAKES_S = 0.02
+
+    def __init__(self) -> None:
+        self.transactions: list[int] = []
+
+    async def append(self, entries: Sequence[LedgerEntry]) -> None:
+        self.transactions.append(len(entries))
+        await asyncio.sleep(self.TAKES_S)
+
+
+async def test_half_of_the_time_is_left_to_a_server_beside_it() -> None:
+    store = SlowStore()
+    began = time.monotonic()
+    booked = [count async for count in book(cast(LedgerStore, store), iter(made_up(1000)))]
+    assert booked[-1] == sum(store.transactions) == 1000
+    assert max(store.transactions) <= 200, "a completion waits for no more"
+    assert time.monotonic() - began >= 2 * SlowStore.TAKES_S * len(store.transactions)
 
 
 async def sums(path: Path, organisation: str) -> UsageSums:

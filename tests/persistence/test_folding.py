@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -147,3 +149,20 @@ async def test_what_cannot_be_folded_keeps_nothing_else_from_it(
     await Folding(database, rest=0).fold(LATER)
     assert still_open(path) == [(int(MIDNIGHT.timestamp() * 1000),)]
     await agrees(store, booked)
+
+
+def test_a_process_can_end_while_it_folds(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = threading.Event()
+    plain = folding.cell_of
+    monkeypatch.setattr(folding, "cell_of", lambda row: begun.set() or plain(row))
+
+    async def run() -> float:
+        async with open_database(path) as database:
+            store = SQLiteLedger(database)
+            await store.append([entry(time=MIDNIGHT, principal=f"key_{number}") for number in range(2000)])
+            running = asyncio.create_task(Folding(database, rest=1000).fold(LATER))  # for minutes
+            await asyncio.to_thread(begun.wait)
+            running.cancel()
+            return time.monotonic()
+
+    assert time.monotonic() - asyncio.run(run()) < 10

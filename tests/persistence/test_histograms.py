@@ -30,7 +30,7 @@ def test_a_percentile_is_within_five_percent(values: list[int], percent: int) ->
 
 @given(several, several)
 def test_merging_is_counting_together(one: list[int], other: list[int]) -> None:
-    assert merged(histogram(one), histogram(other)) == histogram(one + other)
+    assert merged([histogram(one), {}, histogram(other)]) == histogram(one + other)
 
 
 @given(durations, durations)

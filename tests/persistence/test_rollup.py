@@ -145,6 +145,18 @@ async def test_sums_beyond_any_cell(ledger: SQLiteLedger) -> None:
         await ledger.fold(LATER)
 
 
+def test_the_sums_of_a_report_hold_a_billion_entries() -> None:
+    """Of the largest costs that the ledger counts in 10^-12 USD: four digits before the point. Else it would refuse."""
+    largest, rows = 10**16 - 1, 10**9
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.execute("CREATE TABLE c (cost INTEGER)")
+        database.execute("INSERT INTO c VALUES (?)", (largest,))
+        columns = ", ".join(usage._CELL[name] for name in ("cost", "picos"))
+        whole, part = database.execute(f"SELECT {columns} FROM c").fetchone()
+    assert max(whole, usage._HALF - 1) * rows < 2**63
+    assert whole * usage._HALF + part == largest
+
+
 async def test_an_absurd_figure_keeps_no_entry_out_and_spoils_no_report(ledger: SQLiteLedger) -> None:
     absurd = [entry(output_tokens=2**63 - 1, completion_id=f"cmp_{number}", labels={"a": "b"}) for number in range(3)]
     await ledger.append(absurd)

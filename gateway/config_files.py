@@ -79,6 +79,7 @@ class FileContent(_Part):
     tools: list[_Tool] = []
     tool_choice: _ToolChoice | None = None
     response_format: Object | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
     fallbacks: list[str] = []
     timeout_ms: Whole | None = None
     cache: Object | None = None
@@ -93,7 +94,10 @@ class FileContent(_Part):
             choice = {"mode": choice["mode"].lower()} if choice["name"] is None else {"name": choice["name"]}
         messages = [{**each, "role": each["role"].lower()} for each in content["messages"]]
         labels = {each["name"]: each["value"] for each in content["labels"]}
-        return cls.model_validate({**content, "toolChoice": choice, "messages": messages, "labels": labels})
+        effort = content["reasoningEffort"] and content["reasoningEffort"].lower()
+        return cls.model_validate(
+            {**content, "toolChoice": choice, "messages": messages, "labels": labels, "reasoningEffort": effort}
+        )
 
     def given(self) -> dict[str, Any]:
         """As the API's ConfigContentInput."""
@@ -102,6 +106,8 @@ class FileContent(_Part):
             given["messages"] = [{"role": each.role.upper(), "content": each.content} for each in self.messages]
         if self.tool_choice is not None and self.tool_choice.mode is not None:
             given["toolChoice"] = {"mode": self.tool_choice.mode.upper()}
+        if self.reasoning_effort is not None:
+            given["reasoningEffort"] = self.reasoning_effort.upper()
         if self.labels:
             given["labels"] = [{"name": name, "value": value} for name, value in self.labels.items()]
         return given

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from .errors import ProviderBadResponseError, ProviderError, ProviderUnavailableError
-from .openai_dialect import ERRORS, ChatCompletionsCodec, Verdict
+from .openai_dialect import ChatCompletionsCodec
+from .openai_errors import ERRORS, Verdict
 from .types import Usage
 
 

@@ -22,7 +22,8 @@ from .errors import (
     ProviderUnavailableError,
 )
 from .figures import is_cost
-from .openai_dialect import ERRORS, UNPAID, ChatCompletionsCodec, Verdict
+from .openai_dialect import ChatCompletionsCodec
+from .openai_errors import ERRORS, UNPAID, Verdict
 from .types import Usage
 
 _FILTERED = Verdict(ProviderContentFilteredError)

@@ -27,6 +27,7 @@ from .types import (
     Citation,
     CompletionRequest,
     Credentials,
+    Message,
     ProviderCompletion,
     ReasoningDelta,
     StreamEvent,
@@ -57,12 +58,17 @@ class ChatCompletionsCodec:
     errors: ClassVar[Mapping[str | int, Verdict]] = ERRORS
     features: ClassVar[frozenset[Feature]] = frozenset({Feature.TOOLS, Feature.SEED})
 
+    def __init__(self, provider: str | None = None) -> None:
+        """`provider`: another name, for a server of the operator's that speaks as this vendor does."""
+        if provider is not None:
+            self.provider = provider
+
     def encode(self, request: CompletionRequest, *, stream: bool) -> EncodedCall:
         """`options` go over the body, field by field. Raises UnsupportedFeatureError."""
         check_features(request, self.provider, self.features)
         body: dict[str, Any] = {
             "model": request.model,
-            "messages": [message_of(message, self.tool_call_id) for message in request.messages],
+            "messages": [self.message(message) for message in request.messages],
         }
         if request.tools:
             body["tools"] = [tool_of(tool) for tool in request.tools]
@@ -91,7 +97,7 @@ class ChatCompletionsCodec:
 
     def decode(self, payload: Any) -> ProviderCompletion:
         """A plain answer is a stream of one chunk that says `message` where a stream says `delta`."""
-        events = ChatCompletionsDecoder(self).response(payload, "message")
+        events = self.decoder().response(payload, "message")
         if not payload.get("choices"):
             raise self.malformed("no choices")
         return fold(events)
@@ -109,6 +115,10 @@ class ChatCompletionsCodec:
     def broken_off(self, payload: dict[str, Any]) -> ProviderError:
         """An error without a status: the HTTP answer itself was a 200, so what was produced before may be billed."""
         return self._error(payload, None, None)
+
+    def message(self, message: Message) -> dict[str, Any]:
+        """One turn on the wire."""
+        return message_of(message, self.tool_call_id)
 
     def tool_call_id(self, call_id: str) -> str:
         """The id to send for a call of the history."""

@@ -41,6 +41,8 @@ _T = TypeVar("_T")
 class Dialect(Protocol):
     """What a decoder asks of its vendor's codec."""
 
+    provider: str
+
     def carried_error(self, payload: dict[str, Any]) -> ProviderError | None: ...
 
     def broken_off(self, payload: dict[str, Any]) -> ProviderError: ...

@@ -2,8 +2,8 @@
 
 Sources: https://docs.mistral.ai/api/ (requests, answers, usage), https://docs.mistral.ai/capabilities/reasoning/
 (`thinking` in content, `reasoning_effort`, `prompt_mode`), https://docs.mistral.ai/capabilities/function_calling/
-(`any`), https://docs.mistral.ai/capabilities/vision/, https://docs.mistral.ai/capabilities/document_ai/document_qna/
-(PDFs by URL), https://docs.mistral.ai/capabilities/citations/ (`reference`),
+(`any`), https://docs.mistral.ai/capabilities/vision/, https://docs.mistral.ai/studio/document-processing/document_qna
+(PDFs), https://docs.mistral.ai/capabilities/citations/ (`reference`),
 https://github.com/mistralai/mistral-common (tool call ids).
 """
 
@@ -19,6 +19,7 @@ from .errors import UnsupportedFeatureError
 from .features import Feature
 from .openai_dialect import ChatCompletionsCodec
 from .openai_reasoning import ClosingDecoder, own_blocks
+from .openai_request import address_of
 from .types import (
     Citation,
     Cited,
@@ -41,7 +42,7 @@ class MistralCodec(ChatCompletionsCodec):
     """Under https://api.mistral.ai. A stream tells its usage unasked.
 
     `end_user` is not forwarded: the API has no field for it, and it refuses fields that it doesn't know. Magistral
-    always thinks, in no degrees. A document is read from its URL; the API takes the bytes of none.
+    always thinks, in no degrees.
     """
 
     provider = "mistral"
@@ -52,8 +53,8 @@ class MistralCodec(ChatCompletionsCodec):
     stream_fields: ClassVar[Mapping[str, Any]] = {"stream": True}
     features = frozenset(
         {
-            *(Feature.IMAGE_DATA, Feature.IMAGE_URL, Feature.FILE_URL, Feature.TOOLS, Feature.SEED),
-            *(Feature.JSON_OBJECT, Feature.JSON_SCHEMA, Feature.REASONING_EFFORT),
+            *(Feature.IMAGE_DATA, Feature.IMAGE_URL, Feature.FILE_DATA, Feature.FILE_URL),
+            *(Feature.TOOLS, Feature.SEED, Feature.JSON_OBJECT, Feature.JSON_SCHEMA, Feature.REASONING_EFFORT),
         }
     )
 
@@ -141,7 +142,7 @@ class _Decoder(ClosingDecoder):
 
 def _document(part: FilePart) -> dict[str, Any]:
     named = {"document_name": part.media.name} if part.media.name else {}
-    return {"type": "document_url", "document_url": part.media.url, **named}
+    return {"type": "document_url", "document_url": address_of(part.media), **named}
 
 
 def _thinking(text: str) -> dict[str, Any]:

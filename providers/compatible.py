@@ -17,7 +17,7 @@ from .features import Feature
 from .openai_dialect import ChatCompletionsCodec
 from .openai_errors import ERRORS, Verdict
 from .openai_reasoning import ClosingDecoder, own_blocks
-from .types import Message, StreamEvent
+from .types import Message
 
 _FIELDS = ("reasoning", "reasoning_content")
 
@@ -44,13 +44,13 @@ class CompatibleCodec(ChatCompletionsCodec):
         return wire
 
     def decoder(self) -> ClosingDecoder:
-        return _Decoder(self, f"{self.provider}:reasoning")
+        return _Decoder(self, f"{self.provider}:{_FIELDS[0]}")
 
 
 class _Decoder(ClosingDecoder):
     __slots__ = ()
 
-    def _part(self, part: dict[str, Any], events: list[StreamEvent]) -> None:
-        if part.get("reasoning_content") and not part.get("reasoning"):
-            self.signature = f"{self._codec.provider}:reasoning_content"
-        super()._part(part, events)
+    def opened(self, payload: dict[str, Any], key: str) -> None:
+        parts = (choice.get(key) for choice in payload["choices"] if not choice.get("index"))
+        field = _FIELDS[0] if any(part and part.get(_FIELDS[0]) for part in parts) else _FIELDS[1]
+        self.signature = f"{self._codec.provider}:{field}"

@@ -10,7 +10,7 @@ https://github.com/mistralai/mistral-common (tool call ids).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any, ClassVar
@@ -131,13 +131,13 @@ class _Decoder(ClosingDecoder):
         self._length = 0
 
     def response(self, payload: Any, key: str) -> list[StreamEvent]:
-        return list(self._placed(super().response(payload, key)))
-
-    def _placed(self, events: Iterable[StreamEvent]) -> Iterator[StreamEvent]:
-        for event in events:
+        events = super().response(payload, key)
+        for place, event in enumerate(events):
             if isinstance(event, TextDelta):
                 self._length += len(event.text)
-            yield Cited(replace(event.citation, end=self._length)) if isinstance(event, Cited) else event
+            elif isinstance(event, Cited):
+                events[place] = Cited(replace(event.citation, end=self._length))
+        return events
 
 
 def _document(part: FilePart) -> dict[str, Any]:

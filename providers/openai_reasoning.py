@@ -33,9 +33,16 @@ class ClosingDecoder(ChatCompletionsDecoder):
 
     def response(self, payload: Any, key: str) -> list[StreamEvent]:
         events = super().response(payload, key)
-        if self._open or any(isinstance(event, ReasoningDelta) for event in events):
+        if self._open:
             return list(self._closed(events))
+        for event in events:
+            if isinstance(event, ReasoningDelta):
+                self.opened(payload, key)
+                return list(self._closed(events))
         return events
+
+    def opened(self, payload: dict[str, Any], key: str) -> None:
+        """A block begins in this chunk, or whole answer."""
 
     def _closed(self, events: Iterable[StreamEvent]) -> Iterator[StreamEvent]:
         for event in events:

@@ -99,7 +99,7 @@ class OpenRouterCodec(ChatCompletionsCodec):
 
     def reasoning(self, part: dict[str, Any]) -> Iterable[StreamEvent]:
         """Where it is not told as text, the details have it."""
-        if found := super().reasoning(part):
+        if (found := super().reasoning(part)) or not part.get("reasoning_details"):
             return found
         texts = (
             self.typed(each, field, str) for each in self.objects(part, "reasoning_details") if (field := _place(each))

@@ -101,7 +101,7 @@ format: $(VENV)/.installed-dev ## Bring the code into its form
 	$(BIN)/ruff format .
 
 .PHONY: schema
-schema: $(VENV)/.installed-dev ## Write schema.graphql from the code, and the README's table of settings
+schema: $(VENV)/.installed-dev ## Write schema.graphql from the code, and the README's tables of settings and providers
 	$(BIN)/ai-middleware schema
 	$(BIN)/python -m gateway.settings_table
 

@@ -1,30 +1,24 @@
-"""Configs as files: one YAML file a config, `<slug>.yaml`. Strict to read, and always written the same.
-
-YAML as in version 1.2's JSON schema (https://yaml.org/spec/1.2.2/#102-json-schema): `no`, `2026-01-01` and `012` are
-texts. Without aliases, tags and keys given twice.
-"""
+"""Configs as files: one YAML file a config, `<slug>.yaml`. Strict to read (`strict_yaml`), and always written the
+same."""
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-import orjson
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import BaseModel, Field, JsonValue, model_validator
 
 from resolvers.configs import SLUG
 
+from .strict_yaml import RESOLVERS, STRICT, Resolvers, UnreadableFileError, read_yaml
+
 SUFFIX = ".yaml"
-MAX_FILE_BYTES = 1024 * 1024
 
 Whole = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 Object = dict[str, JsonValue]
-Resolvers = dict[str, list[tuple[str, re.Pattern[str]]]]
 
 
 class ConfigFileError(Exception):
@@ -32,7 +26,7 @@ class ConfigFileError(Exception):
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, alias_generator=to_camel)
+    model_config = STRICT
 
 
 class _Message(_Part):
@@ -79,6 +73,7 @@ class FileContent(_Part):
     tools: list[_Tool] = []
     tool_choice: _ToolChoice | None = None
     response_format: Object | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
     fallbacks: list[str] = []
     timeout_ms: Whole | None = None
     cache: Object | None = None
@@ -93,7 +88,10 @@ class FileContent(_Part):
             choice = {"mode": choice["mode"].lower()} if choice["name"] is None else {"name": choice["name"]}
         messages = [{**each, "role": each["role"].lower()} for each in content["messages"]]
         labels = {each["name"]: each["value"] for each in content["labels"]}
-        return cls.model_validate({**content, "toolChoice": choice, "messages": messages, "labels": labels})
+        effort = content["reasoningEffort"] and content["reasoningEffort"].lower()
+        return cls.model_validate(
+            {**content, "toolChoice": choice, "messages": messages, "labels": labels, "reasoningEffort": effort}
+        )
 
     def given(self) -> dict[str, Any]:
         """As the API's ConfigContentInput."""
@@ -102,6 +100,8 @@ class FileContent(_Part):
             given["messages"] = [{"role": each.role.upper(), "content": each.content} for each in self.messages]
         if self.tool_choice is not None and self.tool_choice.mode is not None:
             given["toolChoice"] = {"mode": self.tool_choice.mode.upper()}
+        if self.reasoning_effort is not None:
+            given["reasoningEffort"] = self.reasoning_effort.upper()
         if self.labels:
             given["labels"] = [{"name": name, "value": value} for name, value in self.labels.items()]
         return given
@@ -131,29 +131,9 @@ def read_folder(folder: Path) -> tuple[dict[str, FileContent], list[ConfigFileEr
 def read_file(path: Path) -> FileContent:
     """Raises ConfigFileError."""
     try:
-        if not path.is_file():
-            raise ConfigFileError(f"{path}: is not a file")
-        with path.open("rb") as file:
-            text = file.read(MAX_FILE_BYTES + 1)
-        if len(text) > MAX_FILE_BYTES:
-            raise ConfigFileError(f"{path}: has more than {MAX_FILE_BYTES} bytes")
-        document = yaml.load(text.decode("utf-8-sig"), Loader=_Loader)  # noqa: S506  # a SafeLoader, and stricter
-        if not isinstance(document, dict):
-            raise ConfigFileError(f"{path}: is not a mapping of keys such as `model: openai/gpt-4.1`")
-        _check_json(path, document)
-        return FileContent.model_validate(document)
-    except OSError as error:
-        raise ConfigFileError(f"{path}: can't be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigFileError(f"{path}: is not text in UTF-8") from None
-    except ValidationError as error:
-        raise ConfigFileError(f"{path}: {_first(error)}") from None
-    except ValueError:  # of int(): https://docs.python.org/3/library/stdtypes.html#int-max-str-digits
-        raise ConfigFileError(f"{path}: has a number in it that JSON can't hold") from None
-    except yaml.YAMLError as error:
-        raise ConfigFileError(f"{path}: {_where(error)}") from None
-    except RecursionError:
-        raise ConfigFileError(f"{path}: is nested too deep") from None
+        return read_yaml(path, FileContent, such_as="model: openai/gpt-4.1")
+    except UnreadableFileError as error:
+        raise ConfigFileError(str(error)) from None
 
 
 def file_of(folder: Path, slug: str) -> Path:
@@ -190,30 +170,6 @@ def _paths(folder: Path, problems: list[ConfigFileError]) -> Iterator[Path]:
             yield path
 
 
-def _check_json(path: Path, document: dict[Any, Any]) -> None:
-    """What YAML can say and JSON can't: a date, a number too large, a key that is no text."""
-    for key, value in document.items():
-        try:
-            same = orjson.loads(orjson.dumps(value)) == value
-        except orjson.JSONEncodeError:
-            same = False
-        if not same:
-            raise ConfigFileError(f"{path}: {key}: has something in it that JSON can't hold")
-
-
-def _where(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "is not YAML"
-    return str(problem) if mark is None else f"line {mark.line + 1}: {problem}"
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    told = {"extra_forbidden": "unknown key", "missing": "is missing"}
-    message = told.get(first["type"]) or first["msg"].removeprefix("Value error, ")
-    return f"{'.'.join(str(part) for part in first['loc'])}: {message}"
-
-
 _BREAKS = ("\x85", "\u2028", "\u2029")
 
 
@@ -226,50 +182,13 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
-_SCALARS = (
-    ("null", re.compile(r"(?:null|~|)\Z"), ["n", "~", ""]),
-    ("bool", re.compile(r"(?:true|false)\Z"), ["t", "f"]),
-    ("int", re.compile(r"-?(?:0|[1-9][0-9]*)\Z"), list("-0123456789")),
-    ("float", re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?\Z"), list("-0123456789")),
-)
-_RESOLVERS = {
-    first: [(f"tag:yaml.org,2002:{tag}", pattern) for tag, pattern, firsts in _SCALARS if first in firsts]
-    for first in ("", *"~ntf-0123456789")
-}
-
-
-class _Loader(yaml.SafeLoader):
-    """As the module says."""
-
-    yaml_implicit_resolvers: ClassVar[Resolvers] = _RESOLVERS  # type: ignore[misc]  # the stubs say otherwise
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # the stubs say nothing of it
-            raise yaml.composer.ComposerError(None, None, "an alias: write out what it stands for", mark)
-        if getattr(self.peek_event(), "tag", None) is not None:  # type: ignore[no-untyped-call]  # as above
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # as above
-            raise yaml.composer.ComposerError(None, None, "a tag: leave it out", mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Hashable] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable):  # else it is refused below
-                if key in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} twice", key_node.start_mark)
-                seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
 class _Dumper(yaml.SafeDumper):
     """Texts of several lines as blocks. What an older YAML would not take for text is quoted too."""
 
     yaml_representers: ClassVar[dict[Any, Any]] = {**yaml.SafeDumper.yaml_representers, str: _text}
-    yaml_implicit_resolvers: ClassVar[Resolvers] = {  # type: ignore[misc]  # as above
-        first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, ()), *_RESOLVERS.get(first, ())]
-        for first in (*yaml.SafeDumper.yaml_implicit_resolvers, *_RESOLVERS)
+    yaml_implicit_resolvers: ClassVar[Resolvers] = {  # type: ignore[misc]  # the stubs say otherwise
+        first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, ()), *RESOLVERS.get(first, ())]
+        for first in (*yaml.SafeDumper.yaml_implicit_resolvers, *RESOLVERS)
     }
 
     def ignore_aliases(self, data: Any) -> bool:

@@ -21,7 +21,7 @@ query Configs($first: Int!, $after: String) {
 fragment Everything on ConfigContent {
   model description prompt messages { role content } variables { name description default }
   temperature topP maxTokens stop seed tools { name description parameters } toolChoice { mode name }
-  responseFormat fallbacks timeoutMs cache labels { name value } providerOptions
+  responseFormat reasoningEffort fallbacks timeoutMs cache labels { name value } providerOptions
 }
 """
 

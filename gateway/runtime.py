@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from persistence.sqlite.ledger import SQLiteLedger, open_sqlite_ledger
 from persistence.sqlite.prices import SQLitePrices
 from providers.http import open_transport
 from providers.prices import load_prices
-from providers.registry import ROWS, build_providers
+from providers.registry import ProviderRow, build_providers
 from providers.scripted import ScriptedProvider
 from providers.types import Credentials
 from resolvers.config_cache import ConfigCache
@@ -39,6 +39,7 @@ from resolvers.run import Services
 from resolvers.running import RunningCompletions
 
 from .auth import Authenticator
+from .declared_providers import provider_rows
 from .keys import DeploymentKeys, deployment_keys
 from .settings import Environment, Settings, SettingsError
 from .usage_links import SignedLinks
@@ -83,19 +84,17 @@ class Runtime:
         return found + [f"{name} ({trouble})" for name, trouble in zip(self.servers, troubles, strict=True) if trouble]
 
 
-def vendors(settings: Settings, keys: DeploymentKeys) -> Mapping[str, Vendor]:
-    """The providers that this deployment can call. Raises SettingsError for a key that doesn't open."""
-    providers = build_providers()
+def vendors(settings: Settings, keys: DeploymentKeys, rows: Sequence[ProviderRow]) -> Mapping[str, Vendor]:
+    """Of the providers those that this deployment can call: where there is an address, and a key if one is needed.
+    Raises SettingsError for a key that doesn't open."""
+    providers = build_providers(rows)
     sealer = keys.sealer()
     found: dict[str, Vendor] = {}
-    for row in ROWS:
-        base_url: str | None = getattr(settings, row.base_url_variable)
-        key = settings.api_key(row.key_variable, sealer)
-        if row.base_url is None:
-            if base_url is not None:
-                found[row.name] = Vendor(providers[row.name], Credentials(key or "", base_url))
-        elif key is not None:
-            found[row.name] = Vendor(providers[row.name], Credentials(key, base_url))
+    for row in rows:
+        base_url: str | None = getattr(settings, row.base_url_variable) if row.base_url_variable else None
+        key = settings.api_key(row.key_variable, sealer) if row.key_variable else None
+        if (base_url or row.base_url) and (key or row.keyless):
+            found[row.name] = Vendor(providers[row.name], Credentials(key or "", base_url))
     if settings.ENVIRONMENT is Environment.LOCAL:
         scripted = ScriptedProvider()
         found[scripted.name] = Vendor(scripted, Credentials(""))
@@ -116,7 +115,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             )
         except ValueError as error:  # the proxy variables of the environment
             raise SettingsError(str(error)) from None
-        ready = vendors(settings, keys)
+        rows = provider_rows(settings)
+        ready = vendors(settings, keys, rows)
         circuits = Circuits(time.monotonic)
         configs = ConfigCache(documents.configs, time.monotonic)
         prices = PriceCache(documents.prices, time.monotonic, _now)
@@ -127,9 +127,9 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             transport=transport,
             ledger=ledger,
             configs=Configs(documents.configs, configs, ready, now=_now),
-            prices=Prices(documents.prices, prices, {row.name for row in ROWS} | ready.keys(), _now),
+            prices=Prices(documents.prices, prices, {row.name for row in rows} | ready.keys(), _now),
             circuits=circuits,
-            health=Health([row.name for row in ROWS], ready, circuits, time.monotonic),
+            health=Health([row.name for row in rows], ready, circuits, time.monotonic),
             running=RunningCompletions(),
             live_usage=await stack.enter_async_context(open_live_usage(ledger, _now)),
             usage_links=SignedLinks(keys.signing_secret),

@@ -7,13 +7,15 @@ import logging
 import shlex
 import socket
 import sys
-from collections.abc import Sequence
 
 import uvicorn
+
+from providers.registry import ProviderRow
 
 from . import graphiql
 from .app import PATH, Gateway
 from .connections import BoundedConnection
+from .declared_providers import provider_rows
 from .frames import BoundedSocket
 from .keys import deployment_keys, developer_token
 from .listening import listen
@@ -26,15 +28,7 @@ KEEP_ALIVE_S = 75
 _EPITAPH = "Application startup failed. Exiting."  # uvicorn's, beside the one line that says why
 SCRIPTED = "scripted"
 WEBSOCKET_PING_S = 20.0
-EXAMPLE_MODELS = {
-    "openai": "gpt-4o-mini",
-    "anthropic": "claude-haiku-4-5",
-    "google": "gemini-2.5-flash",
-    "groq": "llama-3.3-70b-versatile",
-    "mistral": "mistral-small-latest",
-    "openrouter": "openai/gpt-4o-mini",
-    SCRIPTED: "echo",
-}
+SCRIPTED_EXAMPLE = "echo"
 
 
 class _Announcing(uvicorn.Server):
@@ -64,7 +58,7 @@ def serve(settings: Settings) -> int:
     """Runs until SIGTERM or SIGINT; the exit code. Raises SettingsError where it can't start."""
     configure_logging(settings.ENVIRONMENT)
     keys = deployment_keys(settings)
-    vendors(settings, keys)
+    vendors(settings, keys, provider_rows(settings))
     if settings.ENVIRONMENT is Environment.LOCAL:
         developer_token(settings, keys)
     gateway = Gateway(settings)
@@ -99,9 +93,10 @@ def announcement(settings: Settings, port: int) -> str:
     if settings.ENVIRONMENT is Environment.PRODUCTION:
         return f"AI Middleware listens on {url}\n"
     keys = deployment_keys(settings)
-    ready = list(vendors(settings, keys))
+    rows = provider_rows(settings)
+    ready = list(vendors(settings, keys, rows))
     token = developer_token(settings, keys)
-    missing = [name for name in EXAMPLE_MODELS if name not in ready]
+    missing = [row.name for row in rows if row.base_url and row.name not in ready]
     return "\n".join(
         [
             f"AI Middleware listens on {url}",
@@ -113,7 +108,7 @@ def announcement(settings: Settings, port: int) -> str:
             "",
             "Try it:",
             "",
-            _curl(url, token, ready),
+            _curl(url, token, next((row for row in rows if row.example and row.name in ready), None)),
             "",
             "",
         ]
@@ -131,14 +126,14 @@ def _page_address(url: str, token: str) -> str:
     return f"{url}   (Node did not build its page: Strawberry's loads scripts from a CDN)"
 
 
-def _curl(url: str, token: str, ready: Sequence[str]) -> str:
-    name = next((name for name in EXAMPLE_MODELS if name in ready), SCRIPTED)
+def _curl(url: str, token: str, row: ProviderRow | None) -> str:
+    model = f"{SCRIPTED}/{SCRIPTED_EXAMPLE}" if row is None else f"{row.name}/{row.example}"
     query = (
         "mutation($input: CompleteInput!) { complete(input: $input) "
         "{ content provider model usage { inputTokens outputTokens cost } } }"
     )
     message = {"role": "USER", "content": "Say hello in one sentence."}
-    body = {"query": query, "variables": {"input": {"model": f"{name}/{EXAMPLE_MODELS[name]}", "messages": [message]}}}
+    body = {"query": query, "variables": {"input": {"model": model, "messages": [message]}}}
     return (
         f"curl -sS {shlex.quote(url)} -H 'content-type: application/json' -H 'authorization: Bearer {token}' "
         f"-d {shlex.quote(json.dumps(body))}"

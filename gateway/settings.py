@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterable
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, create_model, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from strawberry.http.websocket_origin import normalize_allowed_origins
 
 from persistence.mongo.address import check_address
 from persistence.timescale.address import dsn
 from persistence.timescale.policies import Policies
+from providers.registry import ROWS, ProviderRow
 
 from .sealing import Sealer, SealError, is_sealed
 
@@ -35,8 +37,8 @@ class Environment(StrEnum):
 _NO_SERVER = "Not used by this version, and refused, so that nobody believes that data is kept there."
 
 
-class Settings(BaseSettings):
-    """Read once at start. A wrong or half-set value is a SettingsError; an empty one counts as not set."""
+class _Environment(BaseSettings):
+    """How the environment is read."""
 
     model_config = SettingsConfigDict(
         case_sensitive=True,
@@ -46,6 +48,34 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
         str_strip_whitespace=True,  # secrets read from files come with their newline
     )
+
+
+def vendor_fields(rows: Iterable[ProviderRow]) -> dict[str, Any]:
+    """The settings that rows ask for: a vendor's key, and its address."""
+    fields: dict[str, Any] = {}
+    for row in rows:
+        if row.key_variable:
+            told = f"Key for `{row.name}`, plain or `enc:v1:…`{'; absent where it takes none' if row.keyless else ''}."
+            fields[row.key_variable] = (SecretStr | None, Field(default=None, description=told))
+        if row.base_url_variable:
+            told = (
+                f"Turns on `{row.name}` ({row.title}), at this address."
+                if row.base_url is None
+                else f"Instead of `{row.base_url}`."
+            )
+            fields[row.base_url_variable] = (str | None, Field(default=None, description=told))
+    return fields
+
+
+if TYPE_CHECKING:
+    _VendorSettings = _Environment
+else:
+    _VendorSettings = create_model("_VendorSettings", __base__=_Environment, **vendor_fields(ROWS))
+
+
+class Settings(_VendorSettings):
+    """Read once at start. A wrong or half-set value is a SettingsError; an empty one counts as not set. The vendors'
+    own are those of `vendor_fields`."""
 
     ENVIRONMENT: Environment = Field(
         default=Environment.LOCAL,
@@ -75,25 +105,8 @@ class Settings(BaseSettings):
     MAX_BODY_BYTES: int = Field(default=4 * 1024 * 1024, ge=1024, description="The largest request body.")
     MAX_UPSTREAM_CONNECTIONS: int = Field(default=1000, ge=1, description="Connections to vendors, all together.")
 
-    OPENAI_API_KEY: SecretStr | None = Field(default=None, description="Key for `openai`, plain or `enc:v1:…`.")
-    ANTHROPIC_API_KEY: SecretStr | None = Field(default=None, description="Key for `anthropic`, likewise.")
-    GOOGLE_API_KEY: SecretStr | None = Field(default=None, description="Key for `google` (Gemini), likewise.")
-    GROQ_API_KEY: SecretStr | None = Field(default=None, description="Key for `groq`, likewise.")
-    MISTRAL_API_KEY: SecretStr | None = Field(default=None, description="Key for `mistral`, likewise.")
-    OPENROUTER_API_KEY: SecretStr | None = Field(default=None, description="Key for `openrouter`, likewise.")
-    COMPATIBLE_API_KEY: SecretStr | None = Field(
-        default=None, description="Key for `compatible`, likewise; absent where that endpoint takes none."
-    )
-    OPENAI_BASE_URL: str | None = Field(default=None, description="Instead of `https://api.openai.com/v1`.")
-    ANTHROPIC_BASE_URL: str | None = Field(default=None, description="Instead of `https://api.anthropic.com`.")
-    GOOGLE_BASE_URL: str | None = Field(
-        default=None, description="Instead of `https://generativelanguage.googleapis.com`."
-    )
-    GROQ_BASE_URL: str | None = Field(default=None, description="Instead of `https://api.groq.com`.")
-    MISTRAL_BASE_URL: str | None = Field(default=None, description="Instead of `https://api.mistral.ai`.")
-    OPENROUTER_BASE_URL: str | None = Field(default=None, description="Instead of `https://openrouter.ai/api/v1`.")
-    COMPATIBLE_BASE_URL: str | None = Field(
-        default=None, description="Turns on `compatible`: any OpenAI-compatible endpoint, up to and with its `/v1`."
+    PROVIDERS_FILE: Path | None = Field(
+        default=None, description="A YAML file that declares more providers; see [Providers](#providers)."
     )
 
     MONGODB_CONNECTION_URI: SecretStr | None = Field(
@@ -228,14 +241,16 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_pairs(self) -> Self:
-        """A vendor's address goes with its key. `compatible` is nowhere without an address, and may need no key."""
+        """A vendor's address goes with its key, unless it takes none; one without an own address needs to be told."""
         if self.TIMESCALE_REPLICA_URL and not self.TIMESCALE_SERVICE_URL:
             raise ValueError("TIMESCALE_SERVICE_URL: is not set, and TIMESCALE_REPLICA_URL is: set both or neither")
-        for key in (name for name in type(self).model_fields if name.endswith("_API_KEY")):
-            url = key.replace("_API_KEY", "_BASE_URL")
-            given, needed = (key, url) if key == "COMPATIBLE_API_KEY" else (url, key)
-            if getattr(self, given) and not getattr(self, needed):
-                raise ValueError(f"{needed}: is not set, and {given} is: set both or neither")
+        for row in ROWS:
+            pairs = [] if row.keyless else [(row.base_url_variable, row.key_variable)]
+            if row.base_url is None:
+                pairs.append((row.key_variable, row.base_url_variable))
+            for given, needed in pairs:
+                if getattr(self, given or "") and not getattr(self, needed or ""):
+                    raise ValueError(f"{needed}: is not set, and {given} is: set both or neither")
         return self
 
     def ledger_policies(self) -> Policies:
@@ -243,8 +258,9 @@ class Settings(BaseSettings):
         return Policies(None if kept is None else _days(kept), _days(self.TIMESCALE_COMPRESS_AFTER_DAYS))
 
     def api_key(self, variable: str, sealer: Sealer) -> str | None:
-        """A vendor's key in the clear; None where it is not set. Raises SettingsError for one that doesn't open."""
-        value: SecretStr | None = getattr(self, variable)
+        """A vendor's key in the clear, also from a variable that no setting is; None where it is not set. Raises
+        SettingsError for one that doesn't open."""
+        value: SecretStr | None = getattr(self if variable in type(self).model_fields else _named(variable), variable)
         text = "" if value is None else value.get_secret_value()
         if is_sealed(text):
             try:
@@ -258,6 +274,12 @@ class Settings(BaseSettings):
 
 def _days(count: int) -> timedelta:
     return timedelta(days=count)
+
+
+def _named(variable: str) -> BaseSettings:
+    """The environment's variable of a name that an operator chose."""
+    fields: dict[str, Any] = {variable: (SecretStr | None, None)}
+    return create_model("_Named", __base__=_Environment, **fields)()
 
 
 def decode_key(text: str) -> bytes:

@@ -1,29 +1,52 @@
-"""The README's table of settings, from the settings class: `python -m gateway.settings_table` writes it."""
+"""The README's tables of settings and of providers, from the code: `python -m gateway.settings_table` writes them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from .settings import Settings
+from providers.registry import ROWS, ProviderRow
+from providers.scripted import ScriptedProvider
 
-BEGIN, END = "<!-- settings -->", "<!-- /settings -->"
+from .settings import Settings, vendor_fields
 
 
 def settings_table() -> str:
-    """Markdown: a row for each setting, its name, its default and what it means."""
-    rows = [f"| `{name}` | {_default(field)} | {field.description} |" for name, field in Settings.model_fields.items()]
+    """Markdown: a row for each setting, its name, its default and what it means. The vendors' come last."""
+    vendors = vendor_fields(ROWS)
+    fields = sorted(Settings.model_fields.items(), key=lambda item: item[0] in vendors)
+    rows = [f"| `{name}` | {_default(field)} | {field.description} |" for name, field in fields]
     return "\n".join(["| name | default | meaning |", "|---|---|---|", *rows])
 
 
+def providers_table() -> str:
+    """Markdown: a row for each provider, its name, and the settings that hold its key and its address."""
+    scripted = f"| `{ScriptedProvider().name}` | none; with `ENVIRONMENT=LOCAL` only | none: a development fake |"
+    head = ["| name | key | address, when not the vendor's own |", "|---|---|---|"]
+    return "\n".join([*head, *map(_provider, ROWS), scripted])
+
+
+TABLES: Mapping[str, Callable[[], str]] = {"providers": providers_table, "settings": settings_table}
+
+
 def in_readme(text: str) -> str:
-    """`text` with the table of today between its markers. Raises ValueError where they are not there."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the README has no place for the settings: {BEGIN} and {END}")
-    return f"{before}{begin}\n{settings_table()}\n{end}{after}"
+    """`text` with the tables of today between their markers. Raises ValueError where these are not there."""
+    for name, table in TABLES.items():
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        before, found_begin, rest = text.partition(begin)
+        _, found_end, after = rest.partition(end)
+        if not found_begin or not found_end:
+            raise ValueError(f"the README has no place for the {name}: {begin} and {end}")
+        text = f"{before}{begin}\n{table()}\n{end}{after}"
+    return text
+
+
+def _provider(row: ProviderRow) -> str:
+    key = f"`{row.key_variable}`" + (", where it takes one" if row.keyless else "")
+    address = f"`{row.base_url_variable}`" + ("" if row.base_url else ", needed")
+    return f"| `{row.name}` | {key} | {address} |"
 
 
 def _default(field: FieldInfo) -> str:

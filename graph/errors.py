@@ -50,6 +50,8 @@ def extensions_of(error: DomainError, request_id: str) -> dict[str, Any]:
         extensions["attempts"] = [_attempt(attempt) for attempt in error.attempts]
         if error.provider is not None:
             extensions["provider"] = error.provider
+        if error.content is not None:
+            extensions["content"] = error.content
     return extensions
 
 

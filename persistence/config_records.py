@@ -49,7 +49,8 @@ class ConfigToolChoice:
 @dataclass(frozen=True, slots=True)
 class ConfigContent:
     """What a config presets. `model` and `fallbacks` are "provider/model"; `prompt` is the template of a system message
-    that stands before `messages`; `response_format`, `cache` and `provider_options` are JSON."""
+    that stands before `messages`; `reasoning_effort` is `providers.types.ReasoningEffort`'s value; `response_format`,
+    `cache` and `provider_options` are JSON."""
 
     model: str
     description: str = ""
@@ -64,6 +65,7 @@ class ConfigContent:
     tools: tuple[ConfigTool, ...] = ()
     tool_choice: ConfigToolChoice | None = None
     response_format: Mapping[str, Any] | None = None
+    reasoning_effort: str | None = None
     fallbacks: tuple[str, ...] = ()
     timeout_ms: int | None = None
     cache: Mapping[str, Any] | None = None

@@ -22,9 +22,9 @@ from .errors import (
     ProviderTimeoutError,
     ProviderUnavailableError,
     UnsendableRequestError,
-    UnsupportedFeatureError,
     error_class_for_status,
 )
+from .features import Feature, check_features
 from .figures import is_count
 from .fold import fold
 from .ports import EncodedCall
@@ -85,6 +85,7 @@ _ERRORS: Final[Mapping[str, type[ProviderError]]] = {
     "timeout_error": ProviderTimeoutError,
 }
 
+_FEATURES = frozenset({Feature.TOOLS})
 _T = TypeVar("_T")
 
 
@@ -98,10 +99,9 @@ class AnthropicCodec:
     provider = _PROVIDER
 
     def encode(self, request: CompletionRequest, *, stream: bool) -> EncodedCall:
-        """`options` go over the body. Raises UnsupportedFeatureError for a seed, UnsendableRequestError for tool
+        """`options` go over the body. Raises UnsupportedFeatureError, UnsendableRequestError for tool
         arguments that are not a JSON object."""
-        if request.seed is not None:
-            raise UnsupportedFeatureError("seed", provider=_PROVIDER, model=request.model)
+        check_features(request, _PROVIDER, _FEATURES)
         optional = {
             "system": _system(request.messages),
             "tools": [_tool(tool) for tool in request.tools],

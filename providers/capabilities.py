@@ -10,7 +10,10 @@ from enum import StrEnum
 _OPENAI = "https://developers.openai.com/api/docs/models/"
 _ANTHROPIC = "https://platform.claude.com/docs/models/overview"
 _GOOGLE = "https://ai.google.dev/gemini-api/docs/models/"
-_GROQ = "https://console.groq.com/docs/models"
+_GROQ = "https://console.groq.com/docs/model/"
+
+_SCOUT = "meta-llama/llama-4-scout-17b-16e-instruct"
+_MAVERICK = "meta-llama/llama-4-maverick-17b-128e-instruct"
 
 
 class ModelCapability(StrEnum):
@@ -25,6 +28,7 @@ _SIGHTED = _TEXT | {ModelCapability.IMAGES}
 _STRICT = _SIGHTED | {ModelCapability.STRUCTURED_OUTPUT}
 _THINKING = _SIGHTED | {ModelCapability.REASONING}
 _ALL = frozenset(ModelCapability)
+_BLIND = _ALL - {ModelCapability.IMAGES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +59,13 @@ ROWS: tuple[ModelFacts, ...] = (
     ModelFacts("google", "gemini-2.5-pro", 65_536, _ALL, _GOOGLE + "gemini-2.5-pro"),
     ModelFacts("google", "gemini-2.5-flash", 65_536, _ALL, _GOOGLE + "gemini-2.5-flash"),
     ModelFacts("google", "gemini-2.5-flash-lite", 65_536, _ALL, _GOOGLE + "gemini-2.5-flash-lite"),
-    ModelFacts("groq", "llama-3.3-70b-versatile", 32_768, _TEXT, _GROQ),
-    ModelFacts("groq", "llama-3.1-8b-instant", 131_072, _TEXT, _GROQ),
-    ModelFacts("groq", "openai/gpt-oss-120b", 65_536, _TEXT | {ModelCapability.REASONING}, _GROQ),
-    ModelFacts("groq", "openai/gpt-oss-20b", 65_536, _TEXT | {ModelCapability.REASONING}, _GROQ),
+    ModelFacts("groq", "llama-3.3-70b-versatile", 32_768, _TEXT, _GROQ + "llama-3.3-70b-versatile"),
+    ModelFacts("groq", "llama-3.1-8b-instant", 131_072, _TEXT, _GROQ + "llama-3.1-8b-instant"),
+    ModelFacts("groq", "openai/gpt-oss-120b", 65_536, _BLIND, _GROQ + "openai/gpt-oss-120b"),
+    ModelFacts("groq", "openai/gpt-oss-20b", 65_536, _BLIND, _GROQ + "openai/gpt-oss-20b"),
+    ModelFacts("groq", "qwen/qwen3-32b", 40_960, _TEXT | {ModelCapability.REASONING}, _GROQ + "qwen/qwen3-32b"),
+    ModelFacts("groq", _SCOUT, 8_192, _STRICT, _GROQ + _SCOUT),
+    ModelFacts("groq", _MAVERICK, 8_192, _STRICT, _GROQ + _MAVERICK),
 )
 
 FACTS: Mapping[tuple[str, str], ModelFacts] = {(row.provider, row.model): row for row in ROWS}

@@ -6,15 +6,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from .types import (
+    Citation,
+    Cited,
     Finished,
     FinishReason,
     ProviderCompletion,
+    ReasoningBlock,
     ReasoningDelta,
     StreamEvent,
     TextDelta,
+    TokenLogprob,
     ToolCall,
     ToolCallDelta,
     Usage,
+    Weighed,
 )
 
 _MANY = 1024
@@ -41,6 +46,10 @@ class Fold:
 
     _text: list[str] = field(default_factory=list)
     _reasoning: list[str] = field(default_factory=list)
+    _unsigned: list[str] = field(default_factory=list)
+    _blocks: list[ReasoningBlock] = field(default_factory=list)
+    _citations: list[Citation] = field(default_factory=list)
+    _logprobs: list[TokenLogprob] = field(default_factory=list)
     _tools: dict[int, _PartialToolCall] = field(default_factory=dict)
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
@@ -50,14 +59,26 @@ class Fold:
         match event:
             case TextDelta(text):
                 _append(self._text, text)
-            case ReasoningDelta(text):
-                _append(self._reasoning, text)
+            case ReasoningDelta(text, signature):
+                self._add_reasoning(text, signature)
             case ToolCallDelta(index):
                 self._add_tool(index, event)
             case Finished(finish_reason, usage, model):
                 self.finish_reason = finish_reason or self.finish_reason
                 self.usage = usage or self.usage
                 self.model = model or self.model
+            case Cited(citation):
+                self._citations.append(citation)
+            case Weighed(tokens):
+                self._logprobs.extend(tokens)
+
+    def _add_reasoning(self, text: str, signature: str | None) -> None:
+        if text:
+            _append(self._reasoning, text)
+            _append(self._unsigned, text)
+        if signature is not None:
+            self._blocks.append(ReasoningBlock("".join(self._unsigned), signature))
+            self._unsigned.clear()
 
     def _add_tool(self, index: int, delta: ToolCallDelta) -> None:
         call = self._tools.setdefault(index, _PartialToolCall())
@@ -70,10 +91,13 @@ class Fold:
         return ProviderCompletion(
             content="".join(self._text) if self._text else None,
             reasoning="".join(self._reasoning) if self._reasoning else None,
+            reasoning_blocks=tuple(self._blocks),
             tool_calls=tuple(
                 ToolCall(call.id, call.name, "".join(call.arguments), call.signature)
                 for _, call in sorted(self._tools.items())
             ),
+            citations=tuple(self._citations),
+            logprobs=tuple(self._logprobs),
             finish_reason=self.finish_reason,
             usage=self.usage,
             model=self.model,

@@ -27,6 +27,7 @@ from .errors import (
     UnsendableRequestError,
     error_class_for_status,
 )
+from .features import Feature, check_features
 from .figures import is_count
 from .fold import fold
 from .ports import EncodedCall
@@ -89,6 +90,7 @@ _ERRORS: Final[Mapping[str, type[ProviderError]]] = {
 _RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)s")
 
+_FEATURES = frozenset({Feature.TOOLS, Feature.SEED})
 _T = TypeVar("_T")
 
 
@@ -109,6 +111,7 @@ class GeminiCodec:
 
         `options` go over the body; their `generationConfig` goes over ours key by key.
         """
+        check_features(request, _PROVIDER, _FEATURES)
         body: dict[str, Any] = {}
         if system := [{"text": message.content or ""} for message in request.messages if message.role is Role.SYSTEM]:
             body["systemInstruction"] = {"parts": system}

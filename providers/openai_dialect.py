@@ -1,90 +1,42 @@
 """The chat-completions wire format that many vendors share, sans-IO. A vendor's own file holds what differs.
 
-Sources: https://platform.openai.com/docs/api-reference/chat (requests and answers),
-https://platform.openai.com/docs/api-reference/chat-streaming (chunks),
-https://platform.openai.com/docs/guides/error-codes (errors).
+Sources: https://platform.openai.com/docs/api-reference/chat; see also `openai_request`, `openai_stream` and
+`openai_errors`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Final, NamedTuple, TypeVar
-
-import orjson
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, TypeVar
 
 from .errors import (
     ProviderAuthError,
     ProviderBadResponseError,
-    ProviderContentFilteredError,
-    ProviderContextLengthError,
     ProviderError,
-    ProviderInvalidRequestError,
-    ProviderRateLimitedError,
-    ProviderTimeoutError,
     ProviderUnavailableError,
     error_class_for_status,
 )
+from .features import Feature, check_features
 from .figures import is_count
 from .fold import fold
+from .openai_errors import ERRORS, INSIDE_200, Verdict, object_of, text_of
+from .openai_request import message_of, response_format_of, tool_of
+from .openai_stream import ChatCompletionsDecoder
 from .ports import EncodedCall
-from .sse import ServerSentEvent
 from .types import (
+    Citation,
     CompletionRequest,
     Credentials,
-    Finished,
-    FinishReason,
     Message,
     ProviderCompletion,
     ReasoningDelta,
-    Role,
     StreamEvent,
-    TextDelta,
-    Tool,
-    ToolCallDelta,
     ToolChoice,
     ToolChoiceMode,
     Usage,
 )
 
 _MAX_VENDOR_TEXT = 500
-
-_FINISH_REASONS: Final[Mapping[str, FinishReason]] = {
-    "stop": FinishReason.STOP,
-    "length": FinishReason.LENGTH,
-    "model_length": FinishReason.LENGTH,
-    "tool_calls": FinishReason.TOOL_CALLS,
-    "function_call": FinishReason.TOOL_CALLS,
-    "content_filter": FinishReason.CONTENT_FILTER,
-}
-
-
-class Verdict(NamedTuple):
-    """What an error means. `retryable` is None where the class's own default holds."""
-
-    kind: type[ProviderError]
-    retryable: bool | None = None
-
-
-UNPAID: Final = Verdict(ProviderRateLimitedError, retryable=False)  # waiting doesn't help: someone has to pay
-
-# Error codes (text) and statuses (numbers) that say more than the status's general meaning.
-ERRORS: Final[Mapping[str | int, Verdict]] = {
-    402: UNPAID,
-    "insufficient_quota": UNPAID,
-    "invalid_api_key": Verdict(ProviderAuthError),
-    "context_length_exceeded": Verdict(ProviderContextLengthError),
-    "content_filter": Verdict(ProviderContentFilteredError),
-    "content_policy_violation": Verdict(ProviderContentFilteredError),
-}
-
-# Codes that are vague beside a status, and all there is to go by inside a 200.
-_INSIDE_200: Final[Mapping[str, Verdict]] = {
-    "invalid_request_error": Verdict(ProviderInvalidRequestError),
-    "authentication_error": Verdict(ProviderAuthError),
-    "rate_limit_exceeded": Verdict(ProviderRateLimitedError),
-    "rate_limit_error": Verdict(ProviderRateLimitedError),
-    "timeout": Verdict(ProviderTimeoutError),
-}
 
 _T = TypeVar("_T")
 
@@ -104,15 +56,22 @@ class ChatCompletionsCodec:
     required_choice: ClassVar[str] = "required"
     stream_fields: ClassVar[Mapping[str, Any]] = {"stream": True, "stream_options": {"include_usage": True}}
     errors: ClassVar[Mapping[str | int, Verdict]] = ERRORS
+    features: ClassVar[frozenset[Feature]] = frozenset({Feature.TOOLS, Feature.SEED})
+
+    def __init__(self, provider: str | None = None) -> None:
+        """`provider`: another name, for a server of the operator's that speaks as this vendor does."""
+        if provider is not None:
+            self.provider = provider
 
     def encode(self, request: CompletionRequest, *, stream: bool) -> EncodedCall:
-        """`options` go over the body, field by field."""
+        """`options` go over the body, field by field. Raises UnsupportedFeatureError."""
+        check_features(request, self.provider, self.features)
         body: dict[str, Any] = {
             "model": request.model,
-            "messages": [self._message(message) for message in request.messages],
+            "messages": [self.message(message) for message in request.messages],
         }
         if request.tools:
-            body["tools"] = [_tool(tool) for tool in request.tools]
+            body["tools"] = [tool_of(tool) for tool in request.tools]
         if request.tool_choice:
             body["tool_choice"] = self._tool_choice(request.tool_choice)
         fields: dict[str, Any] = {
@@ -121,6 +80,9 @@ class ChatCompletionsCodec:
             self.max_tokens_field: request.max_tokens,
             "stop": list(request.stop) or None,
             self.seed_field: request.seed,
+            "response_format": None if request.response_format is None else response_format_of(request.response_format),
+            **self.reasoning_fields(request),
+            **self.logprobs_fields(request),
         }
         if self.end_user_field:
             fields[self.end_user_field] = request.end_user
@@ -135,7 +97,7 @@ class ChatCompletionsCodec:
 
     def decode(self, payload: Any) -> ProviderCompletion:
         """A plain answer is a stream of one chunk that says `message` where a stream says `delta`."""
-        events = ChatCompletionsDecoder(self).response(payload, "message")
+        events = self.decoder().response(payload, "message")
         if not payload.get("choices"):
             raise self.malformed("no choices")
         return fold(events)
@@ -154,9 +116,38 @@ class ChatCompletionsCodec:
         """An error without a status: the HTTP answer itself was a 200, so what was produced before may be billed."""
         return self._error(payload, None, None)
 
+    def message(self, message: Message) -> dict[str, Any]:
+        """One turn on the wire."""
+        return message_of(message, self.tool_call_id)
+
     def tool_call_id(self, call_id: str) -> str:
         """The id to send for a call of the history."""
         return call_id
+
+    def reasoning_fields(self, request: CompletionRequest) -> Mapping[str, Any]:
+        """How the vendor is told to think; a None is left out."""
+        return {"reasoning_effort": request.reasoning_effort}
+
+    def logprobs_fields(self, request: CompletionRequest) -> Mapping[str, Any]:
+        if request.logprobs is None:
+            return {}
+        return {"logprobs": True, "top_logprobs": request.logprobs or None}
+
+    def reasoning(self, part: dict[str, Any]) -> Iterable[StreamEvent]:
+        """Of a message or a delta. Raises ProviderBadResponseError."""
+        text = part.get("reasoning") or part.get("reasoning_content")
+        if text and not isinstance(text, str):
+            raise self.malformed("reasoning is not text")
+        return (ReasoningDelta(text),) if text else ()
+
+    def citation(self, told: dict[str, Any]) -> Citation:
+        return Citation(
+            url=self.typed(told, "url", str),
+            title=self.typed(told, "title", str),
+            quote=self.typed(told, "content", str),
+            start=self.typed(told, "start_index", int),
+            end=self.typed(told, "end_index", int),
+        )
 
     def content(self, parts: list[Any]) -> Iterable[StreamEvent]:
         """Content that is a list. Raises ProviderBadResponseError: only some vendors send one."""
@@ -192,7 +183,7 @@ class ChatCompletionsCodec:
                 return self.errors[code]
         if told is not None:
             return self.errors.get(told) or Verdict(error_class_for_status(told))
-        return next((_INSIDE_200[code] for code in codes if code in _INSIDE_200), Verdict(ProviderUnavailableError))
+        return next((INSIDE_200[code] for code in codes if code in INSIDE_200), Verdict(ProviderUnavailableError))
 
     def malformed(self, what: str) -> ProviderBadResponseError:
         return ProviderBadResponseError(f"{self.provider} sent a malformed answer: {what}", provider=self.provider)
@@ -204,6 +195,13 @@ class ChatCompletionsCodec:
             return value
         raise self.malformed(f"{key} is of the wrong type")
 
+    def objects(self, source: dict[str, Any], key: str) -> Iterable[dict[str, Any]]:
+        """A list of objects, which may be absent. Raises ProviderBadResponseError."""
+        for each in self.typed(source, key, list) or ():
+            if not isinstance(each, dict):
+                raise self.malformed(f"{key} holds what is not an object")
+            yield each
+
     def count(self, counts: dict[str, Any], key: str) -> int:
         value = counts.get(key)
         if value is None:
@@ -212,22 +210,6 @@ class ChatCompletionsCodec:
             raise self.malformed(f"{key} is not a count")
         return value
 
-    def _message(self, message: Message) -> dict[str, Any]:
-        wire: dict[str, Any] = {"role": message.role.value, "content": message.content or ""}
-        if message.tool_calls:
-            wire["content"] = message.content
-            wire["tool_calls"] = [
-                {
-                    "id": self.tool_call_id(call.id),
-                    "type": "function",
-                    "function": {"name": call.name, "arguments": call.arguments},
-                }
-                for call in message.tool_calls
-            ]
-        if message.role is Role.TOOL:
-            wire["tool_call_id"] = self.tool_call_id(message.tool_call_id or "")
-        return wire
-
     def _tool_choice(self, choice: ToolChoice) -> str | dict[str, Any]:
         if choice.name is not None:
             return {"type": "function", "function": {"name": choice.name}}
@@ -235,14 +217,14 @@ class ChatCompletionsCodec:
 
     def _error(self, payload: Any, status: int | None, retry_after: float | None) -> ProviderError:
         """Reads what it can: an odd error is never a reason to fail."""
-        body = _object(payload)
+        body = object_of(payload)
         nested = body.get("error")
-        error = {"message": nested} if isinstance(nested, str) else _object(nested) or body
+        error = {"message": nested} if isinstance(nested, str) else object_of(nested) or body
         kind, retryable = self.verdict(error, status)
         if kind is ProviderAuthError:
             message = f"{self.provider} refused the API key"  # the vendor's words may quote it
         else:
-            message = _text(error)[:_MAX_VENDOR_TEXT] or f"{self.provider} answered with an error"
+            message = text_of(error)[:_MAX_VENDOR_TEXT] or f"{self.provider} answered with an error"
         codes = (code for code in self.codes(error) if code and isinstance(code, str | int))
         code = min(codes, key=lambda code: isinstance(code, int), default=None)  # a name tells more than a number
         return kind(
@@ -253,137 +235,3 @@ class ChatCompletionsCodec:
             retry_after=retry_after,
             retryable=retryable,
         )
-
-
-class ChatCompletionsDecoder:
-    """One stream: JSON chunks, the last of them perhaps with usage alone, then `[DONE]`."""
-
-    __slots__ = ("_calls", "_codec", "_done", "_places")
-
-    def __init__(self, codec: ChatCompletionsCodec) -> None:
-        self._codec = codec
-        self._done = False
-        self._calls = 0
-        self._places: dict[int, tuple[int, str | None]] = {}  # the vendor's index → ours and the call's id
-
-    @property
-    def done(self) -> bool:
-        return self._done
-
-    def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
-        """Raises the ProviderError that an error chunk means, ProviderBadResponseError for malformed data."""
-        if event.data == "[DONE]":
-            self._done = True
-            return ()
-        try:
-            payload = orjson.loads(event.data)
-        except orjson.JSONDecodeError as error:
-            raise self._codec.malformed("a chunk is not JSON") from error
-        return self.response(payload, "delta")
-
-    def response(self, payload: Any, key: str) -> list[StreamEvent]:
-        """Decode one parsed chunk (`key` "delta") or one whole answer ("message"); the same errors as `feed`."""
-        codec = self._codec
-        if not isinstance(payload, dict):
-            raise codec.malformed("an answer is not an object")
-        if (error := codec.carried_error(payload)) is not None:
-            raise error
-        events: list[StreamEvent] = []
-        finish: FinishReason | None = None
-        for choice in codec.typed(payload, "choices", list) or ():
-            if not isinstance(choice, dict):
-                raise codec.malformed("a choice is not an object")
-            if choice.get("index"):  # further ones, asked for by an option, have no place in one completion
-                continue
-            if part := codec.typed(choice, key, dict):
-                self._part(part, events)
-            if choice.get("finish_reason") is not None:
-                finish = self._finish(choice)
-        usage = codec.usage(payload)
-        if finish or usage:
-            events.append(Finished(finish, usage, codec.typed(payload, "model", str) or None))
-        return events
-
-    def _part(self, part: dict[str, Any], events: list[StreamEvent]) -> None:
-        codec = self._codec
-        if reasoning := part.get("reasoning") or part.get("reasoning_content"):
-            if not isinstance(reasoning, str):
-                raise codec.malformed("reasoning is not text")
-            events.append(ReasoningDelta(reasoning))
-        if content := part.get("content") or part.get("refusal"):
-            if isinstance(content, str):
-                events.append(TextDelta(content))
-            elif isinstance(content, list):
-                events.extend(codec.content(content))
-            else:
-                raise codec.malformed("content is not text")
-        if calls := part.get("tool_calls"):
-            if not isinstance(calls, list):
-                raise codec.malformed("tool_calls is not a list")
-            events.extend(self._call(call, position) for position, call in enumerate(calls))
-
-    def _call(self, call: Any, position: int) -> ToolCallDelta:
-        """One fragment. A new id under a known index is a new call: some servers number every call 0."""
-        codec = self._codec
-        if not isinstance(call, dict):
-            raise codec.malformed("a tool call is not an object")
-        place = codec.typed(call, "index", int)
-        place = position if place is None else place
-        call_id = codec.typed(call, "id", str) or None
-        function = codec.typed(call, "function", dict) or {}
-        name = codec.typed(function, "name", str) or None
-        arguments = self._arguments(function.get("arguments") or "")
-        index, known = self._places.get(place, (None, None))
-        if index is None or (call_id and known and call_id != known):
-            index = self._calls
-            self._calls += 1
-            self._places[place] = (index, call_id)
-            return ToolCallDelta(index, call_id or f"call_{index}", name, arguments)
-        return ToolCallDelta(index, None, name, arguments)
-
-    def _arguments(self, arguments: Any) -> str:
-        """Text, or at some servers the object itself."""
-        if isinstance(arguments, str):
-            return arguments
-        if not isinstance(arguments, dict):
-            raise self._codec.malformed("a tool call's arguments are not text")
-        try:
-            return orjson.dumps(arguments).decode()
-        except orjson.JSONEncodeError as error:
-            raise self._codec.malformed("a tool call's arguments are nested too deep") from error
-
-    def _finish(self, choice: dict[str, Any]) -> FinishReason:
-        """A forced call ends with "stop" at some vendors; the calls tell what it was."""
-        reason = self._codec.typed(choice, "finish_reason", str) or ""
-        if reason == "error":
-            raise self._codec.broken_off(choice)
-        finish = _FINISH_REASONS.get(reason, FinishReason.OTHER)
-        return FinishReason.TOOL_CALLS if finish is FinishReason.STOP and self._calls else finish
-
-
-def _tool(tool: Tool) -> dict[str, Any]:
-    function: dict[str, Any] = {"name": tool.name}
-    if tool.description is not None:
-        function["description"] = tool.description
-    function["parameters"] = tool.parameters or {"type": "object", "properties": {}}
-    return {"type": "function", "function": function}
-
-
-def _text(error: dict[str, Any]) -> str:
-    """The vendor's words: a text, or a FastAPI list of invalid fields, which may stand in the place of the text."""
-    message = error.get("message")
-    if isinstance(message, str):
-        return message
-    detail = _object(message).get("detail") or error.get("detail")
-    if isinstance(detail, str):
-        return detail
-    found = [_object(item) for item in detail] if isinstance(detail, list) else []
-    return "; ".join(f"{_where(item.get('loc'))}{item.get('msg')}" for item in found if item.get("msg"))
-
-
-def _where(location: Any) -> str:
-    return ".".join(map(str, location)) + ": " if isinstance(location, list) else ""
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

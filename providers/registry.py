@@ -1,11 +1,13 @@
-"""The vendors, one row each. A new vendor that speaks chat completions is one more row and its transcripts."""
+"""The vendors, one row each. A new vendor that speaks chat completions is one more row and its transcripts; operators
+declare such rows of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
+from typing import Final
 
 from .adapter import CodecProvider
 from .anthropic import AnthropicCodec
@@ -28,15 +30,18 @@ class Capability(StrEnum):
 @dataclass(frozen=True, slots=True)
 class ProviderRow:
     """`base_url` is where the vendor serves, None where the operator must say; it ends as the vendor's own SDK has it.
-    The variables are those that operators set; `reference` is the page that the codec follows."""
+    The variables are those that operators set: None where they can't. A server with `keyless` may take no key.
+    `reference` is the page that the codec follows; `example` is a model to try the vendor with."""
 
     name: str
     title: str
     base_url: str | None
     codec: Callable[[], Codec]
-    key_variable: str
-    base_url_variable: str
+    key_variable: str | None
+    base_url_variable: str | None
     reference: str
+    example: str | None = None
+    keyless: bool = False
     capabilities: frozenset[Capability] = frozenset(Capability)
 
 
@@ -49,6 +54,7 @@ ROWS: tuple[ProviderRow, ...] = (
         key_variable="OPENAI_API_KEY",
         base_url_variable="OPENAI_BASE_URL",
         reference="https://platform.openai.com/docs/api-reference/chat",
+        example="gpt-4o-mini",
     ),
     ProviderRow(
         name="anthropic",
@@ -58,6 +64,7 @@ ROWS: tuple[ProviderRow, ...] = (
         key_variable="ANTHROPIC_API_KEY",
         base_url_variable="ANTHROPIC_BASE_URL",
         reference="https://docs.anthropic.com/en/api/messages",
+        example="claude-haiku-4-5",
         capabilities=frozenset({Capability.END_USER}),
     ),
     ProviderRow(
@@ -68,6 +75,7 @@ ROWS: tuple[ProviderRow, ...] = (
         key_variable="GOOGLE_API_KEY",
         base_url_variable="GOOGLE_BASE_URL",
         reference="https://ai.google.dev/api/generate-content",
+        example="gemini-2.5-flash",
         capabilities=frozenset({Capability.SEED}),
     ),
     ProviderRow(
@@ -78,6 +86,7 @@ ROWS: tuple[ProviderRow, ...] = (
         key_variable="GROQ_API_KEY",
         base_url_variable="GROQ_BASE_URL",
         reference="https://console.groq.com/docs/api-reference",
+        example="llama-3.3-70b-versatile",
     ),
     ProviderRow(
         name="mistral",
@@ -87,6 +96,7 @@ ROWS: tuple[ProviderRow, ...] = (
         key_variable="MISTRAL_API_KEY",
         base_url_variable="MISTRAL_BASE_URL",
         reference="https://docs.mistral.ai/api/",
+        example="mistral-small-latest",
         capabilities=frozenset({Capability.SEED}),
     ),
     ProviderRow(
@@ -97,19 +107,49 @@ ROWS: tuple[ProviderRow, ...] = (
         key_variable="OPENROUTER_API_KEY",
         base_url_variable="OPENROUTER_BASE_URL",
         reference="https://openrouter.ai/docs/api-reference/chat-completion",
+        example="openai/gpt-4o-mini",
     ),
     ProviderRow(
         name="compatible",
         title="OpenAI-compatible server",
         base_url=None,
-        codec=partial(CompatibleCodec, "compatible"),
+        codec=CompatibleCodec,
         key_variable="COMPATIBLE_API_KEY",
         base_url_variable="COMPATIBLE_BASE_URL",
         reference="https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html",
+        keyless=True,
     ),
 )
 
 
-def build_providers() -> dict[str, ModelProvider]:
+_DIALECTS: Final[Mapping[str, Callable[[str], Codec]]] = {
+    "compatible": CompatibleCodec,
+    "openai": OpenAICodec,
+    "groq": GroqCodec,
+    "mistral": MistralCodec,
+    "openrouter": OpenRouterCodec,
+}
+DIALECTS: Final = tuple(_DIALECTS)
+"""What a declared server may speak: chat completions, plain or with one vendor's quirks."""
+
+
+def declared_row(name: str, title: str, base_url: str, key_variable: str | None, dialect: str) -> ProviderRow:
+    """The row of an operator's own server, which speaks as the vendor named by `dialect`: one of DIALECTS. Its
+    `base_url` ends as that vendor's does."""
+    spoken = next(row for row in ROWS if row.name == dialect)
+    return replace(
+        spoken,
+        name=name,
+        title=title,
+        base_url=base_url,
+        codec=partial(_DIALECTS[dialect], name),
+        key_variable=key_variable,
+        base_url_variable=None,
+        example=None,
+        keyless=key_variable is None,
+    )
+
+
+def build_providers(rows: Iterable[ProviderRow] = ROWS) -> dict[str, ModelProvider]:
     """Every vendor by name. Keys and other base URLs come with each call."""
-    return {row.name: CodecProvider(row.codec(), row.base_url) for row in ROWS}
+    return {row.name: CodecProvider(row.codec(), row.base_url) for row in rows}

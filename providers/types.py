@@ -39,13 +39,58 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Media:
+    """Bytes, or where they are: either `data`, in base64 and with a `media_type`, or `url`. `name` is a file's."""
+
+    url: str | None = None
+    data: str | None = field(default=None, repr=False)
+    media_type: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    media: Media
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A document, such as a PDF."""
+
+    media: Media
+
+
+Part = TextPart | ImagePart | FilePart
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningBlock:
+    """Reasoning of an earlier answer, with the vendor's opaque `signature`: it must come back as it was, in its place.
+    `text` is empty where the vendor shows none."""
+
+    text: str
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. `tool_calls` only on assistant turns; `tool_call_id` only, and always, on tool turns."""
+    """One turn: `content`, or `parts` in its place (user turns alone). `tool_calls` and `reasoning` only on assistant
+    turns; `tool_call_id` only, and always, on tool turns; with `is_error` the tool failed, and the content says how.
+    `cache`: the vendor may keep the conversation up to the end of this turn in its prompt cache."""
 
     role: Role
     content: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
+    parts: tuple[Part, ...] = ()
+    is_error: bool = False
+    reasoning: tuple[ReasoningBlock, ...] = ()
+    cache: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +116,30 @@ class ToolChoice:
     name: str | None = None
 
 
+class ReasoningEffort(StrEnum):
+    """How long the model may think before it answers."""
+
+    NONE = "none"
+    MINIMAL = "minimal"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFormat:
+    """The answer is JSON: any object without `schema`, else what that JSON Schema describes, under that `name`.
+    `strict`: the vendor must keep the model to it."""
+
+    schema: Mapping[str, Any] | None = None
+    name: str = "answer"
+    strict: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class CompletionRequest:
-    """What is asked of one model. `model` is the vendor's own name; `options` go into the body as they are."""
+    """What is asked of one model. `model` is the vendor's own name; `options` go into the body as they are. `logprobs`:
+    the log-probability of each token of the answer, with so many of the likeliest beside it."""
 
     model: str
     messages: tuple[Message, ...]
@@ -85,6 +151,9 @@ class CompletionRequest:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     end_user: str | None = None
+    response_format: ResponseFormat | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    logprobs: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -106,8 +175,30 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Citation:
+    """What a passage of the answer rests on. `quote` is of the source; `start` and `end` are the passage's place in the
+    answer's text, in characters. None is what the vendor does not say."""
+
+    url: str | None = None
+    title: str | None = None
+    quote: str | None = None
+    start: int | None = None
+    end: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token of the answer and its natural log-probability; `likeliest` are (token, log-probability) at its place."""
+
+    token: str
+    logprob: float
+    likeliest: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderCompletion:
-    """One whole answer. `usage` is None where the vendor sent none; `model` is the name the vendor answered with."""
+    """One whole answer. `usage` is None where the vendor sent none; `model` is the name the vendor answered with.
+    `reasoning_blocks` are those that must come back in the next turn; `reasoning` is all of the text that is shown."""
 
     content: str | None = None
     reasoning: str | None = None
@@ -115,6 +206,9 @@ class ProviderCompletion:
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     model: str | None = None
+    reasoning_blocks: tuple[ReasoningBlock, ...] = ()
+    citations: tuple[Citation, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +218,10 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningDelta:
+    """More reasoning. A `signature` closes the block that the text since the last one makes."""
+
     text: str
+    signature: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +236,18 @@ class ToolCallDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class Cited:
+    citation: Citation
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """Log-probabilities of tokens, in the order of the text."""
+
+    tokens: tuple[TokenLogprob, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The model's stop and the final figures; each field may come in an event of its own, the last one wins."""
 
@@ -147,7 +256,7 @@ class Finished:
     model: str | None = None
 
 
-StreamEvent = TextDelta | ReasoningDelta | ToolCallDelta | Finished
+StreamEvent = TextDelta | ReasoningDelta | ToolCallDelta | Cited | Weighed | Finished
 
 
 @dataclass(frozen=True, slots=True)

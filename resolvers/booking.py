@@ -14,12 +14,13 @@ from persistence.records import CostSource, LedgerEntry, Outcome
 from providers.errors import ProviderError
 from providers.fold import Fold
 from providers.prices import PricedCost, cost_of
-from providers.types import CompletionRequest, ProviderCompletion, Usage
+from providers.types import CompletionRequest, Part, ProviderCompletion, TextPart, Usage
 
 from .price_book import UNKNOWN_RULES, PriceBook
 from .principal import Principal
 from .types import Attempt, CompleteCommand, Target, TokenUsage
 
+MEDIA_BYTES = 4_000
 BYTES_PER_TOKEN = 4  # English text, by OpenAI's rule of thumb; https://help.openai.com/en/articles/4936856
 
 _NO_PRICE = PricedCost(None, "unknown", None)
@@ -31,15 +32,20 @@ def estimate_tokens(size: int) -> int:
 
 
 def input_bytes(request: CompletionRequest) -> int:
-    """UTF-8 bytes of all that the model reads."""
+    """UTF-8 bytes of all that the model reads; of an image or a file, what has about as many tokens."""
     size = 0
     for message in request.messages:
-        size += _size(message.content)
+        size += _size(message.content) + sum(map(_part_size, message.parts))
+        size += sum(_size(block.text) for block in message.reasoning)
         for call in message.tool_calls:
             size += _size(call.name) + _size(call.arguments)
     for tool in request.tools:
         size += _size(tool.name) + _size(tool.description) + len(orjson.dumps(tool.parameters))
     return size
+
+
+def _part_size(part: Part) -> int:
+    return _size(part.text) if isinstance(part, TextPart) else MEDIA_BYTES
 
 
 def _size(text: str | None) -> int:

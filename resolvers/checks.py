@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import orjson
 
-from providers.types import Message, Role, Tool, ToolChoice
+from providers.types import ResponseFormat, Tool, ToolChoice
 
 from .errors import BadUserInputError
+from .message_checks import check_messages
 from .routing import Vendor, check_targets
+from .structured import check_format
 from .types import CompleteCommand
 
 MAX_TIMEOUT_MS = 300_000
@@ -29,7 +31,10 @@ _TOOL_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME_LENGTH}}}")
 def check_command(command: CompleteCommand, vendors: Mapping[str, Vendor]) -> None:
     """Raises BadUserInputError, its `path` from `input` on."""
     _check_targets(command, vendors)
-    _check_messages(command.messages)
+    check_messages(command.messages)
+    if command.response_format is not None:
+        _check_response_format(command.response_format)
+    _check_range("logprobs", command.logprobs, 0, 20)
     _check_range("temperature", command.temperature, 0, 2)
     _check_range("topP", command.top_p, 0, 1)
     _check_range("maxTokens", command.max_tokens, 1, 10_000_000)
@@ -98,19 +103,15 @@ def _within(value: object) -> Iterable[object]:
     return value if isinstance(value, list | tuple) else ()
 
 
-def _check_messages(messages: Sequence[Message]) -> None:
-    if not messages:
-        raise BadUserInputError("a completion needs at least one message", path=("input", "messages"))
-    for index, message in enumerate(messages):
-        path = ("input", "messages", index)
-        if message.tool_calls and message.role is not Role.ASSISTANT:
-            raise BadUserInputError("only an assistant's message has tool calls", path=(*path, "toolCalls"))
-        if (message.role is Role.TOOL) != (message.tool_call_id is not None):
-            raise BadUserInputError(
-                "a tool's message names the call it answers, and no other message does", path=(*path, "toolCallId")
-            )
-        if message.content is None and not message.tool_calls:
-            raise BadUserInputError("a message needs content or, an assistant's, tool calls", path=(*path, "content"))
+def _check_response_format(response_format: ResponseFormat) -> None:
+    path = ("input", "responseFormat", "jsonSchema")
+    if _TOOL_NAME.fullmatch(response_format.name) is None:
+        raise BadUserInputError(
+            f"a schema's name has letters, digits, '_' and '-', 1 to {MAX_NAME_LENGTH}", path=(*path, "name")
+        )
+    if response_format.schema is not None:
+        check_json(response_format.schema, path=(*path, "schema"))
+        check_format(response_format, path=(*path, "schema"))
 
 
 def _check_labels(labels: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import ExitStack, aclosing
 
 from providers.errors import ProviderError
-from providers.types import Finished, ProviderCompletion, ReasoningDelta, StreamEvent, TextDelta
+from providers.types import Finished, ProviderCompletion, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
 
 from .checks import check_command
 from .errors import CompletionFailedError, ConflictError, DomainError, NotFoundError, ServiceUnavailableError
@@ -205,8 +205,8 @@ class _Emitter:
         if isinstance(event, TextDelta):
             self.mailbox.put(TextProduced(self.run.id, sequence, event.text))
         elif isinstance(event, ReasoningDelta):
-            self.mailbox.put(ReasoningProduced(self.run.id, sequence, event.text))
-        elif not isinstance(event, Finished):
+            self.mailbox.put(ReasoningProduced(self.run.id, sequence, event.text, event.signature))
+        elif isinstance(event, ToolCallDelta):
             tool = event.index, event.id, event.name, event.arguments, event.signature
             self.mailbox.put(ToolCallProduced(self.run.id, sequence, *tool))
 
@@ -222,6 +222,7 @@ class _Emitter:
                 retry_after_ms=error.retry_after_ms,
                 attempts=error.attempts,
                 usage=error.usage,
+                content=error.content,
             )
         )
 

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 
 from persistence.config_records import ConfigContent, ConfigVersion, decoded, encoded
-from providers.types import Message, Role, Tool, ToolChoice, ToolChoiceMode
+from providers.types import Message, ReasoningEffort, Role, Tool, ToolChoice, ToolChoiceMode
 
 from .checks import check_command, check_json
 from .errors import BadUserInputError
 from .routing import Vendor, parse_target
+from .structured import format_of
 from .templates import MAX_RENDERED, Path, check_template, check_variables, rendered, values_of
 from .types import CompleteCommand, ConfigCall
 
@@ -72,6 +73,9 @@ def check_content(content: ConfigContent, vendors: Mapping[str, Vendor]) -> None
     if choice is not None and choice.mode not in tuple(ToolChoiceMode):
         modes = ", ".join(ToolChoiceMode)
         raise BadUserInputError(f"a tool choice is one of {modes}", path=(*DRAFT, "toolChoice", "mode"))
+    if content.reasoning_effort is not None and content.reasoning_effort not in tuple(ReasoningEffort):
+        efforts = ", ".join(ReasoningEffort)
+        raise BadUserInputError(f"a reasoning effort is one of {efforts}", path=(*DRAFT, "reasoningEffort"))
     with _of_the_draft():
         check_command(_preset(content, (Message(Role.USER, ""),)), vendors)  # its messages are checked above
 
@@ -126,6 +130,8 @@ def _preset(content: ConfigContent, messages: tuple[Message, ...]) -> CompleteCo
         max_tokens=content.max_tokens,
         stop=content.stop,
         seed=content.seed,
+        response_format=format_of(content.response_format, path=("input", "responseFormat")),
+        reasoning_effort=None if content.reasoning_effort is None else ReasoningEffort(content.reasoning_effort),
         fallbacks=tuple(
             parse_target(model, path=("input", "fallbacks", index)) for index, model in enumerate(content.fallbacks)
         ),

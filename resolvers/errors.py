@@ -56,7 +56,8 @@ class ServiceUnavailableError(DomainError):
 
 
 class CompletionFailedError(DomainError):
-    """A completion that no attempt could answer. `code` is the last attempt's, or DEADLINE_EXCEEDED."""
+    """A completion that no attempt could answer. `code` is the last attempt's, or DEADLINE_EXCEEDED. `content`: what
+    was answered, where it is not what responseFormat asks for."""
 
     code: str  # type: ignore[misc]  # one class, the code is the vendor's verdict
 
@@ -71,8 +72,10 @@ class CompletionFailedError(DomainError):
         provider: str | None = None,
         retryable: bool = False,
         retry_after_ms: int | None = None,
+        content: str | None = None,
     ) -> None:
         super().__init__(message)
+        self.content = content
         self.code = code
         self.completion_id = completion_id
         self.attempts = tuple(attempts)

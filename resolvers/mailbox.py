@@ -53,6 +53,8 @@ def _continues(earlier: CompletionEvent, later: CompletionEvent) -> bool:
     """Whether `later` is more of the same text, so that the two can travel as one event."""
     if isinstance(earlier, ToolCallProduced) and isinstance(later, ToolCallProduced):
         return earlier.index == later.index and (not later.id or later.id == earlier.id)
+    if isinstance(earlier, ReasoningProduced) and earlier.signature is not None:
+        return False  # its block is closed
     return type(earlier) is type(later) and isinstance(later, TextProduced | ReasoningProduced)
 
 
@@ -92,8 +94,9 @@ class Mailbox:
             self._size += last.size
         else:
             last.swallow(event, text)
-        last.size += len(text)
-        self._size += len(text)
+        size = len(text) + len(event.signature or "" if isinstance(event, ReasoningProduced) else "")
+        last.size += size
+        self._size += size
         _wake(self._reader)
 
     def close(self) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
 from persistence.records import LedgerEntry
-from providers.errors import ProviderError, UnsendableRequestError
+from providers.errors import ProviderBadResponseError, ProviderError, UnsendableRequestError
 from providers.fold import Fold
 from providers.ports import Dispatch, Transport, current_dispatch
 from providers.types import CompletionRequest, FinishReason, ProviderCompletion
 
-from . import booking
+from . import booking, structured
 from .configs import Configs
 from .errors import CompletionFailedError, DomainError
 from .health import Health
@@ -90,6 +90,9 @@ class Run:
             stop=command.stop,
             seed=command.seed,
             end_user=command.end_user,
+            response_format=command.response_format,
+            reasoning_effort=command.reasoning_effort,
+            logprobs=command.logprobs,
             options=command.provider_options.get(target.provider, {}),
         )
 
@@ -107,6 +110,11 @@ class Run:
             await commit  # cancelled with its waiter, the entry is committed all the same
 
     def completion(self, answer: ProviderCompletion) -> Completion:
+        """Raises CompletionFailedError where the answer is not what `response_format` asks for."""
+        try:
+            parsed = structured.parsed(self.command.response_format, answer)
+        except structured.NotAsAskedError as error:
+            raise self._not_as_asked(str(error), answer.content) from None
         entries = self._entries
         target = Target(entries[-1].provider, entries[-1].model) if entries else self.command.target
         return Completion(
@@ -114,8 +122,12 @@ class Run:
             provider=target.provider,
             model=target.model,
             content=answer.content,
+            parsed=parsed,
             reasoning=answer.reasoning,
+            reasoning_blocks=answer.reasoning_blocks,
             tool_calls=answer.tool_calls,
+            citations=answer.citations,
+            logprobs=answer.logprobs,
             finish_reason=answer.finish_reason or FinishReason.OTHER,
             usage=booking.total_usage(entries),
             latency_ms=self.elapsed_ms(),
@@ -128,12 +140,7 @@ class Run:
     def cut_short(self) -> ProviderCompletion:
         """What a cancelled completion had produced."""
         partial = self.last.fold.completion() if self.last else ProviderCompletion()
-        return ProviderCompletion(
-            content=partial.content,
-            reasoning=partial.reasoning,
-            tool_calls=partial.tool_calls,
-            finish_reason=FinishReason.CANCELLED,
-        )
+        return replace(partial, finish_reason=FinishReason.CANCELLED, usage=None, model=None)
 
     def failure(self, error: ProviderError) -> CompletionFailedError:
         wait = error.retry_after
@@ -143,6 +150,15 @@ class Run:
             provider=error.provider,
             retryable=error.retryable,
             retry_after_ms=None if wait is None else min(round(wait * 1000), MAX_INT),
+        )
+
+    def _not_as_asked(self, message: str, content: str | None) -> CompletionFailedError:
+        return self._failure(
+            message,
+            code=ProviderBadResponseError.code,
+            provider=self._entries[-1].provider if self._entries else None,
+            retryable=True,
+            content=content,
         )
 
     def deadline_exceeded(self) -> CompletionFailedError:
@@ -176,7 +192,14 @@ class Run:
         )
 
     def _failure(
-        self, message: str, *, code: str, provider: str | None, retryable: bool, retry_after_ms: int | None = None
+        self,
+        message: str,
+        *,
+        code: str,
+        provider: str | None,
+        retryable: bool,
+        retry_after_ms: int | None = None,
+        content: str | None = None,
     ) -> CompletionFailedError:
         return CompletionFailedError(
             message,
@@ -187,6 +210,7 @@ class Run:
             provider=provider,
             retryable=retryable,
             retry_after_ms=retry_after_ms,
+            content=content,
         )
 
 

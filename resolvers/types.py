@@ -9,7 +9,18 @@ from decimal import Decimal
 from typing import Any
 
 from persistence.records import CostSource, Outcome
-from providers.types import FinishReason, Message, Tool, ToolCall, ToolChoice
+from providers.types import (
+    Citation,
+    FinishReason,
+    Message,
+    ReasoningBlock,
+    ReasoningEffort,
+    ResponseFormat,
+    TokenLogprob,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +48,9 @@ class CompleteCommand:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    response_format: ResponseFormat | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    logprobs: int | None = None
     fallbacks: tuple[Target, ...] = ()
     timeout_ms: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -79,6 +93,9 @@ class ConfigCall:
     max_tokens: int | None = None
     stop: tuple[str, ...] | None = None
     seed: int | None = None
+    response_format: ResponseFormat | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    logprobs: int | None = None
     fallbacks: tuple[Target, ...] | None = None
     timeout_ms: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -119,14 +136,19 @@ class TokenUsage:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The answer. `usage` sums all attempts; `model` and `provider` are those that answered."""
+    """The answer. `usage` sums all attempts; `model` and `provider` are those that answered. `parsed` is the content's
+    JSON where such was asked for."""
 
     id: str
     provider: str
     model: str
     content: str | None
+    parsed: Any
     reasoning: str | None
+    reasoning_blocks: tuple[ReasoningBlock, ...]
     tool_calls: tuple[ToolCall, ...]
+    citations: tuple[Citation, ...]
+    logprobs: tuple[TokenLogprob, ...]
     finish_reason: FinishReason
     usage: TokenUsage
     latency_ms: int
@@ -161,9 +183,12 @@ class TextProduced:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningProduced:
+    """A `signature` closes the block that the text since the last one makes."""
+
     completion_id: str
     sequence: int
     text: str
+    signature: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +224,8 @@ class CompletionFinished:
 
 @dataclass(frozen=True, slots=True)
 class CompletionFailed:
-    """`usage` is what the failed attempts cost; the deltas before this event were booked with it."""
+    """`usage` is what the failed attempts cost; the deltas before this event were booked with it. `content` is the
+    whole answer where one came, and was not what responseFormat asks for."""
 
     completion_id: str
     sequence: int
@@ -210,6 +236,7 @@ class CompletionFailed:
     retry_after_ms: int | None
     attempts: tuple[Attempt, ...]
     usage: TokenUsage
+    content: str | None = None
 
 
 CompletionEvent = (

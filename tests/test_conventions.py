@@ -181,18 +181,19 @@ def test_the_readme_has_the_settings_of_today() -> None:
 def test_every_setting_is_described() -> None:
     rows = settings_table().splitlines()[2:]
     assert len(rows) == len(Settings.model_fields)
-    for field, row in zip(Settings.model_fields, rows, strict=True):
+    for row in rows:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         assert len(cells) == 3, "a description with a bar in it breaks the table"
-        assert cells[0] == f"`{field}`"
+        assert cells[0].strip("`") in Settings.model_fields
         assert cells[2].endswith(".")
 
 
-def test_a_readme_without_a_place_for_the_table() -> None:
+def test_a_readme_without_a_place_for_the_tables() -> None:
+    providers = "<!-- providers -->\nold\n<!-- /providers -->"
     with pytest.raises(ValueError, match="<!-- settings -->"):
-        in_readme("# AI Middleware\n<!-- settings -->\n")
+        in_readme(f"# AI Middleware\n{providers}\n<!-- settings -->\n")
     before, after = "# AI Middleware\n\n", "\n\n## More\n"
-    written = in_readme(f"{before}<!-- settings -->\nold\n<!-- /settings -->{after}")
+    written = in_readme(f"{before}{providers}\n<!-- settings -->\nold\n<!-- /settings -->{after}")
     assert written.startswith(before)
     assert written.endswith(after)
     assert "\nold\n" not in written

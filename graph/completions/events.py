@@ -31,6 +31,9 @@ class TextDelta(CompletionEvent):
 @strawberry.type(description="More of the model's reasoning text.")
 class ReasoningDelta(CompletionEvent):
     text: str = strawberry.field(description="To be appended to the reasoning so far.")
+    signature: str | None = strawberry.field(
+        description="Closes a block of reasoning that must come back in the next turn: see Completion.reasoningBlocks."
+    )
 
 
 @strawberry.type(description="More of one tool call.")
@@ -63,6 +66,9 @@ class CompletionFailed(CompletionEvent):
     retry_after_ms: int | None = strawberry.field(description="How long the vendor asked to wait, in milliseconds.")
     attempts: list[Attempt] = strawberry.field(description="Every call to a vendor, in order.")
     usage: Usage = strawberry.field(description="What the attempts cost all the same.")
+    content: str | None = strawberry.field(
+        description="The whole answer, where one came and was not what responseFormat asks for."
+    )
 
 
 EVENT_TYPES = (
@@ -83,8 +89,8 @@ def event_of(event: domain.CompletionEvent) -> CompletionEvent:
     match event:
         case domain.TextProduced(text=text):
             return TextDelta(completion_id=completion_id, sequence=sequence, text=text)
-        case domain.ReasoningProduced(text=text):
-            return ReasoningDelta(completion_id=completion_id, sequence=sequence, text=text)
+        case domain.ReasoningProduced(text=text, signature=signature):
+            return ReasoningDelta(completion_id=completion_id, sequence=sequence, text=text, signature=signature)
         case domain.ToolCallProduced(index=index, id=call_id, name=name, arguments=arguments, signature=signature):
             return ToolCallDelta(
                 completion_id=completion_id,
@@ -120,4 +126,5 @@ def _failed(event: domain.CompletionFailed) -> CompletionFailed:
         retry_after_ms=event.retry_after_ms,
         attempts=[Attempt.of(attempt) for attempt in event.attempts],
         usage=Usage.of(event.usage),
+        content=event.content,
     )

@@ -18,20 +18,13 @@ from resolvers import types as domain
 from resolvers.errors import BadUserInputError
 from resolvers.routing import parse_target
 
+from .messages import MessageInput, messages_of
 from .types import Outcome
 
 Path = tuple[str | int, ...]
 
 _INPUT = ("input",)
 _MODEL = ("input", "model")
-
-
-@strawberry.enum(description="Who speaks.")
-class Role(Enum):
-    SYSTEM = strawberry.enum_value("system", description="Instructions for the model.")
-    USER = strawberry.enum_value("user", description="The person, or program, that asks.")
-    ASSISTANT = strawberry.enum_value("assistant", description="The model, in an earlier turn.")
-    TOOL = strawberry.enum_value("tool", description="The result of a tool call.")
 
 
 @strawberry.enum(description="How free the model is to call tools.")
@@ -41,28 +34,13 @@ class ToolChoiceMode(Enum):
     REQUIRED = strawberry.enum_value("required", description="At least one.")
 
 
-@planned
-@strawberry.input(description="A tool call of an earlier turn, as the model asked for it.")
-class ToolCallInput:
-    id: strawberry.ID = strawberry.field(description="As in Completion.toolCalls.")
-    name: str = strawberry.field(description="The tool's name.")
-    arguments: str = strawberry.field(description="JSON text.")
-    signature: str | None = strawberry.field(default=strawberry.UNSET, description="As in Completion.toolCalls.")
-
-
-@planned
-@strawberry.input(description="One turn of the conversation.")
-class MessageInput:
-    role: Role = strawberry.field(description="Who speaks.")
-    content: str | None = strawberry.field(
-        default=strawberry.UNSET, description="The text; a tool's result, for role TOOL."
-    )
-    tool_calls: list[ToolCallInput] | None = strawberry.field(
-        default=strawberry.UNSET, description="For role ASSISTANT: the calls that it asked for."
-    )
-    tool_call_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="For role TOOL, and there required: the call that this is the result of."
-    )
+@strawberry.enum(description="How long a model may think before it answers; each vendor has its own measure.")
+class ReasoningEffort(Enum):
+    NONE = strawberry.enum_value("none", description="Not at all, where the vendor can turn it off.")
+    MINIMAL = strawberry.enum_value("minimal", description="As little as it can.")
+    LOW = strawberry.enum_value("low", description="A little.")
+    MEDIUM = strawberry.enum_value("medium", description="Some.")
+    HIGH = strawberry.enum_value("high", description="Much.")
 
 
 @planned
@@ -82,6 +60,49 @@ class ToolInput:
 class ToolChoiceInput:
     mode: ToolChoiceMode | None = strawberry.field(default=strawberry.UNSET, description="How free the model is.")
     name: str | None = strawberry.field(default=strawberry.UNSET, description="The tool that must be called.")
+
+
+@planned
+@strawberry.input(description="A JSON Schema that the answer is to keep to.")
+class JsonSchemaInput:
+    schema: JSON = strawberry.field(
+        description="JSON Schema (2020-12 where it does not say) without references to other documents."
+    )
+    name: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description='Tells the model what it writes: letters, digits, _ and -. "answer" by default.',
+    )
+    strict: bool | None = strawberry.field(
+        default=strawberry.UNSET, description="Whether the vendor must keep the model to it. True by default."
+    )
+
+
+@planned
+@strawberry.input(
+    one_of=True,
+    description="What the answer is to be: `{ json: true }` or `{ jsonSchema: … }`. It is checked: an answer that is "
+    "not so is PROVIDER_BAD_RESPONSE, with its text in `content`.",
+)
+class ResponseFormatInput:
+    json: bool | None = strawberry.field(default=strawberry.UNSET, description="Any JSON object. True.")
+    json_schema: JsonSchemaInput | None = strawberry.field(
+        default=strawberry.UNSET, description="JSON that keeps to a schema."
+    )
+
+    def format(self) -> provider_types.ResponseFormat:
+        """Raises BadUserInputError for a schema that is no object."""
+        asked = self.json_schema
+        if asked is None:
+            if not self.json:
+                raise BadUserInputError("json is true, or left out", path=("input", "responseFormat", "json"))
+            return provider_types.ResponseFormat()
+        if not isinstance(asked.schema, Mapping):
+            raise BadUserInputError(
+                "schema is a JSON Schema object", path=("input", "responseFormat", "jsonSchema", "schema")
+            )
+        return provider_types.ResponseFormat(
+            asked.schema, "answer" if asked.name is None else asked.name, strict=asked.strict is not False
+        )
 
 
 @planned
@@ -196,6 +217,16 @@ class CompleteInput:
     seed: int | None = strawberry.field(
         default=strawberry.UNSET, description="For answers that repeat, where the vendor can."
     )
+    response_format: ResponseFormatInput | None = strawberry.field(
+        default=strawberry.UNSET, description="What the answer is to be; absent, text."
+    )
+    reasoning_effort: ReasoningEffort | None = strawberry.field(
+        default=strawberry.UNSET, description="How long the model may think first; absent, the vendor's default."
+    )
+    logprobs: int | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="The log-probability of each token of the answer, with so many of the likeliest, 0 to 20.",
+    )
     fallbacks: list[TargetInput] | None = strawberry.field(
         default=strawberry.UNSET, description="Tried in order when the model's own retries are used up. Up to 8."
     )
@@ -222,7 +253,7 @@ class CompleteInput:
             raise BadUserInputError("model or config: a completion needs at least one of them", path=_MODEL)
         return domain.CompleteCommand(
             target=parse_target(self.model, path=_MODEL),
-            messages=_messages(self.messages),
+            messages=messages_of(self.messages),
             tools=tools_of(self.tools, path=_INPUT),
             tool_choice=tool_choice_of(self.tool_choice, path=_INPUT),
             temperature=self.temperature,
@@ -230,6 +261,9 @@ class CompleteInput:
             max_tokens=self.max_tokens,
             stop=tuple(self.stop or ()),
             seed=self.seed,
+            response_format=None if self.response_format is None else self.response_format.format(),
+            reasoning_effort=effort_of(self.reasoning_effort),
+            logprobs=self.logprobs,
             fallbacks=_fallbacks(self.fallbacks),
             timeout_ms=self.timeout_ms,
             labels=labels_of(self.labels, path=_INPUT),
@@ -243,7 +277,7 @@ class CompleteInput:
         return domain.ConfigCall(
             config=config.reference(),
             target=None if self.model is None else parse_target(self.model, path=_MODEL),
-            messages=_messages(self.messages),
+            messages=messages_of(self.messages),
             tools=None if self.tools is None else tools_of(self.tools, path=_INPUT),
             tool_choice=tool_choice_of(self.tool_choice, path=_INPUT),
             temperature=self.temperature,
@@ -251,6 +285,9 @@ class CompleteInput:
             max_tokens=self.max_tokens,
             stop=None if self.stop is None else tuple(self.stop),
             seed=self.seed,
+            response_format=None if self.response_format is None else self.response_format.format(),
+            reasoning_effort=effort_of(self.reasoning_effort),
+            logprobs=self.logprobs,
             fallbacks=None if self.fallbacks is None else _fallbacks(self.fallbacks),
             timeout_ms=self.timeout_ms,
             labels=labels_of(self.labels, path=_INPUT),
@@ -299,6 +336,10 @@ def tool_choice_of(choice: ToolChoiceInput | None, *, path: Path) -> provider_ty
     return provider_types.ToolChoice(provider_types.ToolChoiceMode[(choice.mode or ToolChoiceMode.AUTO).name])
 
 
+def effort_of(effort: ReasoningEffort | None) -> provider_types.ReasoningEffort | None:
+    return None if effort is None else provider_types.ReasoningEffort[effort.name]
+
+
 def options_of(options: Any, *, path: Path) -> Mapping[str, Mapping[str, Any]]:
     if options is None:
         return {}
@@ -314,22 +355,6 @@ def _fallbacks(fallbacks: Sequence[TargetInput] | None) -> tuple[domain.Target, 
     return tuple(
         parse_target(target.model, path=("input", "fallbacks", index, "model"))
         for index, target in enumerate(fallbacks or ())
-    )
-
-
-def _messages(messages: Sequence[MessageInput] | None) -> tuple[provider_types.Message, ...]:
-    return tuple(_message(message) for message in messages or ())
-
-
-def _message(message: MessageInput) -> provider_types.Message:
-    return provider_types.Message(
-        role=provider_types.Role[message.role.name],
-        content=message.content,
-        tool_calls=tuple(
-            provider_types.ToolCall(call.id, call.name, call.arguments, call.signature)
-            for call in message.tool_calls or ()
-        ),
-        tool_call_id=message.tool_call_id,
     )
 
 

@@ -45,6 +45,10 @@ class CompletionFailure:
     )
     attempts: list[Attempt] = strawberry.field(description="Every call to a vendor, in order.")
     usage: Usage = strawberry.field(description="What these attempts cost all the same.")
+    content: str | None = strawberry.field(
+        description="The whole answer, where one came and was not what responseFormat asks for. Beside "
+        "Completion.content it needs no alias."
+    )
 
 
 CompletionOutcome = Annotated[
@@ -85,6 +89,7 @@ def _told(index: int, outcome: fan_out.Outcome, request_id: str) -> Completion |
             completion_id=strawberry.ID(outcome.completion_id),
             attempts=[Attempt.of(attempt) for attempt in outcome.attempts],
             usage=Usage.of(outcome.usage),
+            content=outcome.content,
         )
     return _failure(index, outcome)
 
@@ -101,5 +106,6 @@ def _failure(index: int, error: DomainError) -> CompletionFailure:
         retry_after_ms=error.retry_after_ms,
         completion_id=None,
         attempts=[],
+        content=None,
         usage=Usage.of(total_usage(())),
     )

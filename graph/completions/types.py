@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Self
 
 import strawberry
+from strawberry.scalars import JSON
 
 from graph.node import Node
 from graph.scalars import BigInt
@@ -120,14 +121,58 @@ class ToolCall:
         return cls(id=strawberry.ID(call.id), name=call.name, arguments=call.arguments, signature=call.signature)
 
 
+@strawberry.type(description="Reasoning that must come back in the next turn, as it is: MessageInput.reasoning.")
+class ReasoningBlock:
+    text: str = strawberry.field(description="What the vendor shows of it; may be empty.")
+    signature: str = strawberry.field(description="The vendor's, opaque.")
+
+
+@strawberry.type(description="What a passage of the answer rests on; null is what the vendor does not say.")
+class Citation:
+    url: str | None = strawberry.field(description="Where the source is.")
+    title: str | None = strawberry.field(description="The source's title.")
+    quote: str | None = strawberry.field(description="The passage of the source.")
+    start: int | None = strawberry.field(description="Where the passage begins in `content`, in characters.")
+    end: int | None = strawberry.field(description="Where it ends.")
+
+
+@strawberry.type(description="A token that might have stood here.")
+class LikelyToken:
+    token: str = strawberry.field(description="Its text.")
+    logprob: float = strawberry.field(description="The natural logarithm of its probability.")
+
+
+@strawberry.type(description="A token of the answer.")
+class TokenLogprob:
+    token: str = strawberry.field(description="Its text.")
+    logprob: float = strawberry.field(description="The natural logarithm of its probability.")
+    likeliest: list[LikelyToken] = strawberry.field(
+        description="The likeliest at its place, as many as were asked for."
+    )
+
+    @classmethod
+    def of(cls, token: provider_types.TokenLogprob) -> Self:
+        likeliest = [LikelyToken(token=text, logprob=logprob) for text, logprob in token.likeliest]
+        return cls(token=token.token, logprob=token.logprob, likeliest=likeliest)
+
+
 @strawberry.type(description="A model's whole answer.")
 class Completion:
     id: strawberry.ID = strawberry.field(description="Sorts by time.")
     model: str = strawberry.field(description="The vendor's name of the model that answered.")
     provider: str = strawberry.field(description="The provider that answered.")
     content: str | None = strawberry.field(description="The text; null where the model only calls tools.")
+    parsed: JSON | None = strawberry.field(
+        description="The content's JSON, checked against responseFormat; null where none was asked for, or "
+        "finishReason is not STOP."
+    )
     reasoning: str | None = strawberry.field(description="The model's reasoning text, where the vendor shows it.")
+    reasoning_blocks: list[ReasoningBlock] = strawberry.field(
+        description="Reasoning that the vendor wants back in the next turn; empty where it wants none."
+    )
     tool_calls: list[ToolCall] = strawberry.field(description="The calls that the model asks for, in its order.")
+    citations: list[Citation] = strawberry.field(description="What the answer rests on, where the vendor says.")
+    logprobs: list[TokenLogprob] | None = strawberry.field(description="Token by token; null where not asked for.")
     finish_reason: FinishReason = strawberry.field(description="Why the model stopped.")
     usage: Usage = strawberry.field(description="Tokens and cost, all attempts together.")
     latency_ms: int = strawberry.field(description="From the request to the whole answer, in milliseconds.")
@@ -145,7 +190,16 @@ class Completion:
             model=completion.model,
             provider=completion.provider,
             content=completion.content,
+            parsed=completion.parsed,
             reasoning=completion.reasoning,
+            reasoning_blocks=[
+                ReasoningBlock(text=each.text, signature=each.signature) for each in completion.reasoning_blocks
+            ],
+            citations=[
+                Citation(url=each.url, title=each.title, quote=each.quote, start=each.start, end=each.end)
+                for each in completion.citations
+            ],
+            logprobs=[TokenLogprob.of(each) for each in completion.logprobs] or None,
             tool_calls=[ToolCall.of(call) for call in completion.tool_calls],
             finish_reason=FinishReason(completion.finish_reason.value),
             usage=Usage.of(completion.usage),

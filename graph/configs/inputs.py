@@ -11,14 +11,16 @@ from strawberry.scalars import JSON
 
 from graph.completions.inputs import (
     LabelInput,
-    Role,
+    ReasoningEffort,
     ToolChoiceInput,
     ToolInput,
+    effort_of,
     labels_of,
     options_of,
     tool_choice_of,
     tools_of,
 )
+from graph.completions.messages import Role
 from graph.inputs import planned
 from persistence import config_records as records
 from providers import types as provider_types
@@ -112,7 +114,10 @@ class ConfigContentInput:
     tools: list[ToolInput] | None = strawberry.field(default=strawberry.UNSET, description="As in CompleteInput.")
     tool_choice: ToolChoiceInput | None = strawberry.field(default=strawberry.UNSET, description="As in CompleteInput.")
     response_format: JSON | None = strawberry.field(
-        default=strawberry.UNSET, description="An object. Kept and shown; completions do not use it yet."
+        default=strawberry.UNSET, description="An object, as ResponseFormatInput has it."
+    )
+    reasoning_effort: ReasoningEffort | None = strawberry.field(
+        default=strawberry.UNSET, description="As in CompleteInput."
     )
     fallbacks: list[str] | None = strawberry.field(
         default=strawberry.UNSET, description='"provider/model" each, tried in order. Up to 8.'
@@ -151,6 +156,7 @@ class ConfigContentInput:
             ),
             tool_choice=None if choice is None else records.ConfigToolChoice(choice.mode.value, choice.name),
             response_format=_object("responseFormat", self.response_format),
+            reasoning_effort=None if (effort := effort_of(self.reasoning_effort)) is None else effort.value,
             fallbacks=tuple(self.fallbacks or ()),
             timeout_ms=self.timeout_ms,
             cache=_object("cache", self.cache),

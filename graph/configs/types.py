@@ -9,7 +9,8 @@ from typing import Annotated, Self
 import strawberry
 from strawberry.scalars import JSON
 
-from graph.completions.inputs import Role, ToolChoiceMode
+from graph.completions.inputs import ReasoningEffort, ToolChoiceMode
+from graph.completions.messages import Role
 from graph.completions.types import Label, PageInfo
 from graph.context import GraphInfo
 from graph.node import Node
@@ -69,9 +70,8 @@ class ConfigContent:
     seed: int | None = strawberry.field(description="As in CompleteInput.")
     tools: list[ConfigTool] = strawberry.field(description="What the model may call.")
     tool_choice: ConfigToolChoice | None = strawberry.field(description="How free it is to call them.")
-    response_format: JSON | None = strawberry.field(
-        description="Kept and shown, an object; completions do not use it yet."
-    )
+    response_format: JSON | None = strawberry.field(description="As in CompleteInput.")
+    reasoning_effort: ReasoningEffort | None = strawberry.field(description="As in CompleteInput.")
     fallbacks: list[str] = strawberry.field(description='"provider/model" each, tried in order.')
     timeout_ms: int | None = strawberry.field(description="As in CompleteInput.")
     cache: JSON | None = strawberry.field(description="Kept and shown, an object; completions do not use it yet.")
@@ -103,6 +103,7 @@ class ConfigContent:
                 None if choice is None else ConfigToolChoice(mode=ToolChoiceMode(choice.mode), name=choice.name)
             ),
             response_format=None if content.response_format is None else JSON(content.response_format),
+            reasoning_effort=None if content.reasoning_effort is None else ReasoningEffort(content.reasoning_effort),
             fallbacks=list(content.fallbacks),
             timeout_ms=content.timeout_ms,
             cache=None if content.cache is None else JSON(content.cache),

@@ -23,7 +23,7 @@ from providers.errors import (
 from providers.fold import fold
 from providers.http import HttpTransport, open_transport
 from providers.ports import ModelProvider
-from providers.registry import ROWS, Capability, ProviderRow
+from providers.registry import Capability, ProviderRow
 from providers.scripted import ScriptedProvider
 from providers.types import (
     CompletionRequest,
@@ -39,6 +39,8 @@ from providers.types import (
     Usage,
 )
 from tests.fake_vendor import FakeVendor, running
+
+from .added_vendor import ROWS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

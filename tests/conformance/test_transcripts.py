@@ -20,11 +20,11 @@ from providers.errors import ProviderError
 from providers.fold import fold
 from providers.http import HttpTransport, open_transport
 from providers.ports import Codec
-from providers.registry import ROWS
 from providers.sse import SSEDecoder
 from providers.types import Credentials, ProviderCompletion, StreamEvent
 from tests.fake_vendor import FakeVendor, running
 
+from .added_vendor import ROWS
 from .transcripts import ROOT, Transcript, transcripts, vendors
 
 CODECS: dict[str, Codec] = {row.name: row.codec() for row in ROWS}

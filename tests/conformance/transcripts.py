@@ -11,11 +11,21 @@ from typing import Any
 import orjson
 
 from providers.types import (
+    Citation,
     CompletionRequest,
+    FilePart,
     FinishReason,
+    ImagePart,
+    Media,
     Message,
+    Part,
     ProviderCompletion,
+    ReasoningBlock,
+    ReasoningEffort,
+    ResponseFormat,
     Role,
+    TextPart,
+    TokenLogprob,
     Tool,
     ToolCall,
     ToolChoice,
@@ -89,21 +99,40 @@ def read_call(data: dict[str, Any]) -> CompletionRequest:
     fields["stop"] = tuple(data.get("stop", ()))
     if choice := data.get("tool_choice"):
         fields["tool_choice"] = ToolChoice(ToolChoiceMode(choice["mode"]), choice.get("name"))
+    if "response_format" in data:
+        fields["response_format"] = ResponseFormat(**data["response_format"])
+    if effort := data.get("reasoning_effort"):
+        fields["reasoning_effort"] = ReasoningEffort(effort)
     return CompletionRequest(**fields)
 
 
 def _message(data: dict[str, Any]) -> Message:
     fields = dict(data) | {"role": Role(data["role"])}
     fields["tool_calls"] = tuple(ToolCall(**each) for each in data.get("tool_calls", ()))
+    fields["parts"] = tuple(_part(each) for each in data.get("parts", ()))
+    fields["reasoning"] = tuple(ReasoningBlock(**each) for each in data.get("reasoning", ()))
     return Message(**fields)
+
+
+def _part(data: dict[str, Any]) -> Part:
+    if "image" in data:
+        return ImagePart(Media(**data["image"]))
+    return FilePart(Media(**data["file"])) if "file" in data else TextPart(data["text"])
 
 
 def read_completion(data: dict[str, Any]) -> ProviderCompletion:
     fields = dict(data)
     fields["tool_calls"] = tuple(ToolCall(**each) for each in data.get("tool_calls", ()))
+    fields["reasoning_blocks"] = tuple(ReasoningBlock(**each) for each in data.get("reasoning_blocks", ()))
+    fields["citations"] = tuple(Citation(**each) for each in data.get("citations", ()))
+    fields["logprobs"] = tuple(_logprob(each) for each in data.get("logprobs", ()))
     if reason := data.get("finish_reason"):
         fields["finish_reason"] = FinishReason(reason)
     if usage := data.get("usage"):
         cost = usage.get("cost")
         fields["usage"] = Usage(**(usage | {"cost": None if cost is None else Decimal(str(cost))}))
     return ProviderCompletion(**fields)
+
+
+def _logprob(data: dict[str, Any]) -> TokenLogprob:
+    return TokenLogprob(data["token"], data["logprob"], tuple((*each,) for each in data.get("likeliest", ())))

@@ -24,7 +24,7 @@ from .transcripts import serve_transcript
 DIALECTS: Mapping[str, Dialect] = {
     "anthropic": AnthropicDialect(),
     "google": GeminiDialect(),
-    **{name: OpenAIDialect(name) for name in ("openai", "groq", "mistral", "openrouter", "compatible")},
+    **{name: OpenAIDialect(name) for name in ("openai", "groq", "mistral", "openrouter", "compatible", "acme")},
 }
 _KEY_HEADERS = ("authorization", "x-api-key", "x-goog-api-key")
 _TOOL_ARGUMENTS = ('{"query":', '"fake"}')

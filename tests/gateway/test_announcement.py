@@ -14,7 +14,7 @@ from graphql.execution import get_variable_values
 from gateway import graphiql
 from gateway.auth import Authenticator
 from gateway.keys import deployment_keys, developer_token
-from gateway.server import EXAMPLE_MODELS, announcement
+from gateway.server import announcement
 from gateway.settings import Settings, load_settings
 from graph.schema import build_schema
 from providers.registry import ROWS
@@ -59,12 +59,12 @@ def test_the_request_is_one_that_the_schema_takes(tmp_path: Path, vendor: object
     (operation,) = document.definitions
     values = get_variable_values(SCHEMA, operation.variable_definitions, sent["variables"])
     assert not isinstance(values, list), "errors are a list"
-    expected = "scripted" if vendor is None else vendor.name
-    assert sent["variables"]["input"]["model"] == f"{expected}/{EXAMPLE_MODELS[expected]}"
+    expected = "scripted/echo" if vendor is None else f"{vendor.name}/{vendor.example}"
+    assert sent["variables"]["input"]["model"] == expected
 
 
 def test_every_vendor_has_an_example() -> None:
-    assert set(EXAMPLE_MODELS) == {row.name for row in ROWS if row.base_url} | {"scripted"}
+    assert all((row.example is None) is (row.base_url is None) for row in ROWS)
 
 
 def test_who_is_ready_and_who_is_not(tmp_path: Path) -> None:
@@ -77,6 +77,18 @@ def test_who_is_ready_and_who_is_not(tmp_path: Path) -> None:
     assert "scripted (a development fake, offline)" in ready
     assert "openai" in missing
     assert "sk-secret-of-groq" not in text
+
+
+def test_what_the_operator_declared_is_told_too(tmp_path: Path) -> None:
+    file = tmp_path / "providers.yaml"
+    file.write_text(
+        "providers:\n  - {name: den, baseUrl: 'http://127.0.0.1:1/v1'}\n"
+        "  - {name: acme, baseUrl: 'http://127.0.0.1:1/v1', keyVariable: ACME_API_KEY}\n"
+    )
+    text = announcement(load_settings(DATA_DIR=tmp_path, PROVIDERS_FILE=file), 80)
+    assert "Providers ready   den, scripted" in text
+    assert "openrouter, acme\n" in text
+    assert "scripted/echo" in curl(text)[-1], "nobody knows den's models"
 
 
 @pytest.mark.parametrize(

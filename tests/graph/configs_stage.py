@@ -21,7 +21,7 @@ CONTENT = """
 fragment Everything on ConfigContent {
   model description prompt messages { role content } variables { name description default }
   temperature topP maxTokens stop seed tools { name description parameters } toolChoice { mode name }
-  responseFormat fallbacks timeoutMs cache labels { name value } providerOptions
+  responseFormat reasoningEffort fallbacks timeoutMs cache labels { name value } providerOptions
 }
 """
 DRAFT: Mapping[str, Any] = {
@@ -37,7 +37,8 @@ DRAFT: Mapping[str, Any] = {
     "seed": 7,
     "tools": [{"name": "look_up", "description": "Looks it up", "parameters": {"type": "object"}}],
     "toolChoice": {"name": "look_up"},
-    "responseFormat": {"type": "json_object"},
+    "responseFormat": {"jsonSchema": {"name": "greeting", "schema": {"type": "object"}}},
+    "reasoningEffort": "LOW",
     "fallbacks": ["beta/b-1"],
     "timeoutMs": 30_000,
     "cache": {"ttlMs": 1000},

@@ -10,6 +10,26 @@ from typing import Any
 import pytest
 
 from persistence.records import CostSource, LedgerEntry, Outcome
+from providers.types import (
+    Citation,
+    Cited,
+    FilePart,
+    Finished,
+    FinishReason,
+    ImagePart,
+    Media,
+    Message,
+    ReasoningBlock,
+    ReasoningDelta,
+    ReasoningEffort,
+    ResponseFormat,
+    Role,
+    TextDelta,
+    TextPart,
+    TokenLogprob,
+    ToolCall,
+    Weighed,
+)
 from tests.persistence.entries import entry
 from tests.resolvers.scene import texts, unavailable
 
@@ -172,3 +192,105 @@ async def test_labels_are_booked_as_they_were_given(stage: Stage) -> None:
     _, errors = await stage.ask(ASK, {"given": {**ASKED, "labels": LABELS[:2]}})
     assert errors == []
     assert stage.scene.booked("labels") == [({"a": "1", "b": "1"},)]
+
+
+WHOLE = """mutation ($input: CompleteInput!) { complete(input: $input) {
+  content parsed reasoning reasoningBlocks { text signature } citations { url title quote start end }
+  logprobs { token logprob likeliest { token logprob } }
+} }"""
+RICH_INPUT: dict[str, Any] = {
+    "model": "alpha/a-1",
+    "messages": [
+        {
+            "role": "USER",
+            "parts": [
+                {"text": "What is it?"},
+                {"image": {"data": "aGk=", "mediaType": "image/png"}},
+                {"file": {"url": "https://example.com/a.pdf", "mediaType": "application/pdf", "name": "a.pdf"}},
+            ],
+            "cache": True,
+        },
+        {
+            "role": "ASSISTANT",
+            "toolCalls": [{"id": "c", "name": "f", "arguments": "{}"}],
+            "reasoning": [{"text": "hm", "signature": "s"}],
+        },
+        {"role": "TOOL", "content": "broken", "toolCallId": "c", "isError": True},
+    ],
+    "responseFormat": {"jsonSchema": {"schema": {"type": "object"}, "name": "thing", "strict": False}},
+    "reasoningEffort": "HIGH",
+    "logprobs": 2,
+}
+
+
+async def test_all_that_can_be_asked_reaches_the_vendor_and_all_that_it_tells_comes_back(stage: Stage) -> None:
+    stage.scene.alpha.will(
+        [
+            (ReasoningDelta("hm", "sig"), TextDelta('{"a": 1}'), Cited(Citation("https://x", "X", "q", 0, 1))),
+            (Weighed((TokenLogprob("{", -0.5, (("{", -0.5), ("[", -2.0))),)),),
+            (Finished(FinishReason.STOP),),
+        ]
+    )
+    data, errors = await stage.ask(WHOLE, {"input": RICH_INPUT})
+    assert errors == []
+    assert data is not None
+    assert data["complete"] == {
+        "content": '{"a": 1}',
+        "parsed": {"a": 1},
+        "reasoning": "hm",
+        "reasoningBlocks": [{"text": "hm", "signature": "sig"}],
+        "citations": [{"url": "https://x", "title": "X", "quote": "q", "start": 0, "end": 1}],
+        "logprobs": [
+            {
+                "token": "{",
+                "logprob": -0.5,
+                "likeliest": [{"token": "{", "logprob": -0.5}, {"token": "[", "logprob": -2.0}],
+            }
+        ],
+    }
+    (call,) = stage.scene.alpha.calls
+    assert call.request.messages == (
+        Message(
+            Role.USER,
+            parts=(
+                TextPart("What is it?"),
+                ImagePart(Media(data="aGk=", media_type="image/png")),
+                FilePart(Media("https://example.com/a.pdf", None, "application/pdf", "a.pdf")),
+            ),
+            cache=True,
+        ),
+        Message(Role.ASSISTANT, None, (ToolCall("c", "f", "{}"),), reasoning=(ReasoningBlock("hm", "s"),)),
+        Message(Role.TOOL, "broken", tool_call_id="c", is_error=True),
+    )
+    assert call.request.response_format == ResponseFormat({"type": "object"}, "thing", strict=False)
+    assert (call.request.reasoning_effort, call.request.logprobs) == (ReasoningEffort.HIGH, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"responseFormat": {"json": False}}, ["responseFormat", "json"]),
+        ({"responseFormat": {"jsonSchema": {"schema": []}}}, ["responseFormat", "jsonSchema", "schema"]),
+        ({"responseFormat": {"jsonSchema": {"schema": {"type": 1}}}}, ["responseFormat", "jsonSchema", "schema"]),
+        ({"responseFormat": {"jsonSchema": {"schema": {}, "name": "a b"}}}, ["responseFormat", "jsonSchema", "name"]),
+        ({"logprobs": 21}, ["logprobs"]),
+        ({"messages": [{"role": "USER", "parts": [{"image": {}}]}]}, ["messages", 0, "parts", 0, "image"]),
+    ],
+)
+async def test_what_no_answer_can_be_is_named_where_it_stands(
+    stage: Stage, changes: dict[str, Any], path: list[Any]
+) -> None:
+    _, errors = await stage.ask(WHOLE, {"input": ASKED | changes})
+    assert refusals(errors) == [("BAD_USER_INPUT", ["input", *path])]
+
+
+async def test_an_answer_that_is_not_as_asked_keeps_its_text(stage: Stage) -> None:
+    stage.scene.alpha.will(texts("Rome"))
+    _, errors = await stage.ask(WHOLE, {"input": ASKED | {"responseFormat": {"json": True}}})
+    (error,) = errors
+    assert (error["extensions"]["code"], error["extensions"]["content"]) == ("PROVIDER_BAD_RESPONSE", "Rome")
+    stage.scene.alpha.will(texts("Rome"))
+    failed = "... on CompletionFailure { content }"
+    many = f"mutation ($inputs: [CompleteInput!]!) {{ completeMany(inputs: $inputs) {{ {failed} }} }}"
+    data, errors = await stage.ask(many, {"inputs": [ASKED | {"responseFormat": {"json": True}}]})
+    assert (data, errors) == ({"completeMany": [{"content": "Rome"}]}, [])

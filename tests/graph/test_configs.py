@@ -255,6 +255,8 @@ async def test_what_no_draft_may_have_is_named_where_it_stands(
         ({"messages": [{"role": "TOOL", "content": "x"}]}, ["messages", 0, "role"]),
         ({"variables": [{"name": "1"}]}, ["variables", 0, "name"]),
         ({"temperature": 3.0}, ["temperature"]),
+        ({"responseFormat": {"type": "json_object"}}, ["responseFormat"]),
+        ({"responseFormat": {"jsonSchema": {"schema": {"type": 1}}}}, ["responseFormat", "jsonSchema", "schema"]),
     ],
 )
 async def test_what_no_version_may_have_is_told_at_publishing(

@@ -31,7 +31,7 @@ USER = {"role": "USER", "content": "And Bob"}
 @pytest.fixture
 async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     async with open_configs_stage(tmp_path) as stage:
-        await publish(stage)
+        await publish(stage, responseFormat=None)
         yield stage
 
 

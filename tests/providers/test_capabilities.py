@@ -17,7 +17,7 @@ VENDOR_PAGES = {
     "openai": "https://developers.openai.com/api/docs/models/",
     "anthropic": "https://platform.claude.com/docs/",
     "google": "https://ai.google.dev/gemini-api/docs/models",
-    "groq": "https://console.groq.com/docs/models",
+    "groq": "https://console.groq.com/docs/model/",
 }
 
 

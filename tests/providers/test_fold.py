@@ -7,15 +7,20 @@ from hypothesis import strategies as st
 
 from providers.fold import Fold, fold
 from providers.types import (
+    Citation,
+    Cited,
     Finished,
     FinishReason,
     ProviderCompletion,
+    ReasoningBlock,
     ReasoningDelta,
     StreamEvent,
     TextDelta,
+    TokenLogprob,
     ToolCall,
     ToolCallDelta,
     Usage,
+    Weighed,
 )
 
 
@@ -76,3 +81,25 @@ def test_pieces_of_a_text_fold_to_the_text(text: str, cuts: list[int]) -> None:
     assert (
         "".join(call.arguments for call in fold(ToolCallDelta(0, arguments=each) for each in pieces).tool_calls) == text
     )
+
+
+def test_reasoning_is_kept_in_the_blocks_that_signatures_close() -> None:
+    answer = fold(
+        [
+            ReasoningDelta("a"),
+            ReasoningDelta("b", "s1"),
+            ReasoningDelta("", "s2"),
+            TextDelta("so"),
+            ReasoningDelta("c"),
+        ]
+    )
+    assert answer.reasoning == "abc"
+    assert answer.reasoning_blocks == (ReasoningBlock("ab", "s1"), ReasoningBlock("", "s2"))
+
+
+def test_citations_and_log_probabilities_are_kept_in_order() -> None:
+    one, other = Citation(url="https://a"), Citation(url="https://b")
+    tokens = TokenLogprob("Hi", -0.5, (("Hi", -0.5), ("Ho", -1.5))), TokenLogprob("!", -0.1)
+    answer = fold([Cited(one), Weighed(tokens[:1]), TextDelta("Hi!"), Cited(other), Weighed(tokens[1:])])
+    assert answer.citations == (one, other)
+    assert answer.logprobs == tokens

@@ -14,7 +14,7 @@ from persistence.config_records import (
     Variable,
     encoded,
 )
-from providers.types import Message, Role, Tool, ToolChoice, ToolChoiceMode
+from providers.types import Message, ReasoningEffort, ResponseFormat, Role, Tool, ToolChoice, ToolChoiceMode
 from resolvers.config_content import command_of
 from resolvers.types import CompleteCommand, ConfigCall, ConfigRef
 
@@ -31,6 +31,8 @@ CONTENT = ConfigContent(
     max_tokens=7,
     stop=("s",),
     seed=8,
+    response_format={"jsonSchema": {"schema": {"type": "object"}, "name": "n", "strict": False}},
+    reasoning_effort="high",
     tools=(ConfigTool("f", "does", {"type": "object"}),),
     tool_choice=ConfigToolChoice("required", "f"),
     fallbacks=("beta/b-1",),
@@ -54,6 +56,8 @@ PRESET = CompleteCommand(
     max_tokens=7,
     stop=("s",),
     seed=8,
+    response_format=ResponseFormat({"type": "object"}, "n", strict=False),
+    reasoning_effort=ReasoningEffort.HIGH,
     fallbacks=(BETA,),
     timeout_ms=9,
     labels={"a": "config", "b": "config"},
@@ -72,6 +76,9 @@ CALL = ConfigCall(
     max_tokens=1,
     stop=(),
     seed=0,
+    response_format=ResponseFormat(),
+    reasoning_effort=ReasoningEffort.NONE,
+    logprobs=0,
     fallbacks=(),
     timeout_ms=2,
     labels={"b": "call", "c": "call"},
@@ -94,6 +101,9 @@ def test_what_the_call_says_wins() -> None:
         top_p=0.0,
         max_tokens=1,
         seed=0,
+        response_format=ResponseFormat(),
+        reasoning_effort=ReasoningEffort.NONE,
+        logprobs=0,
         timeout_ms=2,
         labels={"a": "config", "b": "call", "c": "call"},
         end_user="u",

@@ -26,7 +26,7 @@ from .clockwork import idle
 pieces = st.text(max_size=4)
 bodies = st.one_of(
     pieces.map(lambda text: TextProduced("c", 0, text)),
-    pieces.map(lambda text: ReasoningProduced("c", 0, text)),
+    st.builds(ReasoningProduced, st.just("c"), st.just(0), pieces, st.sampled_from([None, None, "", "sig"])),
     st.builds(
         ToolCallProduced,
         st.just("c"),

@@ -1,0 +1,126 @@
+"""Answers in JSON: which schemas may be asked for, which answers are refused, and what the caller gets of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from persistence.records import Outcome
+from providers.types import Finished, FinishReason, ProviderCompletion, ResponseFormat, TextDelta, Usage
+from resolvers.errors import BadUserInputError, CompletionFailedError
+from resolvers.structured import NotAsAskedError, check_format, format_of, parsed
+from resolvers.types import CompletionFailed, CompletionFinished
+
+from .scene import Scene, only
+
+CITY = ResponseFormat({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}, "city")
+ANY = ResponseFormat()
+
+
+def answer(content: str | None, reason: FinishReason = FinishReason.STOP) -> ProviderCompletion:
+    return ProviderCompletion(content, finish_reason=reason)
+
+
+def test_what_was_asked_for_is_parsed() -> None:
+    assert parsed(CITY, answer('{"city": "Rome", "more": 1}')) == {"city": "Rome", "more": 1}
+    assert parsed(ANY, answer("{}")) == {}
+    assert parsed(None, answer("{}")) is None
+    assert parsed(ResponseFormat({"type": "integer"}), answer("7")) == 7
+
+
+@pytest.mark.parametrize("reason", sorted(set(FinishReason) - {FinishReason.STOP, FinishReason.OTHER}))
+def test_an_answer_that_ended_otherwise_is_none(reason: FinishReason) -> None:
+    assert parsed(CITY, answer('{"ci', reason)) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "content", "told"),
+    [
+        (CITY, None, "not JSON"),
+        (CITY, "Rome", "not JSON"),
+        (CITY, '{"city": 1}', "city against properties/city/type"),
+        (CITY, "{}", "the whole against required"),
+        (ANY, "[1]", "no object"),
+        (ResponseFormat({"not": {}}), "secret-text", "not JSON"),
+    ],
+)
+def test_another_answer_is_refused_without_its_words(asked: ResponseFormat, content: str | None, told: str) -> None:
+    with pytest.raises(NotAsAskedError, match=told) as caught:
+        parsed(asked, answer(content))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "nothing"},
+        {"$ref": "https://example.com/schema"},
+        {"$ref": "file:///etc/passwd"},
+        {"$ref": "#/nowhere"},
+        {"$schema": "https://example.com/other"},
+        {"pattern": "("},
+    ],
+)
+def test_what_is_no_schema_to_use(schema: dict[str, Any]) -> None:
+    with pytest.raises(BadUserInputError, match="not a JSON Schema") as caught:
+        check_format(ResponseFormat(schema), path=("input",))
+    assert len(caught.value.message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        ({"json": True}, ANY),
+        ({"jsonSchema": {"schema": {}}}, ResponseFormat({})),
+        ({"jsonSchema": {"schema": {}, "name": "n", "strict": False}}, ResponseFormat({}, "n", strict=False)),
+        ({"jsonSchema": {"schema": {}, "name": None, "strict": None}}, ResponseFormat({})),
+    ],
+)
+def test_the_format_of_a_config(value: dict[str, Any] | None, expected: ResponseFormat | None) -> None:
+    assert format_of(value, path=()) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        {"json": False},
+        {"json": True, "jsonSchema": {"schema": {}}},
+        {"type": "json_object"},
+        {"jsonSchema": {}},
+        {"jsonSchema": {"schema": []}},
+        {"jsonSchema": {"schema": {}, "name": 1}},
+        {"jsonSchema": {"schema": {}, "strict": "yes"}},
+        {"jsonSchema": {"schema": {}, "stric": True}},
+    ],
+)
+def test_what_is_no_format(value: dict[str, Any]) -> None:
+    with pytest.raises(BadUserInputError, match="responseFormat is"):
+        format_of(value, path=())
+
+
+def says(text: str) -> list[Any]:
+    return [(TextDelta(text),), (Finished(FinishReason.STOP, Usage(3, 4)),)]
+
+
+async def test_a_mismatch_is_a_failure_that_keeps_the_text_and_is_booked(scene: Scene) -> None:
+    scene.alpha.will(says("Rome"))
+    with pytest.raises(CompletionFailedError) as caught:
+        await scene.complete(response_format=CITY)
+    error = caught.value
+    assert (error.code, error.content, error.provider, error.retryable) == (
+        *("PROVIDER_BAD_RESPONSE", "Rome", "alpha"),
+        True,
+    )
+    assert (error.usage.input_tokens, error.usage.output_tokens) == (3, 4)
+    assert scene.booked("outcome", "output_tokens") == [(Outcome.SUCCEEDED, 4)]
+
+
+async def test_in_a_stream_too(scene: Scene) -> None:
+    scene.alpha.will(says("Rome"), says('{"city": "Rome"}'))
+    failed = only(await scene.events(response_format=CITY), CompletionFailed)
+    assert (failed.code, failed.content) == ("PROVIDER_BAD_RESPONSE", "Rome")
+    finished = only(await scene.events(response_format=CITY), CompletionFinished)
+    assert finished.completion.parsed == {"city": "Rome"}

@@ -26,7 +26,6 @@ class ModelCapability(StrEnum):
 _TEXT = frozenset({ModelCapability.TOOLS})
 _SIGHTED = _TEXT | {ModelCapability.IMAGES}
 _STRICT = _SIGHTED | {ModelCapability.STRUCTURED_OUTPUT}
-_THINKING = _SIGHTED | {ModelCapability.REASONING}
 _ALL = frozenset(ModelCapability)
 _BLIND = _ALL - {ModelCapability.IMAGES}
 
@@ -52,10 +51,16 @@ ROWS: tuple[ModelFacts, ...] = (
     ModelFacts("openai", "gpt-5", 128_000, _ALL, _OPENAI + "gpt-5"),
     ModelFacts("openai", "gpt-5-mini", 128_000, _ALL, _OPENAI + "gpt-5-mini"),
     ModelFacts("openai", "gpt-5-nano", 128_000, _ALL, _OPENAI + "gpt-5-nano"),
-    ModelFacts("anthropic", "claude-fable-5", 128_000, _THINKING, _ANTHROPIC),
-    ModelFacts("anthropic", "claude-opus-5", 128_000, _THINKING, _ANTHROPIC),
-    ModelFacts("anthropic", "claude-sonnet-5", 128_000, _THINKING, _ANTHROPIC),
-    ModelFacts("anthropic", "claude-haiku-4-5", 64_000, _THINKING, _ANTHROPIC),
+    # structured output: https://platform.claude.com/docs/en/build-with-claude/structured-outputs
+    ModelFacts("anthropic", "claude-fable-5", 128_000, _ALL, _ANTHROPIC),
+    ModelFacts("anthropic", "claude-fable-5-1", 128_000, _ALL, _ANTHROPIC),
+    ModelFacts("anthropic", "claude-fable-5-2", 128_000, _ALL, _ANTHROPIC),
+    ModelFacts("anthropic", "claude-opus-5", 128_000, _ALL, _ANTHROPIC),
+    ModelFacts("anthropic", "claude-opus-5-5", 128_000, _ALL, _ANTHROPIC),
+    ModelFacts("anthropic", "claude-sonnet-5", 128_000, _ALL, _ANTHROPIC),
+    ModelFacts("anthropic", "claude-sonnet-5-5", 128_000, _ALL, _ANTHROPIC),
+    ModelFacts("anthropic", "claude-haiku-4-5", 64_000, _ALL, _ANTHROPIC),
+    ModelFacts("anthropic", "claude-haiku-5-5", 128_000, _ALL, _ANTHROPIC),
     ModelFacts("google", "gemini-2.5-pro", 65_536, _ALL, _GOOGLE + "gemini-2.5-pro"),
     ModelFacts("google", "gemini-2.5-flash", 65_536, _ALL, _GOOGLE + "gemini-2.5-flash"),
     ModelFacts("google", "gemini-2.5-flash-lite", 65_536, _ALL, _GOOGLE + "gemini-2.5-flash-lite"),

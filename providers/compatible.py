@@ -34,7 +34,7 @@ class CompatibleCodec(ChatCompletionsCodec):
         **ERRORS,
         "exceed_context_size_error": Verdict(ProviderContextLengthError),
     }
-    features = frozenset(Feature) - {Feature.FILE_URL}
+    features = frozenset(Feature) - {Feature.FILE_URL, Feature.CITED_FILES}
 
     def message(self, message: Message) -> dict[str, Any]:
         wire = super().message(message)

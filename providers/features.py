@@ -17,6 +17,7 @@ class Feature(StrEnum):
     IMAGE_URL = "images by URL"
     FILE_DATA = "files"
     FILE_URL = "files by URL"
+    CITED_FILES = "citations of files"
     TOOLS = "tools"
     JSON_OBJECT = "responseFormat json"
     JSON_SCHEMA = "responseFormat jsonSchema"
@@ -64,3 +65,5 @@ def _asked_of(message: Message) -> Iterator[Feature]:
             yield Feature.IMAGE_DATA if part.media.url is None else Feature.IMAGE_URL
         elif isinstance(part, FilePart):
             yield Feature.FILE_DATA if part.media.url is None else Feature.FILE_URL
+            if part.cite:
+                yield Feature.CITED_FILES

@@ -74,7 +74,7 @@ class OpenRouterCodec(ChatCompletionsCodec):
         ),
     }
 
-    features = frozenset(Feature)
+    features = frozenset(Feature) - {Feature.CITED_FILES}
 
     def encode(self, request: CompletionRequest, *, stream: bool) -> EncodedCall:
         call = super().encode(request, stream=stream)

@@ -60,9 +60,10 @@ class ImagePart:
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """A document, such as a PDF."""
+    """A document, such as a PDF. With `cite` the answer says which passages of it it rests on."""
 
     media: Media
+    cite: bool = False
 
 
 Part = TextPart | ImagePart | FilePart
@@ -114,6 +115,10 @@ class ToolChoice:
 
     mode: ToolChoiceMode
     name: str | None = None
+
+    @property
+    def forced(self) -> bool:
+        return self.mode is ToolChoiceMode.REQUIRED
 
 
 class ReasoningEffort(StrEnum):

@@ -45,17 +45,27 @@ class MediaInput:
 
 
 @planned
+@strawberry.input(description="A document, such as a PDF.")
+class FileInput(MediaInput):
+    cite: bool | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Whether Completion.citations say which passages of it the answer rests on, where the vendor has "
+        "that.",
+    )
+
+
+@planned
 @strawberry.input(one_of=True, description="A part of a message.")
 class PartInput:
     text: str | None = strawberry.field(default=strawberry.UNSET, description="Text.")
     image: MediaInput | None = strawberry.field(default=strawberry.UNSET, description="An image.")
-    file: MediaInput | None = strawberry.field(default=strawberry.UNSET, description="A document, such as a PDF.")
+    file: FileInput | None = strawberry.field(default=strawberry.UNSET, description="A document, such as a PDF.")
 
     def part(self) -> provider_types.Part:
         if self.image is not None:
             return provider_types.ImagePart(self.image.media())
         if self.file is not None:
-            return provider_types.FilePart(self.file.media())
+            return provider_types.FilePart(self.file.media(), bool(self.file.cite))
         return provider_types.TextPart(self.text or "")
 
 

@@ -117,7 +117,9 @@ def _message(data: dict[str, Any]) -> Message:
 def _part(data: dict[str, Any]) -> Part:
     if "image" in data:
         return ImagePart(Media(**data["image"]))
-    return FilePart(Media(**data["file"])) if "file" in data else TextPart(data["text"])
+    if "file" in data:
+        return FilePart(Media(**data["file"]), data.get("cite", False))
+    return TextPart(data["text"])
 
 
 def read_completion(data: dict[str, Any]) -> ProviderCompletion:

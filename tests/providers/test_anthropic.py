@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.anthropic import DEFAULT_MAX_TOKENS, AnthropicCodec
+from providers.anthropic import AnthropicCodec
+from providers.anthropic_models import DEFAULT_MAX_TOKENS
 from providers.errors import (
     ProviderAuthError,
     ProviderBadResponseError,
@@ -271,17 +272,14 @@ class TestStream:
         assert fold(events) == ProviderCompletion("Hello", "Hm", (ToolCall("toolu_0", "f", '{"x":1}'),))
 
     def test_unknown_events_and_deltas_are_passed_over(self) -> None:
-        unknown = [{"type": "ping"}, {"type": "from_the_future"}, {}, delta(0, "citations_delta", citation={})]
-        silent = [delta(0, "signature_delta", signature="x"), delta(0, "text_delta", text=""), block_stop(5)]
+        unknown = [{"type": "ping"}, {"type": "from_the_future"}, {}, delta(0, "compaction_delta", content="x")]
+        silent = [delta(0, "signature_delta", signature=""), delta(0, "text_delta", text=""), block_stop(5)]
         assert fed(*unknown, *silent) == []
 
     def test_figures_of_the_end_go_over_those_of_the_start(self) -> None:
         details = {"thinking_tokens": 5}
-        usage = {
-            "input_tokens": 12,
-            "cache_read_input_tokens": None,
-            "output_tokens": 9,
-            "output_tokens_details": details,
+        usage = {"input_tokens": 12, "cache_read_input_tokens": None, "output_tokens": 9} | {
+            "output_tokens_details": details
         }
         assert fed(message_start(), message_delta(usage)) == [
             Finished(usage=Usage(240, 1, 200, 30), model="claude-x"),

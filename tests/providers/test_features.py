@@ -35,6 +35,7 @@ def asked(model: str = "m", *parts: Any, **changes: Any) -> CompletionRequest:
         (asked("m", ImagePart(LINK)), Feature.IMAGE_URL),
         (asked("m", FilePart(DATA)), Feature.FILE_DATA),
         (asked("m", FilePart(LINK)), Feature.FILE_URL),
+        (asked("m", FilePart(DATA, cite=True)), Feature.CITED_FILES),
         (asked(tools=(Tool("f"),)), Feature.TOOLS),
         (asked(seed=0), Feature.SEED),
         (asked(response_format=ResponseFormat()), Feature.JSON_OBJECT),
@@ -47,7 +48,7 @@ def test_each_is_refused_by_who_does_not_offer_it(request_: CompletionRequest, f
     with pytest.raises(UnsupportedFeatureError, match=rf"alpha has no {feature} \(model m\)") as caught:
         check_features(request_, "alpha", frozenset(Feature) - {feature})
     assert (caught.value.sent, caught.value.code) == (False, "BAD_USER_INPUT")
-    check_features(request_, "alpha", frozenset({feature}))
+    check_features(request_, "alpha", frozenset({feature, Feature.FILE_DATA}))
 
 
 def test_a_model_that_is_known_not_to_is_told_by_its_name() -> None:

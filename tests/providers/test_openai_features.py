@@ -35,6 +35,7 @@ SHOWN = {
     Feature.IMAGE_URL: "images",
     Feature.FILE_DATA: "files",
     Feature.FILE_URL: "files",
+    Feature.CITED_FILES: "citations",
     Feature.TOOLS: "tool_call",
     Feature.SEED: "parameters",
     Feature.JSON_OBJECT: "json_object",
@@ -71,7 +72,7 @@ def test_a_server_of_ones_own_is_refused_nothing_but_what_the_dialect_has_no_wor
     document = Message(Role.USER, parts=(FilePart(Media(url="https://example.com/a.pdf")),))
     with pytest.raises(UnsupportedFeatureError, match=r"compatible has no files by URL \(model m\)"):
         body(CompatibleCodec(), "m", document)
-    assert CompatibleCodec.features == frozenset(Feature) - {Feature.FILE_URL}
+    assert CompatibleCodec.features == frozenset(Feature) - {Feature.FILE_URL, Feature.CITED_FILES}
 
 
 # Groq.

@@ -9,6 +9,7 @@ from .completions.events import EVENT_TYPES
 from .completions.fields import CompletionMutations, CompletionQueries, CompletionSubscriptions
 from .configs.fields import ConfigMutations, ConfigQueries
 from .corrections import CorrectionMutations
+from .embeddings import EmbeddingMutations
 from .executor import CompiledExecutor
 from .models import ModelQueries, ModelSubscriptions
 from .prices import PriceMutations, PriceQueries
@@ -25,7 +26,14 @@ class Query(CompletionQueries, ConfigQueries, UsageQueries, ModelQueries, PriceQ
 
 
 @strawberry.type(description="Writes. Root fields run one after the other.")
-class Mutation(CompletionMutations, ConfigMutations, PriceMutations, UsageExportMutations, CorrectionMutations):
+class Mutation(
+    CompletionMutations,
+    EmbeddingMutations,
+    ConfigMutations,
+    PriceMutations,
+    UsageExportMutations,
+    CorrectionMutations,
+):
     pass
 
 

@@ -12,13 +12,28 @@ from typing import Any
 
 import orjson
 
-from .errors import ProviderAuthError, ProviderBadResponseError, ProviderError, UnsendableRequestError
-from .ports import Codec, StreamDecoder, Transport, TransportStream
+from .errors import (
+    ProviderAuthError,
+    ProviderBadResponseError,
+    ProviderError,
+    UnsendableRequestError,
+    UnsupportedFeatureError,
+)
+from .ports import Codec, EmbeddingCodec, EncodedCall, StreamDecoder, Transport, TransportStream
 from .sse import SSEDecoder, SSELimitError
-from .types import CompletionRequest, Credentials, ProviderCompletion, StreamEvent
+from .types import (
+    CompletionRequest,
+    Credentials,
+    EmbeddingRequest,
+    ProviderCompletion,
+    ProviderEmbeddings,
+    StreamEvent,
+)
 
 # Fields that options must not change behind the caller's back: the booked model, the form of the answer, its usage.
 _RESERVED = frozenset({"model", "stream", "stream_options"})
+
+_STREAM = "text/event-stream"
 
 _MIN_KEY_PART = 6  # letters; fewer give nothing away
 
@@ -39,25 +54,37 @@ class CodecProvider:
     ) -> ProviderCompletion:
         """Raises ProviderError."""
         with _Redaction(credentials):
-            url, headers, body = self._call(request, credentials, stream=False)
-            answer = await transport.post(url, headers=headers, body=body, provider=self.name)
-            payload = _json(answer.body)
-            if not 200 <= answer.status < 300:
-                raise self._refusal(answer.status, answer.headers, payload)
-            if payload is None:
-                raise self._bad_response("an answer that is not JSON", answer.status)
-            return self.codec.decode(payload)
+            self._check_options(request.options)
+            call = self.codec.encode(request, stream=False)
+            return self.codec.decode(await self._answer(call, credentials, transport))
+
+    async def embed(
+        self, request: EmbeddingRequest, *, credentials: Credentials, transport: Transport
+    ) -> ProviderEmbeddings:
+        """Raises ProviderError, UnsupportedFeatureError where the vendor has no embeddings."""
+        codec = self.codec
+        if not isinstance(codec, EmbeddingCodec):
+            raise UnsupportedFeatureError("embeddings", provider=self.name, model=request.model)
+        with _Redaction(credentials):
+            self._check_options(request.options)
+            answer = codec.decode_embeddings(
+                await self._answer(codec.encode_embeddings(request), credentials, transport)
+            )
+            if len(answer.vectors) != len(request.inputs):
+                raise self._bad_response(f"{len(answer.vectors)} vectors for {len(request.inputs)} inputs", 200)
+            return answer
 
     async def stream(
         self, request: CompletionRequest, *, credentials: Credentials, transport: Transport
     ) -> AsyncGenerator[Sequence[StreamEvent], None]:
         """Raises ProviderError; what arrived before an error is yielded first."""
         with _Redaction(credentials):
-            url, headers, body = self._call(request, credentials, stream=True)
+            self._check_options(request.options)
+            url, headers, body = self._written(self.codec.encode(request, stream=True), credentials, _STREAM)
             async with transport.stream(url, headers=headers, body=body, provider=self.name) as answer:
                 if not 200 <= answer.status < 300:
                     raise self._refusal(answer.status, answer.headers, _json(await answer.read()))
-                if not answer.headers.get("content-type", "").lower().startswith("text/event-stream"):
+                if not answer.headers.get("content-type", "").lower().startswith(_STREAM):
                     raise await self._not_a_stream(answer)
                 sse, decoder = SSEDecoder(), self.codec.decoder()
                 async for chunk in answer.chunks():
@@ -70,16 +97,26 @@ class CodecProvider:
                         return
             raise self._bad_response("the stream ended early", answer.status)
 
-    def _call(
-        self, request: CompletionRequest, credentials: Credentials, *, stream: bool
-    ) -> tuple[str, dict[str, str], bytes]:
+    async def _answer(self, call: EncodedCall, credentials: Credentials, transport: Transport) -> Any:
+        """The parsed JSON of a whole answer."""
+        url, headers, body = self._written(call, credentials, "application/json")
+        answer = await transport.post(url, headers=headers, body=body, provider=self.name)
+        payload = _json(answer.body)
+        if not 200 <= answer.status < 300:
+            raise self._refusal(answer.status, answer.headers, payload)
+        if payload is None:
+            raise self._bad_response("an answer that is not JSON", answer.status)
+        return payload
+
+    def _check_options(self, options: Mapping[str, Any]) -> None:
+        if taken := _RESERVED.intersection(options):
+            raise self._unsendable(f"providerOptions.{self.name} may not set {', '.join(sorted(taken))}")
+
+    def _written(self, call: EncodedCall, credentials: Credentials, accept: str) -> tuple[str, dict[str, str], bytes]:
         base_url = credentials.base_url or self.base_url
         if not base_url:
             raise self._unsendable(f"{self.name} has no base URL")
-        if taken := _RESERVED.intersection(request.options):
-            raise self._unsendable(f"providerOptions.{self.name} may not set {', '.join(sorted(taken))}")
-        call = self.codec.encode(request, stream=stream)
-        headers = {"content-type": "application/json", "accept": "text/event-stream" if stream else "application/json"}
+        headers = {"content-type": "application/json", "accept": accept}
         headers.update(call.headers)
         headers.update(self._authentication(credentials))
         try:

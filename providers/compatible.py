@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from .errors import ProviderContextLengthError
 from .features import Feature
-from .openai_dialect import ChatCompletionsCodec
+from .openai_embeddings import EmbeddingsCodec
 from .openai_errors import ERRORS, Verdict
 from .openai_reasoning import ClosingDecoder, own_blocks
 from .types import Message
@@ -22,7 +22,7 @@ from .types import Message
 _FIELDS = ("reasoning", "reasoning_content")
 
 
-class CompatibleCodec(ChatCompletionsCodec):
+class CompatibleCodec(EmbeddingsCodec):
     """The dialect without quirks. The base URL ends in /v1.
 
     What the dialect has words for is sent: what such a server can do depends on the model that it was started with, so

@@ -12,11 +12,12 @@ from urllib.parse import quote
 from .errors import ProviderError
 from .features import Feature, check_features
 from .fold import fold
+from .gemini_embeddings import embedding_call_of, embeddings_of
 from .gemini_errors import PROVIDER, error, malformed
 from .gemini_request import calling_config_of, contents_of, declaration_of, generation_config_of
 from .gemini_stream import GeminiStreamDecoder
 from .ports import EncodedCall
-from .types import CompletionRequest, Credentials, ProviderCompletion, Role
+from .types import CompletionRequest, Credentials, EmbeddingRequest, ProviderCompletion, ProviderEmbeddings, Role
 
 
 class GeminiCodec:
@@ -66,6 +67,12 @@ class GeminiCodec:
 
     def decoder(self) -> GeminiStreamDecoder:
         return GeminiStreamDecoder()
+
+    def encode_embeddings(self, request: EmbeddingRequest) -> EncodedCall:
+        return embedding_call_of(request)
+
+    def decode_embeddings(self, payload: Any) -> ProviderEmbeddings:
+        return embeddings_of(payload)
 
     def error(self, status: int, payload: Any, retry_after: float | None) -> ProviderError:
         """By the status name of Google's error model. Without `alt=sse` the stream endpoint sends a list of one."""

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from .errors import UnsupportedFeatureError
 from .features import Feature
-from .openai_dialect import ChatCompletionsCodec
+from .openai_embeddings import EmbeddingsCodec
 from .openai_reasoning import ClosingDecoder, own_blocks
 from .openai_request import address_of
 from .types import (
@@ -38,7 +38,7 @@ _ID = re.compile(rf"[a-zA-Z0-9]{{{_ID_LENGTH}}}")
 _TWO_DEGREES = ("mistral-small", "mistral-medium")  # these know `none` and `high`
 
 
-class MistralCodec(ChatCompletionsCodec):
+class MistralCodec(EmbeddingsCodec):
     """Under https://api.mistral.ai. A stream tells its usage unasked.
 
     `end_user` is not forwarded: the API has no field for it, and it refuses fields that it doesn't know. Magistral
@@ -49,6 +49,9 @@ class MistralCodec(ChatCompletionsCodec):
     path = "/v1/chat/completions"
     seed_field = "random_seed"
     end_user_field = None
+    embeddings_path = "/v1/embeddings"
+    dimensions_field = "output_dimension"
+    embeddings_user_field = None
     required_choice = "any"
     stream_fields: ClassVar[Mapping[str, Any]] = {"stream": True}
     features = frozenset(

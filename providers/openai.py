@@ -11,13 +11,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from .openai_dialect import ChatCompletionsCodec
+from .openai_embeddings import EmbeddingsCodec
 from .types import Usage
 
 _OTHER_TIERS = ("flex", "priority", "scale")
 
 
-class OpenAICodec(ChatCompletionsCodec):
+class OpenAICodec(EmbeddingsCodec):
     """Under https://api.openai.com/v1. OpenAI's limit for `end_user` is 64 characters."""
 
     provider = "openai"

@@ -29,7 +29,7 @@ from .errors import (
 )
 from .features import Feature
 from .figures import is_cost
-from .openai_dialect import ChatCompletionsCodec
+from .openai_embeddings import EmbeddingsCodec
 from .openai_errors import ERRORS, UNPAID, Verdict, object_of
 from .openai_reasoning import own_blocks
 from .openai_stream import ChatCompletionsDecoder
@@ -45,7 +45,7 @@ _LIMITS = {
 _TEXTS: Final = {"reasoning.text": "text", "reasoning.summary": "summary"}  # where such a detail has its text
 
 
-class OpenRouterCodec(ChatCompletionsCodec):
+class OpenRouterCodec(EmbeddingsCodec):
     """Under https://openrouter.ai/api/v1. `cost` is in credits, of which one is one US dollar.
 
     What a model can do is its own affair, so nothing is refused here; but OpenRouter drops what a model's host does not

@@ -6,11 +6,18 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from .errors import ProviderError
 from .sse import ServerSentEvent
-from .types import CompletionRequest, Credentials, ProviderCompletion, StreamEvent
+from .types import (
+    CompletionRequest,
+    Credentials,
+    EmbeddingRequest,
+    ProviderCompletion,
+    ProviderEmbeddings,
+    StreamEvent,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,19 @@ class Codec(Protocol):
 
     def error(self, status: int, payload: Any, retry_after: float | None) -> ProviderError:
         """The error that a non-2xx answer means. `payload` is parsed JSON, or None where the body is not JSON."""
+        ...
+
+
+@runtime_checkable
+class EmbeddingCodec(Protocol):
+    """What a codec has beside `Codec` where its vendor turns texts into vectors."""
+
+    def encode_embeddings(self, request: EmbeddingRequest) -> EncodedCall:
+        """Raises UnsendableRequestError."""
+        ...
+
+    def decode_embeddings(self, payload: Any) -> ProviderEmbeddings:
+        """Decode an answer (parsed JSON). Raises ProviderBadResponseError, or the error a 200 body carries."""
         ...
 
 
@@ -125,4 +145,10 @@ class ModelProvider(Protocol):
         self, request: CompletionRequest, *, credentials: Credentials, transport: Transport
     ) -> AsyncGenerator[Sequence[StreamEvent], None]:
         """Yields the events of each chunk that arrived together; never an empty batch. `aclose()` hangs up."""
+        ...
+
+    async def embed(
+        self, request: EmbeddingRequest, *, credentials: Credentials, transport: Transport
+    ) -> ProviderEmbeddings:
+        """Raises UnsupportedFeatureError where the vendor has no embeddings."""
         ...

@@ -5,6 +5,7 @@ Its models are scripts, the same request always gets the same answer, and a toke
 - `echo` answers "You said: " and the last user message;
 - `lorem` answers 120 words of filler, for watching a stream;
 - `tool` calls the tool that is forced, or the first one declared, and reports what a tool answered;
+- `embed` turns texts into vectors of length 1, of 8 numbers or as many as `dimensions` says;
 - `fail-auth`, `fail-rate-limited`, `fail-unavailable` and so on raise that error, for trying one's error handling.
 """
 
@@ -14,7 +15,9 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import shake_256
 from itertools import cycle, islice
+from math import sqrt
 from typing import Any
 
 import orjson
@@ -30,17 +33,22 @@ from .errors import (
     ProviderTimeoutError,
     ProviderUnavailableError,
 )
+from .features import Feature, check_features
 from .fold import fold
 from .ports import Transport
 from .types import (
     CompletionRequest,
     Credentials,
+    EmbeddingRequest,
     Finished,
     FinishReason,
+    Message,
     ProviderCompletion,
+    ProviderEmbeddings,
     Role,
     StreamEvent,
     TextDelta,
+    TextPart,
     ToolCallDelta,
     ToolChoiceMode,
     Usage,
@@ -63,6 +71,8 @@ _EMPTY_VALUES: Mapping[str, Any] = {
     "null": None,
 }
 _SCHEMA_DEPTH = 8
+_DIMENSIONS = 8
+_FEATURES = frozenset({Feature.TOOLS, Feature.SEED})
 
 _FAILURES: Mapping[str, type[ProviderError]] = {
     "fail-" + error.code.removeprefix("PROVIDER_").lower().replace("_", "-"): error
@@ -77,7 +87,8 @@ _FAILURES: Mapping[str, type[ProviderError]] = {
         ProviderUnavailableError,
     )
 }
-MODELS: tuple[str, ...] = ("echo", "lorem", "tool", *_FAILURES)
+EMBED = "embed"
+MODELS: tuple[str, ...] = ("echo", "lorem", "tool", EMBED, *_FAILURES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +110,17 @@ class ScriptedProvider:
         """Raises the error that a `fail-` model names, and ProviderInvalidRequestError for a name that is no script."""
         return fold(_perform(request))
 
+    async def embed(
+        self, request: EmbeddingRequest, *, credentials: Credentials, transport: Transport
+    ) -> ProviderEmbeddings:
+        """Raises as `complete` does."""
+        if request.model != EMBED:
+            _check_fails(request.model)
+            raise ProviderInvalidRequestError(f"the script that embeds is {EMBED!r}", provider=NAME)
+        size = request.dimensions or _DIMENSIONS
+        vectors = tuple(_vector(text, size) for text in request.inputs)
+        return ProviderEmbeddings(vectors, Usage(input_tokens=sum(map(_words, request.inputs))), EMBED)
+
     async def stream(
         self, request: CompletionRequest, *, credentials: Credentials, transport: Transport
     ) -> AsyncGenerator[Sequence[StreamEvent], None]:
@@ -110,8 +132,8 @@ class ScriptedProvider:
 
 def _perform(request: CompletionRequest) -> Iterator[StreamEvent]:
     """The whole answer; `complete` folds it, so that both forms are one."""
-    if request.model in _FAILURES:
-        raise _FAILURES[request.model]("a scripted failure", provider=NAME)
+    _check_fails(request.model)
+    check_features(request, NAME, _FEATURES)
     match request.model:
         case "echo":
             return _say(request, f"You said: {_last(request, Role.USER)}")
@@ -121,6 +143,18 @@ def _perform(request: CompletionRequest) -> Iterator[StreamEvent]:
             return _use_tool(request)
     names = ", ".join(MODELS)
     raise ProviderInvalidRequestError(f"there is no script {request.model!r}; there are {names}", provider=NAME)
+
+
+def _check_fails(model: str) -> None:
+    if model in _FAILURES:
+        raise _FAILURES[model]("a scripted failure", provider=NAME)
+
+
+def _vector(text: str, size: int) -> list[float]:
+    """The same for the same text: its hash, as long as it takes."""
+    numbers = [byte - 127.5 for byte in shake_256(text.encode()).digest(size)]
+    length = sqrt(sum(number * number for number in numbers))
+    return [number / length for number in numbers]
 
 
 def _say(request: CompletionRequest, text: str) -> Iterator[StreamEvent]:
@@ -168,14 +202,18 @@ def _smallest(schema: Any, depth: int = 0) -> Any:
 
 
 def _finished(request: CompletionRequest, reason: FinishReason, output_tokens: int) -> Finished:
-    texts = [message.content or "" for message in request.messages]
+    texts = [_text(message) for message in request.messages]
     calls = [f"{call.name} {call.arguments}" for message in request.messages for call in message.tool_calls]
     usage = Usage(input_tokens=sum(map(_words, texts + calls)), output_tokens=output_tokens)
     return Finished(finish_reason=reason, usage=usage, model=request.model)
 
 
 def _last(request: CompletionRequest, role: Role) -> str:
-    return next((message.content or "" for message in reversed(request.messages) if message.role is role), "")
+    return next((_text(message) for message in reversed(request.messages) if message.role is role), "")
+
+
+def _text(message: Message) -> str:
+    return message.content or " ".join(part.text for part in message.parts if isinstance(part, TextPart))
 
 
 def _words(text: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -214,6 +214,27 @@ class ProviderCompletion:
     reasoning_blocks: tuple[ReasoningBlock, ...] = ()
     citations: tuple[Citation, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingRequest:
+    """The texts that one model is to turn into vectors. `dimensions`: how many numbers each has; None leaves it to the
+    model. `options` go into the body as they are."""
+
+    model: str
+    inputs: tuple[str, ...]
+    dimensions: int | None = None
+    end_user: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderEmbeddings:
+    """One vector an input, in the inputs' order. `usage` is None where the vendor sent none."""
+
+    vectors: tuple[Sequence[float], ...]
+    usage: Usage | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -14,14 +14,16 @@ from persistence.records import CostSource, LedgerEntry, Outcome
 from providers.errors import ProviderError
 from providers.fold import Fold
 from providers.prices import PricedCost, cost_of
-from providers.types import CompletionRequest, Part, ProviderCompletion, TextPart, Usage
+from providers.types import Message, Part, ProviderCompletion, ProviderEmbeddings, TextPart, Tool, Usage
 
 from .price_book import UNKNOWN_RULES, PriceBook
 from .principal import Principal
-from .types import Attempt, CompleteCommand, Target, TokenUsage
+from .types import Attempt, Command, Target, TokenUsage
 
 MEDIA_BYTES = 4_000
 BYTES_PER_TOKEN = 4  # English text, by OpenAI's rule of thumb; https://help.openai.com/en/articles/4936856
+
+Answer = ProviderCompletion | ProviderEmbeddings
 
 _NO_PRICE = PricedCost(None, "unknown", None)
 
@@ -31,15 +33,15 @@ def estimate_tokens(size: int) -> int:
     return -(-size // BYTES_PER_TOKEN)
 
 
-def input_bytes(request: CompletionRequest) -> int:
+def input_bytes(messages: Iterable[Message], tools: Iterable[Tool]) -> int:
     """UTF-8 bytes of all that the model reads; of an image or a file, what has about as many tokens."""
     size = 0
-    for message in request.messages:
+    for message in messages:
         size += _size(message.content) + sum(map(_part_size, message.parts))
         size += sum(_size(block.text) for block in message.reasoning)
         for call in message.tool_calls:
             size += _size(call.name) + _size(call.arguments)
-    for tool in request.tools:
+    for tool in tools:
         size += _size(tool.name) + _size(tool.description) + len(orjson.dumps(tool.parameters))
     return size
 
@@ -55,16 +57,16 @@ def _size(text: str | None) -> int:
 def opening_entry(
     *,
     principal: Principal,
-    command: CompleteCommand,
+    command: Command,
     completion_id: str,
     created_at: datetime,
     attempt: int,
     target: Target,
-    request: CompletionRequest,
+    input_size: int,
     streamed: bool,
 ) -> LedgerEntry:
-    """The entry that stands if nothing more is ever heard of the attempt: abandoned, its input estimated, not yet
-    priced (see `abandoned`)."""
+    """The entry that stands if nothing more is ever heard of the attempt: abandoned, its input estimated from its size
+    in bytes, not yet priced (see `abandoned`)."""
     return LedgerEntry(
         time=created_at,
         completion_id=completion_id,
@@ -80,7 +82,7 @@ def opening_entry(
         idempotency_key=command.idempotency_key,
         streamed=streamed,
         labels=command.labels,
-        input_tokens=estimate_tokens(input_bytes(request)),
+        input_tokens=estimate_tokens(input_size),
         estimated=True,
     )
 
@@ -93,10 +95,11 @@ def abandoned(entry: LedgerEntry, prices: PriceBook) -> LedgerEntry:
 
 
 def succeeded(
-    entry: LedgerEntry, answer: ProviderCompletion, *, prices: PriceBook, latency_ms: int, first_token_ms: int | None
+    entry: LedgerEntry, answer: Answer, *, prices: PriceBook, latency_ms: int, first_token_ms: int | None
 ) -> LedgerEntry:
     """A whole answer. Where the vendor sent no usage, it is estimated from what went in and came out."""
-    usage = answer.usage or Usage(entry.input_tokens, estimate_tokens(_output_bytes(answer)))
+    written = answer if isinstance(answer, ProviderCompletion) else ProviderCompletion()
+    usage = answer.usage or Usage(entry.input_tokens, estimate_tokens(_output_bytes(written)))
     return _with_usage(
         entry,
         usage,
@@ -105,7 +108,7 @@ def succeeded(
         outcome=Outcome.SUCCEEDED,
         latency_ms=latency_ms,
         time_to_first_token_ms=first_token_ms,
-        finish_reason=answer.finish_reason,
+        finish_reason=written.finish_reason,
     )
 
 

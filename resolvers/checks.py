@@ -13,7 +13,7 @@ from .errors import BadUserInputError
 from .message_checks import check_messages
 from .routing import Vendor, check_targets
 from .structured import check_format
-from .types import CompleteCommand
+from .types import Command, CompleteCommand
 
 MAX_TIMEOUT_MS = 300_000
 MAX_FALLBACKS = 8
@@ -30,27 +30,32 @@ _TOOL_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME_LENGTH}}}")
 
 def check_command(command: CompleteCommand, vendors: Mapping[str, Vendor]) -> None:
     """Raises BadUserInputError, its `path` from `input` on."""
-    _check_targets(command, vendors)
+    check_call(command, command.provider_options, vendors)
     check_messages(command.messages)
     if command.response_format is not None:
         _check_response_format(command.response_format)
-    _check_range("logprobs", command.logprobs, 0, 20)
-    _check_range("temperature", command.temperature, 0, 2)
-    _check_range("topP", command.top_p, 0, 1)
-    _check_range("maxTokens", command.max_tokens, 1, 10_000_000)
-    _check_range("timeoutMs", command.timeout_ms, 1, MAX_TIMEOUT_MS)
+    check_range("logprobs", command.logprobs, 0, 20)
+    check_range("temperature", command.temperature, 0, 2)
+    check_range("topP", command.top_p, 0, 1)
+    check_range("maxTokens", command.max_tokens, 1, 10_000_000)
     _check_stops(command.stop)
     _check_tools(command.tools, command.tool_choice)
+
+
+def check_call(command: Command, options: Mapping[str, object], vendors: Mapping[str, Vendor]) -> None:
+    """What every call to a vendor says: where it goes, for how long, on whose behalf. Raises BadUserInputError."""
+    _check_targets(command, vendors)
+    check_range("timeoutMs", command.timeout_ms, 1, MAX_TIMEOUT_MS)
     _check_length("endUser", command.end_user)
     _check_length("idempotencyKey", command.idempotency_key)
     _check_labels(command.labels)
-    if unknown := sorted(set(command.provider_options) - set(vendors)):
+    if unknown := sorted(set(options) - set(vendors)):
         raise BadUserInputError(f"no provider named {unknown[0][:100]!r}", path=("input", "providerOptions"))
-    if command.provider_options:
-        check_json(command.provider_options, path=("input", "providerOptions"))
+    if options:
+        check_json(options, path=("input", "providerOptions"))
 
 
-def _check_targets(command: CompleteCommand, vendors: Mapping[str, Vendor]) -> None:
+def _check_targets(command: Command, vendors: Mapping[str, Vendor]) -> None:
     _check_count("fallbacks", command.fallbacks, MAX_FALLBACKS)
     fallbacks = ((target, ("input", "fallbacks", index)) for index, target in enumerate(command.fallbacks))
     targets = [(command.target, ("input", "model")), *fallbacks]
@@ -125,7 +130,7 @@ def _check_labels(labels: Mapping[str, str]) -> None:
             )
 
 
-def _check_range(name: str, value: float | None, low: float, high: float) -> None:
+def check_range(name: str, value: float | None, low: float, high: float) -> None:
     if value is not None and not low <= value <= high:
         raise BadUserInputError(f"{name} is between {low} and {high}, not {value}", path=("input", name))
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing
 
-from providers.errors import ProviderError
 from providers.types import Finished, ProviderCompletion, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
 
+from .attempts import prepare, try_targets, within_deadline
 from .checks import check_command
-from .errors import CompletionFailedError, ConflictError, DomainError, NotFoundError, ServiceUnavailableError
+from .completion_run import CompletionRun
+from .errors import CompletionFailedError, DomainError, NotFoundError
 from .mailbox import Mailbox
-from .price_book import UNKNOWN_RULES, PriceBook
 from .principal import Principal
-from .run import AttemptScope, Run, Services
-from .running import Running
+from .run import AttemptScope, Services
 from .types import (
     CompleteCommand,
     Completion,
@@ -39,8 +38,8 @@ async def complete(services: Services, principal: Principal, command: CompleteCo
     """
     run = _start(services, principal, command, streamed=False)
     with services.running.claim(principal.organisation, command.idempotency_key, run.id):
-        await _prepare(run)
-        answer = await _within_deadline(run, lambda: _try_targets(run, lambda scope: _call(run, scope)))
+        await prepare(run)
+        answer = await within_deadline(run, lambda: try_targets(run, lambda scope: _call(run, scope)), run.cut_short)
         return run.completion(answer)
 
 
@@ -55,7 +54,7 @@ async def stream(
     run = _start(services, principal, command, streamed=True)
     with ExitStack() as claim:
         claim.enter_context(services.running.claim(principal.organisation, command.idempotency_key, run.id))
-        await _prepare(run)
+        await prepare(run)
         mailbox = Mailbox()
         writer = asyncio.create_task(_write(_Emitter(run, mailbox)))
         release = claim.pop_all().close
@@ -87,96 +86,15 @@ async def cancel(services: Services, principal: Principal, ref: CompletionRef) -
     return completion_id, False
 
 
-def _start(services: Services, principal: Principal, command: CompleteCommand, *, streamed: bool) -> Run:
+def _start(services: Services, principal: Principal, command: CompleteCommand, *, streamed: bool) -> CompletionRun:
     check_command(command, services.vendors)
-    return Run(services, principal, command, streamed=streamed)
+    return CompletionRun(services, principal, command, streamed=streamed)
 
 
-async def _prepare(run: Run) -> None:
-    """What has to be known before an attempt; in the usual case it is, or is not needed. Raises ConflictError for a key
-    of an earlier completion, ServiceUnavailableError, and CompletionFailedError when the deadline comes first."""
-    key = run.command.idempotency_key
-    if run.prices is not None and key is None:
-        return
-    organisation = run.principal.organisation
-    holder = None
-    try:
-        async with asyncio.timeout(run.time_left_s()):
-            if run.prices is None:
-                run.prices = await _book(run.services, organisation)
-            if key is not None:
-                holder = await run.services.ledger.key_holder(organisation, key)
-    except TimeoutError:
-        raise run.deadline_exceeded() from None
-    if holder is not None:
-        raise ConflictError(f"idempotencyKey {key!r} was used for {holder}, which has ended")
-
-
-async def _book(services: Services, organisation: str) -> PriceBook:
-    """A store of prices that is away holds no completion up: it is booked without a cost, rather than a wrong one."""
-    try:
-        return await services.prices.book(organisation)
-    except ServiceUnavailableError:
-        return UNKNOWN_RULES
-
-
-async def _within_deadline(run: Run, work: Callable[[], Awaitable[ProviderCompletion]]) -> ProviderCompletion:
-    """Runs the attempts under the one deadline; returns, or raises, when every entry is committed."""
-    deadline = asyncio.timeout(run.time_left_s())
-    run.running = running = Running(run.id, deadline)
-    run.services.running.add(run.principal.organisation, running)
-    try:
-        async with deadline:
-            try:
-                answer = await work()
-            finally:
-                running.ended = True
-    except TimeoutError:
-        await run.settled()
-        if running.cancelled:
-            return run.cut_short()
-        if not running.timed_out:
-            raise
-        raise run.deadline_exceeded() from None
-    except Exception:  # whatever it is, it is told when the attempts it leaves behind are committed
-        await run.settled()
-        raise
-    else:
-        await run.settled()
-        return answer
-    finally:
-        run.services.running.remove(run.principal.organisation, running)
-
-
-async def _try_targets(
-    run: Run, call: Callable[[AttemptScope], Awaitable[ProviderCompletion]], emitter: _Emitter | None = None
-) -> ProviderCompletion:
-    """Attempts along the route until one answers. Raises CompletionFailedError."""
-    step = run.route.first()
-    if step is None:
-        raise run.blocked()
-    if emitter:
-        emitter.started(step.target.provider, step.target.model)
-    while True:
-        if step.delay_s:
-            await asyncio.sleep(step.delay_s)
-        try:
-            with run.attempt(step) as scope:
-                return await call(scope)
-        except ProviderError as error:
-            committed = run.last is not None and run.last.first_token_ms is not None
-            following = None if committed else run.route.after(error, time_left_s=run.time_left_s())
-            if following is None:
-                raise run.failure(error) from error
-            if emitter and following.target != step.target:
-                emitter.switched(following.target.provider, following.target.model, error.code)
-            step = following
-
-
-async def _call(run: Run, scope: AttemptScope) -> ProviderCompletion:
+async def _call(run: CompletionRun, scope: AttemptScope) -> ProviderCompletion:
     vendor = scope.step.vendor
     answer = await vendor.provider.complete(
-        scope.request, credentials=vendor.credentials, transport=run.services.transport
+        run.request(scope.step.target), credentials=vendor.credentials, transport=run.services.transport
     )
     scope.succeeded(answer)
     return answer
@@ -185,7 +103,7 @@ async def _call(run: Run, scope: AttemptScope) -> ProviderCompletion:
 class _Emitter:
     """Numbers the source events of one stream and hands them to its reader."""
 
-    def __init__(self, run: Run, mailbox: Mailbox) -> None:
+    def __init__(self, run: CompletionRun, mailbox: Mailbox) -> None:
         self.run = run
         self.mailbox = mailbox
         self._sequence = 0
@@ -231,7 +149,9 @@ async def _write(emitter: _Emitter) -> None:
     """The writer's side of a stream. Its task is owned, and awaited, by `stream`."""
     run = emitter.run
     try:
-        answer = await _within_deadline(run, lambda: _try_targets(run, lambda scope: _relay(emitter, scope), emitter))
+        answer = await within_deadline(
+            run, lambda: try_targets(run, lambda scope: _relay(emitter, scope), emitter), run.cut_short
+        )
         emitter.mailbox.put(CompletionFinished(run.id, emitter.next(), run.completion(answer)))
     except CompletionFailedError as error:
         emitter.failed(error)
@@ -244,7 +164,9 @@ async def _write(emitter: _Emitter) -> None:
 async def _relay(emitter: _Emitter, scope: AttemptScope) -> ProviderCompletion:
     vendor = scope.step.vendor
     upstream = vendor.provider.stream(
-        scope.request, credentials=vendor.credentials, transport=emitter.run.services.transport
+        emitter.run.request(scope.step.target),
+        credentials=vendor.credentials,
+        transport=emitter.run.services.transport,
     )
     async with aclosing(upstream):
         async for events in upstream:

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 from . import completions
 from .checks import MAX_TIMEOUT_MS, check_command
+from .completion_run import CompletionRun
 from .errors import BadUserInputError, DomainError
 from .principal import Principal
-from .run import DEFAULT_TIMEOUT_MS, Run, Services
+from .run import DEFAULT_TIMEOUT_MS, Services
 from .types import CompleteCommand, Completion
 
 MAX_INPUTS = 50
@@ -73,6 +74,6 @@ class _FanOut:
             left_ms = int((self._deadline - self._services.clock()) * 1000)
             if left_ms < 1:
                 late = replace(asked, timeout_ms=self._timeout_ms)
-                raise Run(self._services, self._principal, late, streamed=False).deadline_exceeded()
+                raise CompletionRun(self._services, self._principal, late, streamed=False).deadline_exceeded()
             timeout_ms = min(asked.timeout_ms or DEFAULT_TIMEOUT_MS, left_ms)
             return await completions.complete(self._services, self._principal, replace(asked, timeout_ms=timeout_ms))

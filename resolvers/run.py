@@ -1,20 +1,19 @@
-"""One completion on its way: its id, its route, its attempts and what of them is booked."""
+"""What is asked of vendors, on its way: its id, its route, its attempts and what of them is booked."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from persistence.records import LedgerEntry
-from providers.errors import ProviderBadResponseError, ProviderError, UnsendableRequestError
+from providers.errors import ProviderError, UnsendableRequestError
 from providers.fold import Fold
 from providers.ports import Dispatch, Transport, current_dispatch
-from providers.types import CompletionRequest, FinishReason, ProviderCompletion
 
-from . import booking, structured
+from . import booking
 from .configs import Configs
 from .errors import CompletionFailedError, DomainError
 from .health import Health
@@ -25,7 +24,7 @@ from .prices import Prices
 from .principal import Principal
 from .routing import Circuits, Route, Step, Vendor, tells_of_illness
 from .running import Running, RunningCompletions
-from .types import CompleteCommand, Completion, Target
+from .types import Command, Target
 from .usage_links import UsageLinks
 
 DEFAULT_TIMEOUT_MS = 120_000
@@ -51,14 +50,17 @@ class Services:
 
 
 class Run:
-    """The state of one completion. `running` is set while it may be cancelled; `prices` are there before its first
-    attempt, from the beginning where they are at hand."""
+    """The state of one completion, or of one call for embeddings. `running` is set while its attempts are made;
+    `prices` are there before the first, from the beginning where they are at hand. `input_size` is in bytes."""
 
-    def __init__(self, services: Services, principal: Principal, command: CompleteCommand, *, streamed: bool) -> None:
+    def __init__(
+        self, services: Services, principal: Principal, command: Command, input_size: int, *, streamed: bool
+    ) -> None:
         self.id, self.created_at = new_completion_id()
         self.services = services
         self.principal = principal
         self.command = command
+        self.input_size = input_size
         self.streamed = streamed
         self.timeout_s = (command.timeout_ms or DEFAULT_TIMEOUT_MS) / 1000
         self.route = Route((command.target, *command.fallbacks), services.vendors, services.circuits, services.random)
@@ -77,25 +79,6 @@ class Run:
     def time_left_s(self) -> float:
         return self.timeout_s - (self.services.clock() - self._started)
 
-    def request(self, target: Target) -> CompletionRequest:
-        command = self.command
-        return CompletionRequest(
-            model=target.model,
-            messages=command.messages,
-            tools=command.tools,
-            tool_choice=command.tool_choice,
-            temperature=command.temperature,
-            top_p=command.top_p,
-            max_tokens=command.max_tokens,
-            stop=command.stop,
-            seed=command.seed,
-            end_user=command.end_user,
-            response_format=command.response_format,
-            reasoning_effort=command.reasoning_effort,
-            logprobs=command.logprobs,
-            options=command.provider_options.get(target.provider, {}),
-        )
-
     def attempt(self, step: Step) -> AttemptScope:
         self.last = AttemptScope(self, step)
         return self.last
@@ -109,42 +92,19 @@ class Run:
         for commit in self._commits:
             await commit  # cancelled with its waiter, the entry is committed all the same
 
-    def completion(self, answer: ProviderCompletion) -> Completion:
-        """Raises CompletionFailedError where the answer is not what `response_format` asks for."""
-        try:
-            parsed = structured.parsed(self.command.response_format, answer)
-        except structured.NotAsAskedError as error:
-            raise self._not_as_asked(str(error), answer.content) from None
-        entries = self._entries
-        target = Target(entries[-1].provider, entries[-1].model) if entries else self.command.target
-        return Completion(
-            id=self.id,
-            provider=target.provider,
-            model=target.model,
-            content=answer.content,
-            parsed=parsed,
-            reasoning=answer.reasoning,
-            reasoning_blocks=answer.reasoning_blocks,
-            tool_calls=answer.tool_calls,
-            citations=answer.citations,
-            logprobs=answer.logprobs,
-            finish_reason=answer.finish_reason or FinishReason.OTHER,
-            usage=booking.total_usage(entries),
-            latency_ms=self.elapsed_ms(),
-            time_to_first_token_ms=self.first_token_ms,
-            attempts=tuple(booking.attempt_of(entry) for entry in entries),
-            cached=False,
-            created_at=self.created_at,
-        )
+    @property
+    def entries(self) -> Sequence[LedgerEntry]:
+        """What is booked so far, in the attempts' order."""
+        return self._entries
 
-    def cut_short(self) -> ProviderCompletion:
-        """What a cancelled completion had produced."""
-        partial = self.last.fold.completion() if self.last else ProviderCompletion()
-        return replace(partial, finish_reason=FinishReason.CANCELLED, usage=None, model=None)
+    def told_by(self) -> Target:
+        """Who was asked last."""
+        last = self._entries[-1] if self._entries else None
+        return self.command.target if last is None else Target(last.provider, last.model)
 
     def failure(self, error: ProviderError) -> CompletionFailedError:
         wait = error.retry_after
-        return self._failure(
+        return self.failed(
             error.message,
             code=error.code,
             provider=error.provider,
@@ -152,18 +112,9 @@ class Run:
             retry_after_ms=None if wait is None else min(round(wait * 1000), MAX_INT),
         )
 
-    def _not_as_asked(self, message: str, content: str | None) -> CompletionFailedError:
-        return self._failure(
-            message,
-            code=ProviderBadResponseError.code,
-            provider=self._entries[-1].provider if self._entries else None,
-            retryable=True,
-            content=content,
-        )
-
     def deadline_exceeded(self) -> CompletionFailedError:
         count = len(self._entries)
-        return self._failure(
+        return self.failed(
             f"no answer within {round(self.timeout_s * 1000)} ms ({count} {'attempt' if count == 1 else 'attempts'})",
             code="DEADLINE_EXCEEDED",
             provider=self._entries[-1].provider if self._entries else None,
@@ -173,7 +124,7 @@ class Run:
     def blocked(self) -> CompletionFailedError:
         """Every target's circuit is open: no vendor was called."""
         target, wait_s = self.route.blocked or (self.command.target, 0.0)
-        return self._failure(
+        return self.failed(
             f"{target} has been failing and is left alone for a moment",
             code="PROVIDER_UNAVAILABLE",
             provider=target.provider,
@@ -183,7 +134,7 @@ class Run:
 
     def refused(self, error: DomainError) -> CompletionFailedError:
         """An error of our own, such as a ledger that can't be written, told as this completion's failure."""
-        return self._failure(
+        return self.failed(
             error.message,
             code=error.code,
             provider=None,
@@ -191,7 +142,7 @@ class Run:
             retry_after_ms=error.retry_after_ms,
         )
 
-    def _failure(
+    def failed(
         self,
         message: str,
         *,
@@ -220,7 +171,6 @@ class AttemptScope:
     def __init__(self, run: Run, step: Step) -> None:
         assert run.prices is not None  # noqa: S101  # no vendor is called before it is known what that costs
         self.step = step
-        self.request = run.request(step.target)
         self.fold = Fold()
         self.first_token_ms: int | None = None
         self._run = run
@@ -240,7 +190,7 @@ class AttemptScope:
                 created_at=run.created_at,
                 attempt=run.attempts_begun + 1,
                 target=self.step.target,
-                request=self.request,
+                input_size=run.input_size,
                 streamed=run.streamed,
             )
             run.services.ledger.begin(self._entry)
@@ -256,7 +206,7 @@ class AttemptScope:
             self.first_token_ms = self._elapsed_ms()
             self._run.first_token_ms = self._run.elapsed_ms()
 
-    def succeeded(self, answer: ProviderCompletion) -> None:
+    def succeeded(self, answer: booking.Answer) -> None:
         latency_ms = self._elapsed_ms()
         self._run.services.circuits.succeeded(self.step.circuit)
         self._run.services.health.attempted(self.step.target.provider, latency_ms, failed=False)

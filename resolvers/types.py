@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 from persistence.records import CostSource, Outcome
 from providers.types import (
@@ -32,6 +32,45 @@ class Target:
 
     def __str__(self) -> str:
         return f"{self.provider}/{self.model}"
+
+
+class Command(Protocol):
+    """What routing and booking know of what a caller asks for."""
+
+    @property
+    def target(self) -> Target: ...
+    @property
+    def fallbacks(self) -> tuple[Target, ...]: ...
+    @property
+    def timeout_ms(self) -> int | None: ...
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+    @property
+    def end_user(self) -> str | None: ...
+    @property
+    def idempotency_key(self) -> str | None: ...
+    @property
+    def config(self) -> str | None: ...
+    @property
+    def config_version(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedCommand:
+    """Texts to turn into vectors, all by one model: those of two models can't be compared, so there are no fallbacks.
+    `timeout_ms` bounds everything, retries included."""
+
+    target: Target
+    inputs: tuple[str, ...]
+    dimensions: int | None = None
+    timeout_ms: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    end_user: str | None = None
+    idempotency_key: str | None = None
+    provider_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    fallbacks: tuple[Target, ...] = field(default=(), init=False)
+    config: str | None = field(default=None, init=False)
+    config_version: int | None = field(default=None, init=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +194,20 @@ class Completion:
     time_to_first_token_ms: int | None
     attempts: tuple[Attempt, ...]
     cached: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """One vector an input, in the inputs' order. `usage` sums all attempts."""
+
+    id: str
+    provider: str
+    model: str
+    vectors: tuple[Sequence[float], ...]
+    usage: TokenUsage
+    latency_ms: int
+    attempts: tuple[Attempt, ...]
     created_at: datetime
 
 

@@ -167,15 +167,15 @@ def test_the_base_url_and_the_transcripts_agree(row: Any) -> None:
 # What no vendor should send must still end in an error of the project's own.
 
 
-def _places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     if path:
         yield path
     children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, child in children:
-        yield from _places(child, (*path, key))
+        yield from places(child, (*path, key))
 
 
-def _changed(payload: Any, path: tuple[Any, ...], value: Any) -> Any:
+def changed(payload: Any, path: tuple[Any, ...], value: Any) -> Any:
     payload = copy.deepcopy(payload)
     node = payload
     for key in path[:-1]:
@@ -191,18 +191,18 @@ ODD = st.sampled_from([None, "", "x", -1, 2**62, 1.5, True, [], {}, [None], ["x"
 def test_no_plain_answer_breaks_a_codec(data: st.DataObject) -> None:
     transcript = data.draw(st.sampled_from(PLAIN))
     body = transcript.response["body"]
-    path = data.draw(st.sampled_from(list(_places(body))))
+    path = data.draw(st.sampled_from(list(places(body))))
     with suppress(ProviderError):
-        CODECS[transcript.provider].decode(_changed(body, path, data.draw(ODD)))
+        CODECS[transcript.provider].decode(changed(body, path, data.draw(ODD)))
 
 
 @given(st.data())
 def test_no_error_body_breaks_a_codec(data: st.DataObject) -> None:
     transcript = data.draw(st.sampled_from([each for each in FAILED if not each.streamed and "body" in each.response]))
     body = transcript.response["body"]
-    path = data.draw(st.sampled_from(list(_places(body))))
+    path = data.draw(st.sampled_from(list(places(body))))
     status = data.draw(st.sampled_from([301, 400, 401, 403, 404, 408, 418, 429, 500, 503, 504, 529]))
-    payload = data.draw(st.one_of(ODD, st.just(_changed(body, path, data.draw(ODD)))))
+    payload = data.draw(st.one_of(ODD, st.just(changed(body, path, data.draw(ODD)))))
     error = CODECS[transcript.provider].error(status, payload, retry_after({}))
     assert (error.provider, error.status) == (transcript.provider, status)
 
@@ -213,8 +213,8 @@ def test_no_event_breaks_a_stream_decoder(data: st.DataObject) -> None:
     events = SSEDecoder().feed(transcript.events)
     parsed = [(index, orjson.loads(each.data)) for index, each in enumerate(events) if each.data.startswith("{")]
     index, payload = data.draw(st.sampled_from(parsed))
-    path = data.draw(st.sampled_from(list(_places(payload))))
-    odd = orjson.dumps(_changed(payload, path, data.draw(ODD)) if data.draw(st.booleans()) else data.draw(ODD))
+    path = data.draw(st.sampled_from(list(places(payload))))
+    odd = orjson.dumps(changed(payload, path, data.draw(ODD)) if data.draw(st.booleans()) else data.draw(ODD))
     decoder = CODECS[transcript.provider].decoder()
     with suppress(ProviderError):
         for at, event in enumerate(events):

@@ -130,3 +130,25 @@ async def test_openrouters_own_cost_wins(server: Server, token: str) -> None:
     usage = (await complete(server, token, asked("openrouter", "Hello.")))["usage"]
     assert usage["costSource"] == "PROVIDER"
     assert Decimal(usage["cost"]) > 0
+
+
+EMBED = """
+mutation ($input: EmbedInput!) { embed(input: $input) { id model vectors dimensions usage { inputTokens estimated } } }
+"""
+
+
+@pytest.mark.parametrize("provider", ["openai", "google", "mistral", "openrouter", "compatible", "scripted"])
+async def test_embeddings(server: Server, token: str, provider: str) -> None:
+    model = "embed" if provider == "scripted" else MODELS[provider]
+    texts = ["one two three", "four"]
+    asked = {"model": f"{provider}/{model}", "inputs": texts, "dimensions": 5}
+    transport = AIOHTTPTransport(url=server.url, headers={"authorization": f"Bearer {token}"})
+    async with Client(transport=transport) as session:
+        answer = await session.execute(GraphQLRequest(EMBED, variable_values={"input": asked}))
+        found = answer["embed"]
+        assert [len(vector) for vector in found["vectors"]] == [5, 5]
+        assert (found["model"], found["dimensions"]) == (model, 5)
+        assert found["usage"] == {"inputTokens": 4, "estimated": False}
+        query = "query ($by: CompletionRef!) { completion(by: $by) { outcome provider usage { inputTokens } } }"
+        record = await session.execute(GraphQLRequest(query, variable_values={"by": {"id": found["id"]}}))
+    assert record["completion"] == {"outcome": "SUCCEEDED", "provider": provider, "usage": {"inputTokens": 4}}

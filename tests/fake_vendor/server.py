@@ -16,7 +16,9 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from . import embeddings
 from .dialects import Asked, Dialect, OpenAIDialect, Reply
+from .embeddings import asks_for_embeddings
 from .own_dialects import AnthropicDialect, GeminiDialect
 from .script import Script, read_script
 from .transcripts import serve_transcript
@@ -104,7 +106,7 @@ class FakeVendor:
         body = orjson.loads(await request.read())
         record = Record(provider, request.path_qs, request.headers, body)
         self.records.append(record)
-        asked = dialect.asked(request.path, body)
+        asked = _asked(dialect, request.path, body)
         tally = self.tallies[provider][asked.model]
         tally.calls += 1
         tally.open += 1
@@ -160,6 +162,8 @@ class _Answering:
         if script.cut is not None:
             return self._cut()
         self._booked(reply)
+        if asks_for_embeddings(self.request.path):
+            return _json(embeddings.answer(self.asked.body))
         return _json(self.dialect.plain(self.asked, reply))
 
     def _refuse(self, status: int, script: Script) -> web.StreamResponse:
@@ -208,6 +212,14 @@ class _Answering:
         self.tally.answered += 1
         self.tally.input_tokens += reply.input_tokens
         self.tally.output_tokens += reply.output_tokens
+
+
+def _asked(dialect: Dialect, path: str, body: Mapping[str, Any]) -> Asked:
+    if not asks_for_embeddings(path):
+        return dialect.asked(path, body)
+    texts = embeddings.texts_of(body)
+    model = embeddings.model_of(path, body)
+    return Asked(model, False, texts[0], " ".join(texts), 0, None, after_tool=False, body=body)
 
 
 def _reply(asked: Asked, script: Script) -> Reply:

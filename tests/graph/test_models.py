@@ -60,7 +60,7 @@ async def test_a_model_whole(stocked: Stage) -> None:
         "name": "claude-haiku-4-5",
         "contextWindow": 200_000,
         "maxOutputTokens": 64_000,
-        "capabilities": ["IMAGES", "REASONING", "TOOLS"],
+        "capabilities": ["IMAGES", "REASONING", "STRUCTURED_OUTPUT", "TOOLS"],
         "source": "https://platform.claude.com/docs/models/overview",
     }
     assert (prices["input"], prices["cachedInput"], prices["output"], prices["tiered"]) == ("1", "0.1", "5", False)

@@ -119,7 +119,7 @@ async def test_a_stream_fails_too() -> None:
 
 
 async def test_an_unknown_script_is_refused_with_the_names() -> None:
-    with pytest.raises(ProviderInvalidRequestError, match=r"echo, lorem, tool, fail-auth"):
+    with pytest.raises(ProviderInvalidRequestError, match=r"echo, lorem, tool, embed, fail-auth"):
         await complete(ask("gpt-4o"))
 
 

@@ -21,10 +21,12 @@ from providers.ports import Transport, current_dispatch
 from providers.types import (
     CompletionRequest,
     Credentials,
+    EmbeddingRequest,
     Finished,
     FinishReason,
     Message,
     ProviderCompletion,
+    ProviderEmbeddings,
     Role,
     StreamEvent,
     TextDelta,
@@ -96,7 +98,7 @@ def unavailable(provider: str = "alpha", **changes: Any) -> ProviderUnavailableE
 class Call:
     """One call as the vendor saw it. `ended`: "whole", or the class of what ended it."""
 
-    request: CompletionRequest
+    request: Any
     streamed: bool
     at: float
     ended: str | None = None
@@ -128,7 +130,15 @@ class FakeProvider:
     ) -> AsyncGenerator[Sequence[StreamEvent], None]:
         return self._play(request, streamed=True)
 
-    async def _play(self, request: CompletionRequest, *, streamed: bool) -> AsyncGenerator[Sequence[StreamEvent], None]:
+    async def embed(
+        self, request: EmbeddingRequest, *, credentials: Credentials, transport: Transport
+    ) -> ProviderEmbeddings:
+        """A vector of one number for each text: its length. Steps of the script come before it."""
+        async with aclosing(self._play(request, streamed=False)) as batches:
+            usages = [each.usage async for events in batches for each in events if isinstance(each, Finished)]
+        return ProviderEmbeddings(tuple([float(len(text))] for text in request.inputs), *usages)
+
+    async def _play(self, request: Any, *, streamed: bool) -> AsyncGenerator[Sequence[StreamEvent], None]:
         call = Call(request, streamed, asyncio.get_running_loop().time())
         self.calls.append(call)
         try:

@@ -57,7 +57,7 @@ def opening(target: Target = UNPRICED, request: CompletionRequest = REQUEST, **c
         created_at=NOON,
         attempt=2,
         target=target,
-        request=request,
+        input_size=booking.input_bytes(request.messages, request.tools),
         streamed=True,
     )
 
@@ -98,9 +98,9 @@ def test_all_that_the_model_reads_counts_in_bytes() -> None:
         Message(Role.ASSISTANT, tool_calls=(ToolCall("id is not read", "look_up", '{"q":1}'),)),
         Message(Role.TOOL, "four", tool_call_id="id is not read"),
     )
-    assert booking.input_bytes(CompletionRequest("m", messages)) == 6 + 7 + 7 + 4
+    assert booking.input_bytes(messages, ()) == 6 + 7 + 7 + 4
     tool = Tool("look_up", "Finds it.", {"type": "object"})
-    assert booking.input_bytes(CompletionRequest("m", (), tools=(tool,))) >= len("look_upFinds it.") + len("object")
+    assert booking.input_bytes((), (tool,)) >= len("look_upFinds it.") + len("object")
 
 
 def test_an_opening_entry_says_who_what_and_where_before_anything_is_known() -> None:

@@ -1,0 +1,105 @@
+"""Attempts along one route, under one deadline: what every call to a vendor shares."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from providers.errors import ProviderError
+
+from .errors import ConflictError, ServiceUnavailableError
+from .price_book import UNKNOWN_RULES, PriceBook
+from .run import AttemptScope, Run, Services
+from .running import Running
+
+Answer = TypeVar("Answer")
+
+
+class Follower(Protocol):
+    """Who is told where a run goes."""
+
+    def started(self, provider: str, model: str) -> None: ...
+    def switched(self, provider: str, model: str, error_code: str) -> None: ...
+
+
+async def prepare(run: Run) -> None:
+    """What has to be known before an attempt; in the usual case it is, or is not needed. Raises ConflictError for a key
+    of an earlier completion, ServiceUnavailableError, and CompletionFailedError when the deadline comes first."""
+    key = run.command.idempotency_key
+    if run.prices is not None and key is None:
+        return
+    organisation = run.principal.organisation
+    holder = None
+    try:
+        async with asyncio.timeout(run.time_left_s()):
+            if run.prices is None:
+                run.prices = await _book(run.services, organisation)
+            if key is not None:
+                holder = await run.services.ledger.key_holder(organisation, key)
+    except TimeoutError:
+        raise run.deadline_exceeded() from None
+    if holder is not None:
+        raise ConflictError(f"idempotencyKey {key!r} was used for {holder}, which has ended")
+
+
+async def _book(services: Services, organisation: str) -> PriceBook:
+    """A store of prices that is away holds no completion up: it is booked without a cost, rather than a wrong one."""
+    try:
+        return await services.prices.book(organisation)
+    except ServiceUnavailableError:
+        return UNKNOWN_RULES
+
+
+async def within_deadline(run: Run, work: Callable[[], Awaitable[Answer]], cut_short: Callable[[], Answer]) -> Answer:
+    """Runs the attempts under the one deadline; returns, or raises, when every entry is committed. What `cut_short`
+    makes of it is the end of a cancelled run."""
+    deadline = asyncio.timeout(run.time_left_s())
+    run.running = running = Running(run.id, deadline)
+    run.services.running.add(run.principal.organisation, running)
+    try:
+        async with deadline:
+            try:
+                answer = await work()
+            finally:
+                running.ended = True
+    except TimeoutError:
+        await run.settled()
+        if running.cancelled:
+            return cut_short()
+        if not running.timed_out:
+            raise
+        raise run.deadline_exceeded() from None
+    except Exception:  # whatever it is, it is told when the attempts it leaves behind are committed
+        await run.settled()
+        raise
+    else:
+        await run.settled()
+        return answer
+    finally:
+        run.services.running.remove(run.principal.organisation, running)
+
+
+async def try_targets(
+    run: Run, call: Callable[[AttemptScope], Awaitable[Answer]], follower: Follower | None = None
+) -> Answer:
+    """Attempts along the route until one answers. Raises CompletionFailedError."""
+    step = run.route.first()
+    if step is None:
+        raise run.blocked()
+    if follower:
+        follower.started(step.target.provider, step.target.model)
+    while True:
+        if step.delay_s:
+            await asyncio.sleep(step.delay_s)
+        try:
+            with run.attempt(step) as scope:
+                return await call(scope)
+        except ProviderError as error:
+            committed = run.last is not None and run.last.first_token_ms is not None
+            following = None if committed else run.route.after(error, time_left_s=run.time_left_s())
+            if following is None:
+                raise run.failure(error) from error
+            if follower and following.target != step.target:
+                follower.switched(following.target.provider, following.target.model, error.code)
+            step = following

@@ -30,7 +30,7 @@ class SSEDecoder:
 
     def __init__(self, max_event_bytes: int = 8 * 1024 * 1024) -> None:
         self._max = max_event_bytes
-        self._rest = b""
+        self._rest = bytearray()  # of a line: it grows in place, for a copy with every chunk would cost its square
         self._data: list[str] = []
         self._held = 0
         self._event = ""
@@ -38,16 +38,8 @@ class SSEDecoder:
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """Raises SSELimitError. Invalid UTF-8 becomes U+FFFD, as the standard's decode does."""
-        buffer = self._rest + chunk
-        if not self._started:
-            if len(buffer) < len(_BOM) and _BOM.startswith(buffer):
-                self._rest = buffer
-                return []
-            buffer = buffer.removeprefix(_BOM)
-            self._started = True
-        lines, self._rest = _split_lines(buffer)
         events: list[ServerSentEvent] = []
-        for line in lines:
+        for line in self._lines(chunk):
             if line:
                 self._field(line)
             elif self._data:
@@ -58,6 +50,22 @@ class SSEDecoder:
         if self._held + len(self._rest) > self._max:
             raise SSELimitError(f"an event of more than {self._max} bytes")
         return events
+
+    def _lines(self, chunk: bytes) -> list[bytes]:
+        """The lines that this chunk makes whole."""
+        if self._started and b"\n" not in chunk and b"\r" not in chunk and not self._rest.endswith(b"\r"):
+            self._rest += chunk
+            return []
+        buffer = bytes(self._rest) + chunk if self._rest else chunk
+        if not self._started:
+            if len(buffer) < len(_BOM) and _BOM.startswith(buffer):
+                self._rest = bytearray(buffer)
+                return []
+            buffer = buffer.removeprefix(_BOM)
+            self._started = True
+        lines, rest = _split_lines(buffer)
+        self._rest = bytearray(rest)
+        return lines
 
     def _reset(self) -> None:
         self._data = []

@@ -6,13 +6,14 @@ import copy
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import httpx
 import orjson
 import pytest
 import pytest_asyncio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers.adapter import CodecProvider, retry_after
@@ -92,6 +93,19 @@ def test_decodes_the_plain_answer(transcript: Transcript) -> None:
 @pytest.mark.parametrize("transcript", STREAMED, ids=str)
 def test_folds_the_stream_whatever_its_chunks(transcript: Transcript, size: int) -> None:
     assert fold(decoded(CODECS[transcript.provider], transcript.events, size)) == transcript.completion
+
+
+@pytest.mark.parametrize("transcript", STREAMED, ids=str)
+@settings(max_examples=20)
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_folds_the_stream_wherever_it_is_cut(transcript: Transcript, cuts: list[float]) -> None:
+    codec, body = CODECS[transcript.provider], transcript.events
+    sse, decoder = SSEDecoder(), codec.decoder()
+    bounds = [0, *sorted(round(cut * len(body)) for cut in cuts), len(body)]
+    pieces = (body[start:end] for start, end in pairwise(bounds))
+    events = [each for piece in pieces for event in sse.feed(piece) for each in decoder.feed(event)]
+    assert fold(events) == transcript.completion
+    assert decoder.done
 
 
 @pytest.mark.parametrize(("plain", "streamed"), PAIRS, ids=str)

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import orjson
 
 from .anthropic_errors import PROVIDER
 from .anthropic_models import ClaudeModel
 from .errors import UnsendableRequestError
+from .interleaving import Thought, interleaved
 from .types import FilePart, ImagePart, Media, Message, Part, Role, TextPart, Tool, ToolCall, ToolChoice, ToolChoiceMode
 
 _CHOICES: Final[Mapping[ToolChoiceMode, str]] = {
@@ -78,27 +79,9 @@ def _blocks(message: Message, model: ClaudeModel) -> list[_Block]:
 
 
 def _answered(message: Message, model: ClaudeModel) -> Iterator[_Block]:
-    """An answer's blocks in their order, which thinking remembers: it must go back where it was."""
-    text, calls = message.content or "", [_tool_use(call) for call in message.tool_calls]
-    written = called = 0
-    for thought in _thoughts(message, model):
-        if text[written : thought.written].strip():  # the API refuses a blank text
-            yield _text_block(text[written : thought.written])
-            written = thought.written
-        yield from calls[called : thought.called]
-        called = max(called, thought.called)
-        yield thought.block
-    if text[written:]:
-        yield _text_block(text[written:])
-    yield from calls[called:]
-
-
-class _Thought(NamedTuple):
-    """A block of thinking, and what stood before it: so many characters of text and so many tool calls."""
-
-    written: int
-    called: int
-    block: _Block
+    return interleaved(
+        message.content or "", [_tool_use(call) for call in message.tool_calls], _thoughts(message, model), _text_block
+    )
 
 
 def signature_of(model: ClaudeModel, written: int, called: int, kind: str, secret: str) -> str:
@@ -107,7 +90,7 @@ def signature_of(model: ClaudeModel, written: int, called: int, kind: str, secre
     return f"{PROVIDER}:{model.tag}:{written}:{called}:{kind}:{secret}"
 
 
-def _thoughts(message: Message, model: ClaudeModel) -> Iterator[_Thought]:
+def _thoughts(message: Message, model: ClaudeModel) -> Iterator[Thought]:
     """Those that this model takes back."""
     for block in message.reasoning:
         vendor, *rest = block.signature.split(":", 5)
@@ -123,7 +106,7 @@ def _thoughts(message: Message, model: ClaudeModel) -> Iterator[_Thought]:
         if tag != model.tag and (model.tied or _is_tied(tag)):
             continue
         held = {"thinking": block.text, "signature": secret} if kind == "thinking" else {"data": secret}
-        yield _Thought(*place, {"type": kind, **held})
+        yield Thought(*place, {"type": kind, **held})
 
 
 def _is_tied(tag: str) -> bool:

@@ -61,6 +61,8 @@ class Dialect(Protocol):
 
     def objects(self, source: dict[str, Any], key: str) -> Iterable[dict[str, Any]]: ...
 
+    def count(self, counts: dict[str, Any], key: str) -> int: ...
+
 
 class ChatCompletionsDecoder:
     """One stream: JSON chunks, the last of them perhaps with usage alone, then `[DONE]`."""

@@ -15,7 +15,7 @@ from .compatible import CompatibleCodec
 from .gemini import GeminiCodec
 from .groq import GroqCodec
 from .mistral import MistralCodec
-from .openai import OpenAICodec
+from .openai import AzureOpenAICodec, OpenAICodec
 from .openrouter import OpenRouterCodec
 from .ports import Codec, ModelProvider
 
@@ -108,6 +108,15 @@ ROWS: tuple[ProviderRow, ...] = (
         base_url_variable="OPENROUTER_BASE_URL",
         reference="https://openrouter.ai/docs/api-reference/chat-completion",
         example="openai/gpt-4o-mini",
+    ),
+    ProviderRow(
+        name="azure",
+        title="Azure OpenAI",
+        base_url=None,
+        codec=AzureOpenAICodec,
+        key_variable="AZURE_OPENAI_API_KEY",
+        base_url_variable="AZURE_OPENAI_BASE_URL",
+        reference="https://learn.microsoft.com/azure/ai-foundry/openai/latest",
     ),
     ProviderRow(
         name="compatible",

@@ -75,7 +75,7 @@ async def transport() -> AsyncIterator[HttpTransport]:
 
 
 def test_who_has_embeddings_shows_them() -> None:
-    assert set(CODECS) == {"openai", "google", "mistral", "openrouter", "compatible"}
+    assert set(CODECS) == {"openai", "google", "mistral", "openrouter", "azure", "compatible"}
     assert {each.parent.parent.name for each in ROOT.glob("*/embed/embed.json")} == set(CODECS)
     assert all((folder(vendor) / "SOURCE.md").exists() for vendor in CODECS)
 

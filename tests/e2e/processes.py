@@ -20,7 +20,7 @@ import httpx
 from gateway.auth import mint
 from resolvers.principal import Scope
 
-PROVIDERS = ("openai", "anthropic", "google", "groq", "mistral", "openrouter", "compatible")
+PROVIDERS = ("openai", "anthropic", "google", "groq", "mistral", "openrouter", "azure", "compatible")
 MODELS: Mapping[str, str] = {
     "openai": "gpt-4o-mini",
     "anthropic": "claude-haiku-4-5",
@@ -28,6 +28,7 @@ MODELS: Mapping[str, str] = {
     "groq": "llama-3.3-70b-versatile",
     "mistral": "mistral-small-latest",
     "openrouter": "openai/gpt-4o-mini",
+    "azure": "my-deployment",
     "compatible": "local-model",
 }
 _LISTENS = re.compile(r"listens on http://[^:]+:(\d+)/graphql")
@@ -84,8 +85,9 @@ def server_environment(folder: Path, vendor: Vendor | None, **more: str) -> dict
     }
     if vendor is not None:
         for name in PROVIDERS:
-            environment[f"{name.upper()}_API_KEY"] = f"key-of-{name}"
-            environment[f"{name.upper()}_BASE_URL"] = f"{vendor.url}/v/{name}"
+            variable = "AZURE_OPENAI" if name == "azure" else name.upper()
+            environment[f"{variable}_API_KEY"] = f"key-of-{name}"
+            environment[f"{variable}_BASE_URL"] = f"{vendor.url}/v/{name}"
     return {**environment, **more}
 
 

@@ -20,15 +20,19 @@ from . import embeddings
 from .dialects import Asked, Dialect, OpenAIDialect, Reply
 from .embeddings import asks_for_embeddings
 from .own_dialects import AnthropicDialect, GeminiDialect
+from .responses_dialect import RESPONSES
 from .script import Script, read_script
 from .transcripts import serve_transcript
 
+_CHAT = ("openai", "groq", "mistral", "openrouter", "azure", "compatible", "acme")
 DIALECTS: Mapping[str, Dialect] = {
     "anthropic": AnthropicDialect(),
     "google": GeminiDialect(),
-    **{name: OpenAIDialect(name) for name in ("openai", "groq", "mistral", "openrouter", "compatible", "acme")},
+    **{
+        name: OpenAIDialect(name) for name in ("openai", "groq", "mistral", "openrouter", "azure", "compatible", "acme")
+    },
 }
-_KEY_HEADERS = ("authorization", "x-api-key", "x-goog-api-key")
+_KEY_HEADERS = ("authorization", "x-api-key", "x-goog-api-key", "api-key")
 _TOOL_ARGUMENTS = ('{"query":', '"fake"}')
 _RECORDS = 10_000
 _PROMPTS = 100_000
@@ -99,7 +103,8 @@ class FakeVendor:
                 scenario, _, _ = rest.partition("/")
                 return await serve_transcript(request, provider, scenario, self.mismatches)
             case ["", "v", provider, _] if provider in DIALECTS:
-                return await self._generate(request, provider, DIALECTS[provider])
+                dialect = RESPONSES if request.path.endswith("/responses") else DIALECTS[provider]
+                return await self._generate(request, provider, dialect)
         return _json({"error": f"nothing at {request.path}"}, 404)
 
     async def _generate(self, request: web.BaseRequest, provider: str, dialect: Dialect) -> web.StreamResponse:

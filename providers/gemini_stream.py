@@ -190,7 +190,16 @@ def _usage(payload: dict[str, Any]) -> Usage | None:
         output_tokens=count(counts, "candidatesTokenCount") + reasoning,
         cached_input_tokens=count(counts, "cachedContentTokenCount"),
         reasoning_tokens=reasoning,
+        input_audio_tokens=_of(counts, "promptTokensDetails", "AUDIO"),
+        cached_audio_tokens=_of(counts, "cacheTokensDetails", "AUDIO"),
+        output_audio_tokens=_of(counts, "candidatesTokensDetails", "AUDIO"),
+        input_image_tokens=_of(counts, "promptTokensDetails", "IMAGE") - _of(counts, "cacheTokensDetails", "IMAGE"),
+        output_image_tokens=_of(counts, "candidatesTokensDetails", "IMAGE"),
     )
+
+
+def _of(counts: dict[str, Any], key: str, modality: str) -> int:
+    return sum(count(each, "tokenCount") for each in objects(counts, key) if each.get("modality") == modality)
 
 
 def _check_prompt(payload: dict[str, Any]) -> None:

@@ -167,6 +167,8 @@ class ChatCompletionsCodec:
             cached_input_tokens=self.count(prompt, "cached_tokens"),
             cache_write_tokens=self.count(prompt, "cache_write_tokens"),
             reasoning_tokens=self.count(completion, "reasoning_tokens"),
+            input_audio_tokens=self.count(prompt, "audio_tokens"),
+            output_audio_tokens=self.count(completion, "audio_tokens"),
         )
 
     def codes(self, error: dict[str, Any]) -> Iterable[Any]:

@@ -76,6 +76,11 @@ class _Rates:
     cache_write: _Price = None
     output: _Price = None
     reasoning: _Price = None
+    input_audio: _Price = None
+    cached_audio: _Price = None
+    output_audio: _Price = None
+    input_image: _Price = None
+    output_image: _Price = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +103,13 @@ class ListPrices:
     tiered: bool
 
 
-_FREE = _Rates(_ZERO, _ZERO, _ZERO, _ZERO, _ZERO)
+_FREE = _Rates(*(_ZERO,) * 10)
 
 
 def cost_of(provider: str, model: str, usage: Usage, at: datetime, terms: OwnTerms = None) -> PricedCost:
     """What `usage` cost at the aware time `at`. Each token is priced once: as plain input, cache read, cache write,
-    output or reasoning. What is billed at other prices than the standard ones (`Usage.off_table`) has no known cost.
+    output, reasoning, or as the sound or the picture that it stands for, where those have prices of their own. What is
+    billed at other prices than the standard ones (`Usage.off_table`) has no known cost.
 
     Of `terms`, own prices stand above all but that; a discount lowers the table's prices, not what the vendor told.
     """
@@ -186,22 +192,49 @@ def _lowered(price: Decimal | None, share: Decimal) -> Decimal | None:
 
 
 def _sum(rates: _Rates | OwnPrices, usage: Usage) -> Decimal | None:
-    plain = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
-    parts = (
-        (plain, rates.input),
-        (usage.cached_input_tokens, rates.cache_read),
-        (usage.cache_write_tokens, rates.cache_write),
-        (usage.output_tokens - usage.reasoning_tokens, rates.output),
-        (usage.reasoning_tokens, rates.reasoning),
-    )
     total = _ZERO
-    for count, price in parts:
+    for count, price in _parts(rates, usage) if isinstance(rates, _Rates) else _own_parts(rates, usage):
         if count <= 0:
             continue
         if price is None:
             return None
         total += count * _rate(price, usage.input_tokens)
     return total / _PER
+
+
+_Parts = tuple[tuple[int, _Price], ...]
+
+
+def _own_parts(prices: OwnPrices, usage: Usage) -> _Parts:
+    """An agreement knows five kinds: sound and pictures are input and output like any other."""
+    plain = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
+    return (
+        (plain, prices.input),
+        (usage.cached_input_tokens, prices.cache_read),
+        (usage.cache_write_tokens, prices.cache_write),
+        (usage.output_tokens - usage.reasoning_tokens, prices.output),
+        (usage.reasoning_tokens, prices.reasoning),
+    )
+
+
+def _parts(rates: _Rates, usage: Usage) -> _Parts:
+    """Each token once. Of sound, what was cached is told; pictures are told whole, and are cached with the text."""
+    heard = usage.input_audio_tokens - usage.cached_audio_tokens
+    seen = usage.input_image_tokens
+    plain = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens - heard - seen
+    shown = usage.output_audio_tokens + usage.output_image_tokens
+    return (
+        (plain, rates.input),
+        (usage.cached_input_tokens - usage.cached_audio_tokens, rates.cache_read),
+        (usage.cache_write_tokens, rates.cache_write),
+        (usage.output_tokens - usage.reasoning_tokens - shown, rates.output),
+        (usage.reasoning_tokens, rates.reasoning),
+        (heard, rates.input_audio),
+        (usage.cached_audio_tokens, rates.cached_audio),
+        (usage.output_audio_tokens, rates.output_audio),
+        (seen, rates.input_image),
+        (usage.output_image_tokens, rates.output_image),
+    )
 
 
 def _rate(price: Decimal | TieredPrices, input_tokens: int) -> Decimal:
@@ -253,10 +286,16 @@ def _rates(prices: ModelPrice) -> _Rates:
     if not table:
         return _FREE
     plain, output = table.get("input_mtok"), table.get("output_mtok")
+    cached = table.get("cache_read_mtok", plain)
     return _Rates(
         input=plain,
-        cache_read=table.get("cache_read_mtok", plain),
+        cache_read=cached,
         cache_write=table.get("cache_write_mtok", plain),
         output=output,
         reasoning=table.get("output_reasoning_mtok", output),
+        input_audio=table.get("input_audio_mtok", plain),
+        cached_audio=table.get("cache_audio_read_mtok", table.get("input_audio_mtok", cached)),
+        output_audio=table.get("output_audio_mtok", output),
+        input_image=table.get("input_image_mtok", plain),
+        output_image=table.get("output_image_mtok", output),
     )

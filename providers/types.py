@@ -164,7 +164,8 @@ class CompletionRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens by kind. Parts are included in their sums: cached and cache-write in input, reasoning in output.
+    """Tokens by kind. Parts are included in their sums: cached and cache-write in input, reasoning in output; of sound
+    and pictures, whose tokens some vendors price otherwise, in input (of sound also in cached) and output.
 
     `cost` is what the vendor itself says it charged, in USD; None where it says nothing. `off_table`: it was billed at
     other than the published standard prices, as another service tier is.
@@ -177,6 +178,11 @@ class Usage:
     reasoning_tokens: int = 0
     cost: Decimal | None = None
     off_table: bool = False
+    input_audio_tokens: int = 0
+    cached_audio_tokens: int = 0
+    output_audio_tokens: int = 0
+    input_image_tokens: int = 0
+    output_image_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,22 @@ TABLE = [
     ("groq", "llama-3.3-70b-versatile", Usage(1000, 300), "0.000827"),
     # a model without a cache price: a cached token costs what any other does
     ("groq", "llama-3.3-70b-versatile", Usage(1000, 300, cached_input_tokens=900), "0.000827"),
+    # input 0.30, sound 1, cached 0.03, cached sound 0.10, output 2.50 (https://ai.google.dev/gemini-api/docs/pricing):
+    # 300 of text x 0.3 + 400 of sound x 1 + 100 of cached text x 0.03 + 200 of cached sound x 0.1 + 40 x 2.5
+    # = 90 + 400 + 3 + 20 + 100
+    (
+        "google",
+        "gemini-2.5-flash",
+        Usage(1000, 40, cached_input_tokens=300, input_audio_tokens=600, cached_audio_tokens=200),
+        "0.000613",
+    ),
+    # input 0.30, output 2.50, a picture's 30: 100 x 0.3 + 10 x 2.5 + 1290 x 30 = 30 + 25 + 38700
+    ("google", "gemini-2.5-flash-image", Usage(100, 1300, output_image_tokens=1290), "0.038755"),
+    # where sound and pictures have no price of their own they are text: 1000 x 0.30 + 40 x 2.50
+    ("google", "gemini-2.5-flash", Usage(1000, 40, input_image_tokens=258, output_audio_tokens=40), "0.0004"),
+    # input 2.50, sound 32, output 10, sound 64 (https://platform.openai.com/docs/pricing):
+    # 200 x 2.5 + 800 x 32 + 100 x 10 + 400 x 64 = 500 + 25600 + 1000 + 25600
+    ("openai", "gpt-audio", Usage(1000, 500, input_audio_tokens=800, output_audio_tokens=400), "0.0527"),
     # since 2026-03-16 input 0.15, output 0.60: 1000 x 0.15 + 300 x 0.60 = 150 + 180
     ("mistral", "mistral-small-latest", Usage(1000, 300), "0.00033"),
     # OpenRouter without its own figure: 1000 x 0.15 + 300 x 0.60
@@ -97,36 +113,54 @@ def test_names_agree_with_the_ledger_and_the_table() -> None:
 
 
 VENDORS = ("openai", "anthropic", "google", "groq", "mistral", "openrouter")
-MODELS = [
-    (vendor.id, model.id, vendor, model)
+OF_TABLE = {
+    (vendor.id, model.id): (vendor, model)
     for vendor in data_snapshot.get_snapshot().providers
     if vendor.id in VENDORS
     for model in vendor.models
     if vendor.find_model(model.id) is model
-]
+}
 
 
 @given(
-    st.sampled_from(MODELS),
+    st.sampled_from(list(OF_TABLE)),
     st.integers(0, 300_000),
     st.integers(0, 200_000),
     st.integers(0, 200_000),
     st.integers(0, 50_000),
+    st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)),
     st.datetimes(datetime(2024, 1, 1), datetime(2027, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
 )
 def test_every_sum_is_the_librarys_own(
-    entry: tuple[str, str, genai_prices.types.Provider, genai_prices.types.ModelInfo],
+    entry: tuple[str, str],
     plain: int,
     cached: int,
     written: int,
     output: int,
+    sound: tuple[float, float, float],
     at: datetime,
 ) -> None:
-    vendor_name, name, vendor, model = entry
-    usage = Usage(plain + cached + written, output, cached, written)
+    vendor_name, name = entry
+    vendor, model = OF_TABLE[entry]
+    heard, cached_heard, spoken = (int(share * of) for share, of in zip(sound, (plain, cached, output), strict=True))
+    usage = Usage(
+        plain + cached + written,
+        output,
+        cached,
+        written,
+        input_audio_tokens=heard + cached_heard,
+        cached_audio_tokens=cached_heard,
+        output_audio_tokens=spoken,
+    )
     priced = cost_of(vendor_name, name, usage, at)
     counts = genai_prices.Usage(
-        input_tokens=usage.input_tokens, output_tokens=output, cache_read_tokens=cached, cache_write_tokens=written
+        input_tokens=usage.input_tokens,
+        output_tokens=output,
+        cache_read_tokens=cached,
+        cache_write_tokens=written,
+        input_audio_tokens=heard + cached_heard,
+        cache_audio_read_tokens=cached_heard,
+        output_audio_tokens=spoken,
     )
     if priced.cost is not None:
         assert priced.cost == model.calc_price(counts, vendor, genai_request_timestamp=at).total_price

@@ -29,6 +29,7 @@ from resolvers.configs import Configs
 from resolvers.errors import ServiceUnavailableError
 from resolvers.following import following
 from resolvers.health import Health
+from resolvers.key_pool import KeyPool, ProviderKey
 from resolvers.ledger import Ledger, open_ledger
 from resolvers.live_usage import open_live_usage
 from resolvers.price_cache import PriceCache
@@ -92,12 +93,14 @@ def vendors(settings: Settings, keys: DeploymentKeys, rows: Sequence[ProviderRow
     found: dict[str, Vendor] = {}
     for row in rows:
         base_url: str | None = getattr(settings, row.base_url_variable) if row.base_url_variable else None
-        key = settings.api_key(row.key_variable, sealer) if row.key_variable else None
-        if (base_url or row.base_url) and (key or row.keyless):
-            found[row.name] = Vendor(providers[row.name], Credentials(key or "", base_url))
+        given = settings.api_keys(row.key_variable, sealer) if row.key_variable else []
+        if (base_url or row.base_url) and (given or row.keyless):
+            numbered = enumerate(given or [("", 1)], start=1)
+            pool = [ProviderKey(str(number), Credentials(key, base_url), weight) for number, (key, weight) in numbered]
+            found[row.name] = Vendor(providers[row.name], KeyPool(pool))
     if settings.ENVIRONMENT is Environment.LOCAL:
         scripted = ScriptedProvider()
-        found[scripted.name] = Vendor(scripted, Credentials(""))
+        found[scripted.name] = Vendor(scripted, KeyPool.of(Credentials("")))
     return found
 
 

@@ -34,6 +34,8 @@ class Environment(StrEnum):
     PRODUCTION = "PRODUCTION"
 
 
+MAX_WEIGHT = 1000
+
 _NO_SERVER = "Not used by this version, and refused, so that nobody believes that data is kept there."
 
 
@@ -257,19 +259,34 @@ class Settings(_VendorSettings):
         kept = self.TIMESCALE_RETENTION_DAYS
         return Policies(None if kept is None else _days(kept), _days(self.TIMESCALE_COMPRESS_AFTER_DAYS))
 
-    def api_key(self, variable: str, sealer: Sealer) -> str | None:
-        """A vendor's key in the clear, also from a variable that no setting is; None where it is not set. Raises
-        SettingsError for one that doesn't open."""
+    def api_keys(self, variable: str, sealer: Sealer) -> list[tuple[str, int]]:
+        """A vendor's keys in the clear, each with its weight, also from a variable that no setting is; none where it is
+        not set. Raises SettingsError for what can't be read, and for one that doesn't open."""
         value: SecretStr | None = getattr(self if variable in type(self).model_fields else _named(variable), variable)
-        text = "" if value is None else value.get_secret_value()
-        if is_sealed(text):
-            try:
-                text = sealer.open(text).strip()
-            except SealError as error:
-                raise SettingsError(f"{variable}: {error}") from None
-        if not is_plain(text):
-            raise SettingsError(f"{variable}: has characters that no HTTP header may carry")
-        return text or None
+        text = "" if value is None else value.get_secret_value().strip()
+        keys = [_key(variable, each, sealer) for each in text.split(",")] if text else []
+        if len(keys) == 1 and not keys[0][0]:
+            return []
+        if not all(key for key, _ in keys):
+            raise SettingsError(f"{variable}: a key between two commas is empty")
+        if len({key for key, _ in keys}) < len(keys):
+            raise SettingsError(f"{variable}: the same key stands there twice")
+        return keys
+
+
+def _key(variable: str, text: str, sealer: Sealer) -> tuple[str, int]:
+    """One of the list, plain or sealed, and how many calls it gets to another's one: `key*3`."""
+    text, star, weight = (part.strip() for part in text.partition("*"))
+    if star and not (weight.isascii() and weight.isdigit() and 1 <= int(weight) <= MAX_WEIGHT):
+        raise SettingsError(f"{variable}: a key's weight is a whole number, 1 to {MAX_WEIGHT}, as in key*3")
+    if is_sealed(text):
+        try:
+            text = sealer.open(text).strip()
+        except SealError as error:
+            raise SettingsError(f"{variable}: {error}") from None
+    if not is_plain(text):
+        raise SettingsError(f"{variable}: has characters that no HTTP header may carry")
+    return text, int(weight or 1)
 
 
 def _days(count: int) -> timedelta:

@@ -28,6 +28,23 @@ class CircuitState(Enum):
     OPEN = strawberry.enum_value("OPEN", description="No call goes through for a few seconds.")
 
 
+@strawberry.enum(description="Whether a key is used.")
+class ProviderKeyState(Enum):
+    READY = strawberry.enum_value("ready", description="By its weight among the others.")
+    LIMITED = strawberry.enum_value(
+        "limited", description="It was over its limit, and rests as long as the vendor asks."
+    )
+    REFUSED = strawberry.enum_value(
+        "refused", description="The vendor refused it, or nobody has paid for it: it rests five minutes."
+    )
+
+
+@strawberry.type(description="One of the keys that this deployment calls a provider by. Nothing of it is told.")
+class ProviderKeyHealth:
+    name: str = strawberry.field(description='Its place in the provider\'s setting: "1" is the first.')
+    state: ProviderKeyState = strawberry.field(description="Whether it is used. The only key of a provider always is.")
+
+
 @strawberry.type(description="A provider, and how it does: seen by this server, over all organisations.")
 class Provider:
     name: str = strawberry.field(description='As it stands before the slash of a model: "openai".')
@@ -42,6 +59,7 @@ class Provider:
     latency_ms: int | None = strawberry.field(
         description="The median of the calls that were answered, in milliseconds; null where there are none."
     )
+    keys: list[ProviderKeyHealth] = strawberry.field(description="The keys that it is called by.")
 
     @classmethod
     def of(cls, provider: health.ProviderHealth) -> Self:
@@ -52,6 +70,7 @@ class Provider:
             attempts=provider.attempts,
             error_rate=provider.error_rate,
             latency_ms=provider.latency_ms,
+            keys=[ProviderKeyHealth(name=name, state=ProviderKeyState(state.value)) for name, state in provider.keys],
         )
 
 

@@ -94,7 +94,7 @@ def _start(services: Services, principal: Principal, command: CompleteCommand, *
 async def _call(run: CompletionRun, scope: AttemptScope) -> ProviderCompletion:
     vendor = scope.step.vendor
     answer = await vendor.provider.complete(
-        run.request(scope.step.target), credentials=vendor.credentials, transport=run.services.transport
+        run.request(scope.step.target), credentials=scope.step.key.credentials, transport=run.services.transport
     )
     scope.succeeded(answer)
     return answer
@@ -165,7 +165,7 @@ async def _relay(emitter: _Emitter, scope: AttemptScope) -> ProviderCompletion:
     vendor = scope.step.vendor
     upstream = vendor.provider.stream(
         emitter.run.request(scope.step.target),
-        credentials=vendor.credentials,
+        credentials=scope.step.key.credentials,
         transport=emitter.run.services.transport,
     )
     async with aclosing(upstream):

@@ -84,7 +84,7 @@ class _EmbedRun(Run):
 async def _call(run: _EmbedRun, scope: AttemptScope) -> ProviderEmbeddings:
     vendor = scope.step.vendor
     answer = await vendor.provider.embed(
-        run.request(), credentials=vendor.credentials, transport=run.services.transport
+        run.request(), credentials=scope.step.key.credentials, transport=run.services.transport
     )
     scope.succeeded(answer)
     return answer

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median_low
 
 from .errors import ServiceUnavailableError
-from .routing import Circuits, CircuitState
+from .key_pool import KeyState
+from .routing import Circuits, CircuitState, Vendor
 
 WINDOW_S = 300.0
 MAX_ATTEMPTS = 500
@@ -23,7 +24,8 @@ LOOK_EVERY_S = 1.0
 @dataclass(frozen=True, slots=True)
 class ProviderHealth:
     """`circuit` is the worst of the provider's. `attempts` counts those of the window, `error_rate` is 0 to 1, None
-    where there are none; `latency_ms` is the median of those that were answered, None where none was."""
+    where there are none; `latency_ms` is the median of those that were answered, None where none was. `keys` are those
+    that it is called by, by their ids."""
 
     name: str
     configured: bool
@@ -31,6 +33,7 @@ class ProviderHealth:
     attempts: int
     error_rate: float | None
     latency_ms: int | None
+    keys: tuple[tuple[str, KeyState], ...] = ()
 
 
 class Health:
@@ -38,9 +41,10 @@ class Health:
     watched. `clock` is monotonic, in seconds."""
 
     def __init__(
-        self, known: Iterable[str], configured: Collection[str], circuits: Circuits, clock: Callable[[], float]
+        self, known: Iterable[str], configured: Mapping[str, Vendor], circuits: Circuits, clock: Callable[[], float]
     ) -> None:
         self._names = tuple(sorted({*known, *configured}))
+        self._vendors = configured
         self._circuits = circuits
         self._clock = clock
         self._seen: dict[str, deque[tuple[float, int, bool]]] = {
@@ -82,6 +86,7 @@ class Health:
     def _provider(self, name: str, circuit: CircuitState, since: float) -> ProviderHealth:
         recent = [(ms, failed) for at, ms, failed in self._seen.get(name, ()) if at > since]
         answered = [ms for ms, failed in recent if not failed]
+        pool = self._vendors[name].keys if name in self._vendors else None
         return ProviderHealth(
             name=name,
             configured=name in self._seen,
@@ -89,6 +94,7 @@ class Health:
             attempts=len(recent),
             error_rate=(len(recent) - len(answered)) / len(recent) if recent else None,
             latency_ms=median_low(answered) if answered else None,
+            keys=() if pool is None else tuple((key.id, pool.state(key)) for key in pool.keys),
         )
 
     async def _watch(self) -> None:

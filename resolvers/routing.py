@@ -14,9 +14,9 @@ from enum import IntEnum
 
 from providers.errors import ProviderError, UnsendableRequestError
 from providers.ports import ModelProvider
-from providers.types import Credentials
 
 from .errors import BadUserInputError
+from .key_pool import KeyPool, ProviderKey
 from .types import Target
 
 TRIES_PER_TARGET = 3
@@ -30,11 +30,10 @@ MAX_CIRCUITS = 4096  # model names come from callers
 
 @dataclass(frozen=True, slots=True)
 class Vendor:
-    """A provider that this deployment can call, with the credentials to call it with."""
+    """A provider that this deployment can call, with the keys to call it with."""
 
     provider: ModelProvider
-    credentials: Credentials
-    key_id: str = "environment"
+    keys: KeyPool
 
 
 def parse_target(text: str, *, path: Sequence[str | int]) -> Target:
@@ -124,15 +123,16 @@ class Circuits:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The next attempt: wait `delay_s`, then call `vendor` for `target`."""
+    """The next attempt: wait `delay_s`, then call `vendor` for `target` by `key`."""
 
     target: Target
     vendor: Vendor
+    key: ProviderKey
     delay_s: float = 0.0
 
     @property
     def circuit(self) -> tuple[str, str, str]:
-        return (self.target.provider, self.target.model, self.vendor.key_id)
+        return (self.target.provider, self.target.model, self.key.id)
 
 
 class Route:
@@ -150,6 +150,8 @@ class Route:
         self._random = random
         self._position = 0
         self._tries = 0
+        self._spent: set[str] = set()  # of the target's keys: those that are over their limit, or refused
+        self._last: Step | None = None
         self.blocked: tuple[Target, float] | None = None
 
     def first(self) -> Step | None:
@@ -159,13 +161,30 @@ class Route:
         """What follows a failed attempt; None when there is nothing left to try in the time that is left."""
         if isinstance(error, UnsendableRequestError):
             return None
+        if (step := self._by_another_key(error)) is not None:
+            return step
         if error.retryable and self._tries < TRIES_PER_TARGET:
             delay = self._delay(error)
             if delay < time_left_s and (step := self._step(delay)) is not None:
                 return step
+        self._next_target()
+        return self._current()
+
+    def _next_target(self) -> None:
         self._position += 1
         self._tries = 0
-        return self._current()
+        self._spent.clear()
+
+    def _by_another_key(self, error: ProviderError) -> Step | None:
+        """At once, and at no cost of tries, where the key alone was to blame and another is ready."""
+        last = self._last
+        if last is None or not last.vendor.keys.failed(last.key, error):
+            return None
+        self._spent.add(last.key.id)
+        if not last.vendor.keys.has_ready(self._spent) or (step := self._step(0.0)) is None:
+            return None
+        self._tries -= 1
+        return step
 
     def _delay(self, error: ProviderError) -> float:
         backoff = self._random() * min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2.0 ** (self._tries - 1))
@@ -175,17 +194,23 @@ class Route:
         while self._position < len(self._targets):
             if (step := self._step(0.0)) is not None:
                 return step
-            self._position += 1
+            self._next_target()
         return None
 
     def _step(self, delay_s: float) -> Step | None:
+        """By a key whose circuit lets the call through; one that is spent comes again where there is no other."""
         target, vendor = self._targets[self._position]
-        step = Step(target, vendor, delay_s)
-        if wait := self._circuits.blocked_for(step.circuit, self):
+        avoided = set(self._spent) if len(self._spent) < len(vendor.keys.keys) else set()
+        while (key := vendor.keys.pick(avoided)) is not None:
+            step = Step(target, vendor, key, delay_s)
+            wait = self._circuits.blocked_for(step.circuit, self)
+            if not wait:
+                self._tries += 1
+                self._last = step
+                return step
             self.blocked = (target, wait)
-            return None
-        self._tries += 1
-        return step
+            avoided.add(key.id)
+        return None
 
 
 def check_targets(targets: Sequence[tuple[Target, tuple[str | int, ...]]], vendors: Mapping[str, Vendor]) -> None:

@@ -209,6 +209,7 @@ class AttemptScope:
     def succeeded(self, answer: booking.Answer) -> None:
         latency_ms = self._elapsed_ms()
         self._run.services.circuits.succeeded(self.step.circuit)
+        self.step.vendor.keys.worked(self.step.key)
         self._run.services.health.attempted(self.step.target.provider, latency_ms, failed=False)
         self._run.book(
             booking.succeeded(

@@ -16,6 +16,7 @@ from providers.types import Credentials, Message, Role
 from resolvers import completions
 from resolvers.errors import CompletionFailedError
 from resolvers.health import Health
+from resolvers.key_pool import KeyPool
 from resolvers.routing import Vendor
 from resolvers.types import CompleteCommand, CompletionFailed, CompletionFinished, Target, TextProduced
 from tests.resolvers.scene import ACME, Scene, open_scene, other_tasks
@@ -104,7 +105,7 @@ async def facing(name: str, answer: Callable[[Case], Answer], timeout_ms: int) -
             await answer(case)(reader, writer)
 
         async with serving(handle) as server:
-            vendors = {name: Vendor(CodecProvider(row.codec(), f"http://127.0.0.1:{server.port}"), KEY)}
+            vendors = {name: Vendor(CodecProvider(row.codec(), f"http://127.0.0.1:{server.port}"), KeyPool.of(KEY))}
             health = Health([name], vendors, scene.services.circuits, scene.services.clock)
             async with open_transport(trust_env=False) as transport:
                 changes = {"vendors": vendors, "transport": transport, "health": health}

@@ -9,6 +9,7 @@ from gateway.keys import DeploymentKeys
 from gateway.runtime import vendors
 from gateway.settings import Settings, SettingsError, vendor_fields
 from providers.types import Credentials
+from resolvers.key_pool import ProviderKey
 
 from .added_vendor import ADDED, ROWS
 
@@ -29,9 +30,16 @@ def test_it_is_off_without_a_key() -> None:
 def test_its_key_and_another_address_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACME_API_KEY", KEYS.sealer().seal("sk-acme"))
     found = vendors(WithAcme(), KEYS, ROWS)["acme"]
-    assert (found.provider.name, found.credentials) == ("acme", Credentials("sk-acme"))
+    assert (found.provider.name, found.keys.keys) == ("acme", (ProviderKey("1", Credentials("sk-acme")),))
     monkeypatch.setenv("ACME_BASE_URL", "http://127.0.0.1:1/v1")
-    assert vendors(WithAcme(), KEYS, ROWS)["acme"].credentials == Credentials("sk-acme", "http://127.0.0.1:1/v1")
+    (key,) = vendors(WithAcme(), KEYS, ROWS)["acme"].keys.keys
+    assert key.credentials == Credentials("sk-acme", "http://127.0.0.1:1/v1")
+
+
+def test_several_keys_are_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACME_API_KEY", "sk-a*3,sk-b")
+    pool = vendors(WithAcme(), KEYS, ROWS)["acme"].keys
+    assert pool.keys == (ProviderKey("1", Credentials("sk-a"), 3), ProviderKey("2", Credentials("sk-b"), 1))
 
 
 @pytest.mark.parametrize("url", ["nowhere", "http://u:p@h"])

@@ -15,6 +15,7 @@ from gateway.runtime import vendors
 from gateway.settings import Settings, SettingsError, load_settings
 from providers.registry import DIALECTS, ROWS
 from providers.types import CompletionRequest, Credentials, Message, Role
+from resolvers.key_pool import ProviderKey
 
 KEYS = DeploymentKeys("a-signing-secret-of-more-than-32-bytes", bytes(range(32)))
 DEN = {"name": "den", "baseUrl": "http://127.0.0.1:1/v1"}
@@ -71,7 +72,7 @@ def test_a_key_is_in_the_variable_that_is_named(tmp_path: Path, monkeypatch: pyt
     for value in ("sk-acme", f" {KEYS.sealer().seal('sk-acme')}\n"):
         monkeypatch.setenv("ACME_KEY", value)
         found = vendors(settings, KEYS, rows)
-        assert {name: vendor.credentials for name, vendor in found.items() if name != "scripted"} == {
+        assert {name: vendor.keys.keys[0].credentials for name, vendor in found.items() if name != "scripted"} == {
             "den": Credentials(""),
             "acme": Credentials("sk-acme"),
         }
@@ -86,7 +87,7 @@ def test_a_vendors_own_key_serves_another_address(tmp_path: Path, monkeypatch: p
     eu = {"name": "openai-eu", "baseUrl": "https://eu.api.openai.com/v1", "keyVariable": "OPENAI_API_KEY"}
     settings = declaring(tmp_path, {**eu, "dialect": "openai"})
     found = vendors(settings, KEYS, provider_rows(settings))
-    assert found["openai-eu"].credentials == found["openai"].credentials == Credentials("sk-openai")
+    assert found["openai-eu"].keys.keys == found["openai"].keys.keys == (ProviderKey("1", Credentials("sk-openai")),)
 
 
 WRONG = [

@@ -54,7 +54,7 @@ def test_defaults_need_nothing() -> None:
     assert settings.JWT_TOKEN_SECRET is None
     assert settings.ENCRYPTION_KEY is None
     assert settings.ALLOWED_ORIGINS == ()
-    assert all(settings.api_key(f"{vendor}_API_KEY", Sealer(KEY)) is None for vendor in VENDORS)
+    assert all(settings.api_keys(f"{vendor}_API_KEY", Sealer(KEY)) == [] for vendor in VENDORS)
 
 
 WRONG = [
@@ -239,14 +239,30 @@ def test_no_refusal_repeats_a_secret(name: str, value: str) -> None:
 def test_a_key_is_plain_or_sealed(monkeypatch: pytest.MonkeyPatch, vendor: str) -> None:
     sealer, name = Sealer(KEY), f"{vendor}_API_KEY"
     monkeypatch.setenv("COMPATIBLE_BASE_URL", "http://127.0.0.1:1")
-    assert load(monkeypatch, {name: "sk-plain"}).api_key(name, sealer) == "sk-plain"
-    assert load(monkeypatch, {name: f"  {sealer.seal('sk-sealed')}\n"}).api_key(name, sealer) == "sk-sealed"
-    assert load(monkeypatch, {name: sealer.seal("sk-sealed\n")}).api_key(name, sealer) == "sk-sealed"
-    assert load(monkeypatch, {name: "  "}).api_key(name, sealer) is None
-    assert load(monkeypatch, {name: sealer.seal("")}).api_key(name, sealer) is None
+    assert load(monkeypatch, {name: "sk-plain"}).api_keys(name, sealer) == [("sk-plain", 1)]
+    assert load(monkeypatch, {name: f"  {sealer.seal('sk-sealed')}\n"}).api_keys(name, sealer) == [("sk-sealed", 1)]
+    assert load(monkeypatch, {name: sealer.seal("sk-sealed\n")}).api_keys(name, sealer) == [("sk-sealed", 1)]
+    assert load(monkeypatch, {name: "  "}).api_keys(name, sealer) == []
+    assert load(monkeypatch, {name: sealer.seal("")}).api_keys(name, sealer) == []
+
+
+def test_several_keys_may_have_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    sealer = Sealer(KEY)
+    text = f"sk-a*3, {sealer.seal('sk-b')} * 2,sk-c"
+    settings = load(monkeypatch, {"OPENAI_API_KEY": text})
+    assert settings.api_keys("OPENAI_API_KEY", sealer) == [("sk-a", 3), ("sk-b", 2), ("sk-c", 1)]
 
 
 UNUSABLE = {
+    "a weight of nothing": "sk-a*",
+    "no weight": "sk-a*x",
+    "too little weight": "sk-a*0",
+    "too much weight": "sk-a*1001",
+    "two weights": "sk-a*2*3",
+    "nothing between commas": "sk-a,,sk-b",
+    "a comma at the end": "sk-a,",
+    "one key twice": f"sk-a,{Sealer(KEY).seal('sk-a')}",
+    "one of two unusable": "sk-a,sk-in two parts",
     "another key": Sealer(bytes(32)).seal("sk-under-another-key"),
     "changed": Sealer(KEY).seal("sk-changed")[:-8] + "AAAAAAA=",
     "nothing sealed": "enc:v1:",
@@ -263,7 +279,7 @@ UNUSABLE = {
 def test_an_unusable_key_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     settings = load(monkeypatch, {"OPENAI_API_KEY": UNUSABLE[case]})
     with pytest.raises(SettingsError) as caught:
-        settings.api_key("OPENAI_API_KEY", Sealer(KEY))
+        settings.api_keys("OPENAI_API_KEY", Sealer(KEY))
     message = str(caught.value)
     assert message.startswith("OPENAI_API_KEY: ")
     assert len(message.splitlines()) == 1

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from providers.types import Credentials
+from resolvers.key_pool import KeyPool
 from resolvers.routing import Vendor
 from tests.persistence.entries import entry
 from tests.resolvers.scene import FakeProvider
@@ -36,7 +37,7 @@ query ($id: ID!) {
 @pytest.fixture
 def stocked(stage: Stage) -> Stage:
     """With providers whose models the price table lists."""
-    vendors = {name: Vendor(FakeProvider(name), Credentials("secret")) for name in ("anthropic", "groq")}
+    vendors = {name: Vendor(FakeProvider(name), KeyPool.of(Credentials("secret"))) for name in ("anthropic", "groq")}
     stage.scene.services = replace(stage.scene.services, vendors=vendors)
     return stage
 

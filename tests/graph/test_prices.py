@@ -12,6 +12,7 @@ import pytest
 from persistence.price_records import Discount, PriceRule
 from providers.prices import PRICE_VERSION
 from providers.types import Credentials
+from resolvers.key_pool import KeyPool
 from resolvers.price_book import PriceBook
 from resolvers.principal import Scope
 from resolvers.routing import Vendor
@@ -241,7 +242,7 @@ MODELS = """{ models(filter: { search: "openai/gpt-4o-mini" }) { nodes {
 
 
 async def test_what_the_organisation_pays_for_a_model(stage: Stage) -> None:
-    vendors = {"openai": Vendor(FakeProvider("openai"), Credentials("secret"))}
+    vendors = {"openai": Vendor(FakeProvider("openai"), KeyPool.of(Credentials("secret")))}
     stage.scene.services = replace(stage.scene.services, vendors=vendors)
     override = price_rule(model="gpt-4o-mini")
     discount = price_rule(model=None, terms=Discount(Decimal(50)))

@@ -18,6 +18,7 @@ from persistence.sqlite.database import open_database
 from providers.types import Credentials
 from resolvers.config_cache import ConfigCache
 from resolvers.configs import Configs
+from resolvers.key_pool import KeyPool
 from resolvers.routing import Vendor
 from resolvers.types import ConfigBy, ConfigCall, ConfigRef
 
@@ -82,7 +83,7 @@ class Stage:
 @asynccontextmanager
 async def open_stage(folder: Path) -> AsyncIterator[Stage]:
     migrate(folder / "configs.db")
-    vendors = {name: Vendor(FakeProvider(name), Credentials("secret")) for name in ("alpha", "beta")}
+    vendors = {name: Vendor(FakeProvider(name), KeyPool.of(Credentials("secret"))) for name in ("alpha", "beta")}
     async with open_database(folder / "configs.db") as database:
         store = WatchedStore(database)
         cache = ConfigCache(store, lambda: stage.seconds)

@@ -36,6 +36,7 @@ from resolvers import completions
 from resolvers.config_cache import ConfigCache
 from resolvers.configs import Configs
 from resolvers.health import Health
+from resolvers.key_pool import KeyPool
 from resolvers.ledger import open_ledger
 from resolvers.live_usage import open_live_usage
 from resolvers.price_cache import PriceCache
@@ -101,6 +102,7 @@ class Call:
     request: Any
     streamed: bool
     at: float
+    key: str
     ended: str | None = None
 
 
@@ -119,7 +121,7 @@ class FakeProvider:
         self, request: CompletionRequest, *, credentials: Credentials, transport: Transport
     ) -> ProviderCompletion:
         fold = Fold()
-        async with aclosing(self._play(request, streamed=False)) as batches:
+        async with aclosing(self._play(request, credentials, streamed=False)) as batches:
             async for events in batches:
                 for event in events:
                     fold.add(event)
@@ -128,18 +130,20 @@ class FakeProvider:
     def stream(
         self, request: CompletionRequest, *, credentials: Credentials, transport: Transport
     ) -> AsyncGenerator[Sequence[StreamEvent], None]:
-        return self._play(request, streamed=True)
+        return self._play(request, credentials, streamed=True)
 
     async def embed(
         self, request: EmbeddingRequest, *, credentials: Credentials, transport: Transport
     ) -> ProviderEmbeddings:
         """A vector of one number for each text: its length. Steps of the script come before it."""
-        async with aclosing(self._play(request, streamed=False)) as batches:
+        async with aclosing(self._play(request, credentials, streamed=False)) as batches:
             usages = [each.usage async for events in batches for each in events if isinstance(each, Finished)]
         return ProviderEmbeddings(tuple([float(len(text))] for text in request.inputs), *usages)
 
-    async def _play(self, request: Any, *, streamed: bool) -> AsyncGenerator[Sequence[StreamEvent], None]:
-        call = Call(request, streamed, asyncio.get_running_loop().time())
+    async def _play(
+        self, request: Any, credentials: Credentials, *, streamed: bool
+    ) -> AsyncGenerator[Sequence[StreamEvent], None]:
+        call = Call(request, streamed, asyncio.get_running_loop().time(), credentials.api_key)
         self.calls.append(call)
         try:
             for step in self._scripts.popleft():
@@ -323,7 +327,7 @@ async def open_scene() -> AsyncIterator[Scene]:
         open_ledger(store, inflight) as ledger,
         open_live_usage(ledger, partial(datetime.now, UTC)) as live_usage,
     ):
-        vendors = {each.name: Vendor(each, Credentials("secret")) for each in (alpha, beta)}
+        vendors = {each.name: Vendor(each, KeyPool.of(Credentials("secret"))) for each in (alpha, beta)}
         circuits = Circuits(clock)
         services = Services(
             vendors=vendors,

@@ -10,13 +10,14 @@ from providers.types import Credentials, Message, Role, Tool, ToolCall, ToolChoi
 from resolvers import checks
 from resolvers.checks import check_command
 from resolvers.errors import BadUserInputError, ForbiddenError
+from resolvers.key_pool import KeyPool
 from resolvers.principal import Principal, Scope
 from resolvers.routing import Vendor
 from resolvers.types import Target
 
 from .scene import ALPHA, BETA, FakeProvider, command
 
-VENDORS = {name: Vendor(FakeProvider(name), Credentials("secret")) for name in ("alpha", "beta")}
+VENDORS = {name: Vendor(FakeProvider(name), KeyPool.of(Credentials("secret"))) for name in ("alpha", "beta")}
 USER = Message(Role.USER, "hello")
 CALL = ToolCall("call_1", "look_up", "{}")
 NOWHERE = Target("nowhere", "m")

@@ -8,15 +8,19 @@ from contextlib import aclosing
 
 import pytest
 
-from providers.errors import ProviderInvalidRequestError
+from providers.errors import ProviderAuthError, ProviderInvalidRequestError
+from providers.types import Credentials
 from resolvers.errors import CompletionFailedError, ServiceUnavailableError
 from resolvers.health import LOOK_EVERY_S, MAX_ATTEMPTS, WINDOW_S, Health, ProviderHealth
-from resolvers.routing import CIRCUIT_FAILURES, CIRCUIT_OPEN_S, Circuits, CircuitState
+from resolvers.key_pool import KeyPool, KeyState, ProviderKey
+from resolvers.routing import CIRCUIT_FAILURES, CIRCUIT_OPEN_S, Circuits, CircuitState, Vendor
 
 from .clockwork import idle
-from .scene import Hold, Scene, other_tasks, texts, unavailable
+from .scene import FakeProvider, Hold, Scene, other_tasks, texts, unavailable
 
 CALLER = object()
+KEYS = [ProviderKey(name, Credentials("secret")) for name in ("1", "2")]
+READY = {name: tuple((key.id, KeyState.READY) for key in KEYS[:count]) for name, count in (("alpha", 2), ("beta", 1))}
 Changes = AsyncGenerator[ProviderHealth, None]
 
 
@@ -26,7 +30,10 @@ class Bench:
     def __init__(self) -> None:
         clock = asyncio.get_running_loop().time
         self.circuits = Circuits(clock)
-        self.health = Health(["beta", "gamma"], ["alpha", "beta"], self.circuits, clock)
+        pools = {"alpha": KeyPool([KEYS[0], KEYS[1]], clock, lambda: 0.0), "beta": KeyPool([KEYS[0]], clock)}
+        vendors = {name: Vendor(FakeProvider(name), pool) for name, pool in pools.items()}
+        self.alphas_keys = pools["alpha"]
+        self.health = Health(["beta", "gamma"], vendors, self.circuits, clock)
 
     def of(self, name: str) -> ProviderHealth:
         (found,) = (each for each in self.health.providers() if each.name == name)
@@ -34,7 +41,7 @@ class Bench:
 
     def breaks(self, model: str) -> None:
         for _ in range(CIRCUIT_FAILURES):
-            self.circuits.failed(("alpha", model, "environment"), CALLER)
+            self.circuits.failed(("alpha", model, "1"), CALLER)
 
 
 @pytest.fixture
@@ -43,7 +50,7 @@ async def bench() -> Bench:
 
 
 def quiet(name: str, *, configured: bool = True) -> ProviderHealth:
-    return ProviderHealth(name, configured, CircuitState.CLOSED, 0, None, None)
+    return ProviderHealth(name, configured, CircuitState.CLOSED, 0, None, None, READY.get(name, ()))
 
 
 async def first(changes: Changes, count: int = 3) -> list[str]:
@@ -70,8 +77,8 @@ async def test_rate_and_median(bench: Bench) -> None:
     for latency_ms, failed in [(10, False), (30, False), (9999, True), (20, False)]:
         bench.health.attempted("alpha", latency_ms, failed=failed)
     bench.health.attempted("beta", 5, failed=True)
-    assert bench.of("alpha") == ProviderHealth("alpha", True, CircuitState.CLOSED, 4, 0.25, 20)
-    assert bench.of("beta") == ProviderHealth("beta", True, CircuitState.CLOSED, 1, 1.0, None)
+    assert bench.of("alpha") == ProviderHealth("alpha", True, CircuitState.CLOSED, 4, 0.25, 20, READY["alpha"])
+    assert bench.of("beta") == ProviderHealth("beta", True, CircuitState.CLOSED, 1, 1.0, None, READY["beta"])
 
 
 async def test_what_is_old_is_forgotten_and_what_is_kept_is_bounded(bench: Bench) -> None:
@@ -80,7 +87,7 @@ async def test_what_is_old_is_forgotten_and_what_is_kept_is_bounded(bench: Bench
     bench.health.attempted("alpha", 20, failed=False)
     assert bench.of("alpha").attempts == 2
     await asyncio.sleep(1)
-    assert bench.of("alpha") == ProviderHealth("alpha", True, CircuitState.CLOSED, 1, 0.0, 20)
+    assert bench.of("alpha") == ProviderHealth("alpha", True, CircuitState.CLOSED, 1, 0.0, 20, READY["alpha"])
     for _ in range(3 * MAX_ATTEMPTS):
         bench.health.attempted("alpha", 30, failed=False)
     assert bench.of("alpha").attempts == MAX_ATTEMPTS
@@ -93,8 +100,8 @@ async def test_the_worst_circuit_is_the_provider_s(bench: Bench) -> None:
     assert bench.of("alpha").circuit is CircuitState.HALF_OPEN
     bench.breaks("a-2")
     assert bench.of("alpha").circuit is CircuitState.OPEN
-    bench.circuits.succeeded(("alpha", "a-1", "environment"))
-    bench.circuits.succeeded(("alpha", "a-2", "environment"))
+    bench.circuits.succeeded(("alpha", "a-1", "1"))
+    bench.circuits.succeeded(("alpha", "a-2", "1"))
     assert bench.of("alpha").circuit is bench.of("beta").circuit is CircuitState.CLOSED
 
 
@@ -173,3 +180,10 @@ async def test_at_the_process_end_listeners_are_told(bench: Bench) -> None:
         bench.health.close()
         with pytest.raises(ServiceUnavailableError):
             await waiting
+
+
+async def test_a_key_that_rests_is_shown(bench: Bench) -> None:
+    bench.alphas_keys.failed(KEYS[1], ProviderAuthError("no", provider="alpha", status=401))
+    assert bench.of("alpha").keys == (("1", KeyState.READY), ("2", KeyState.REFUSED))
+    bench.alphas_keys.worked(KEYS[1])
+    assert bench.of("alpha").keys == READY["alpha"]

@@ -15,6 +15,7 @@ from providers.prices import PRICE_VERSION
 from providers.types import Credentials, Finished, FinishReason, TextDelta, Usage
 from resolvers.errors import CompletionFailedError, ServiceUnavailableError
 from resolvers.health import Health
+from resolvers.key_pool import KeyPool
 from resolvers.routing import Vendor
 from resolvers.types import CompletionFailed, CompletionFinished, Target
 from tests.persistence.entries import entry
@@ -82,7 +83,7 @@ async def test_another_organisation_has_its_own_prices(scene: Scene) -> None:
 
 async def test_a_discount_is_off_the_published_price(scene: Scene) -> None:
     openai = FakeProvider("openai")
-    vendors = {"openai": Vendor(openai, Credentials("secret"))}
+    vendors = {"openai": Vendor(openai, KeyPool.of(Credentials("secret")))}
     health = Health(["openai"], vendors, scene.services.circuits, scene.services.clock)
     scene.services = replace(scene.services, vendors=vendors, health=health)
     rule = price_rule(provider=None, model=None, terms=Discount(Decimal(50)))

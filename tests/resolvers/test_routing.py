@@ -22,6 +22,7 @@ from providers.errors import (
 from providers.types import Credentials
 from resolvers import routing
 from resolvers.errors import BadUserInputError
+from resolvers.key_pool import KeyPool
 from resolvers.routing import (
     BACKOFF_BASE_S,
     BACKOFF_CAP_S,
@@ -40,8 +41,8 @@ from resolvers.types import Target
 
 from .scene import ALPHA, BETA, FakeProvider, unavailable
 
-VENDORS = {name: Vendor(FakeProvider(name), Credentials("secret")) for name in ("alpha", "beta")}
-KEY = ("alpha", "a-1", "environment")
+VENDORS = {name: Vendor(FakeProvider(name), KeyPool.of(Credentials("secret"))) for name in ("alpha", "beta")}
+KEY = ("alpha", "a-1", "1")
 CALLER = object()
 
 
@@ -173,7 +174,7 @@ def test_a_circuit_that_opens_between_two_tries_ends_them() -> None:
 def test_circuits_of_other_models_and_keys_stay_closed() -> None:
     circuits = opened(Clock())
     assert circuits.blocked_for(KEY, CALLER) == CIRCUIT_OPEN_S
-    assert circuits.blocked_for(("alpha", "a-2", "environment"), CALLER) == 0
+    assert circuits.blocked_for(("alpha", "a-2", "1"), CALLER) == 0
     assert circuits.blocked_for(("alpha", "a-1", "tenant"), CALLER) == 0
 
 

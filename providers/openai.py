@@ -25,7 +25,7 @@ from .features import Feature, check_features
 from .fold import fold
 from .openai_embeddings import EmbeddingsCodec
 from .openai_errors import ERRORS, Verdict
-from .openai_responses_request import responses_body
+from .openai_responses_request import check_settings, responses_body
 from .openai_responses_stream import OTHER_TIERS, ResponsesDecoder
 from .openai_stream import ChatCompletionsDecoder
 from .ports import EncodedCall
@@ -66,6 +66,7 @@ class OpenAICodec(EmbeddingsCodec):
 
     def encode(self, request: CompletionRequest, *, stream: bool) -> EncodedCall:
         """`options` go over the body. Raises UnsupportedFeatureError, UnsendableRequestError."""
+        check_settings(request, self.provider)
         linked = _has_linked_files(request)
         if request.stop or request.seed is not None:
             if linked:

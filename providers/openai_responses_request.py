@@ -30,7 +30,7 @@ from .types import (
     ToolChoice,
 )
 
-_FIRST_OF_FIVE = re.compile(r"gpt-5(?:-(?:mini|nano|pro|codex|chat)\b.*|-\d{4}.*)?")
+_FIRST_OF_FIVE = re.compile(r"gpt-5(?:-(?:mini|nano|pro|codex)\b.*|-\d{4}.*)?")
 _BEFORE_FIVE = re.compile(r"o\d|codex-")
 
 
@@ -38,17 +38,16 @@ def responses_body(request: CompletionRequest, provider: str) -> dict[str, Any]:
     """Nothing is kept at the vendor's, so reasoning comes back encrypted. `options` go over the body; their `reasoning`
     and `text` over ours key by key, and their `include` beside ours. Raises UnsupportedFeatureError,
     UnsendableRequestError."""
-    include = [
-        "reasoning.encrypted_content",
-        *(["message.output_text.logprobs"] if request.logprobs is not None else []),
-    ]
+    include = ["reasoning.encrypted_content"]
+    if request.logprobs is not None:
+        include.append("message.output_text.logprobs")
     fields: dict[str, Any] = {
         "tools": [_tool(tool) for tool in request.tools] or None,
         "tool_choice": None if request.tool_choice is None else _choice(request.tool_choice),
         "temperature": request.temperature,
         "top_p": request.top_p,
         "max_output_tokens": request.max_tokens,
-        "reasoning": _reasoning(request, provider),
+        "reasoning": _reasoning(request.reasoning_effort, request.model),
         "text": None if request.response_format is None else {"format": _format(request.response_format)},
         "top_logprobs": request.logprobs or None,
         "safety_identifier": request.end_user,
@@ -63,6 +62,26 @@ def responses_body(request: CompletionRequest, provider: str) -> dict[str, Any]:
     return {**body, **{name: _over(body.get(name), value) for name, value in request.options.items()}}
 
 
+def check_settings(request: CompletionRequest, provider: str) -> None:
+    """Models that always think have no sampling to set (https://platform.openai.com/docs/guides/latest-model). Raises
+    UnsupportedFeatureError."""
+    if not _always_thinks(request.model):
+        return
+    asked = (
+        ("temperature", request.temperature not in (None, 1)),
+        ("topP", request.top_p not in (None, 1)),
+        ("logprobs", request.logprobs is not None),
+        ("reasoningEffort none", request.reasoning_effort is ReasoningEffort.NONE),
+    )
+    for feature, met in asked:
+        if met:
+            raise UnsupportedFeatureError(feature, provider=provider, model=request.model)
+
+
+def _always_thinks(model: str) -> bool:
+    return _FIRST_OF_FIVE.fullmatch(model) is not None or _BEFORE_FIVE.match(model) is not None
+
+
 def _over(ours: Any, theirs: Any) -> Any:
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         return {**ours, **theirs}
@@ -71,18 +90,15 @@ def _over(ours: Any, theirs: Any) -> Any:
     return theirs
 
 
-def _reasoning(request: CompletionRequest, provider: str) -> dict[str, Any] | None:
+def _reasoning(effort: ReasoningEffort | None, model: str) -> dict[str, Any] | None:
     """`minimal` is a word of the first GPT-5 alone; later models, which took `none` in its place, have `low`."""
-    effort, model = request.reasoning_effort, request.model
     if effort is None:
         return None
-    first = _FIRST_OF_FIVE.fullmatch(model) is not None
     if effort is ReasoningEffort.NONE:
-        if first or _BEFORE_FIVE.match(model):
-            raise UnsupportedFeatureError("reasoningEffort none", provider=provider, model=model)
         return {"effort": "none"}
-    told = ReasoningEffort.LOW if effort is ReasoningEffort.MINIMAL and not first else effort
-    return {"effort": told.value, "summary": "auto"}
+    if effort is ReasoningEffort.MINIMAL and _FIRST_OF_FIVE.fullmatch(model) is None:
+        effort = ReasoningEffort.LOW
+    return {"effort": effort.value, "summary": "auto"}
 
 
 def _format(response_format: ResponseFormat) -> dict[str, Any]:

@@ -116,10 +116,26 @@ def test_each_generation_thinks_in_its_own_words(model: str, effort: str, told: 
     assert body["reasoning"] == {"effort": told, "summary": "auto"}
 
 
-@pytest.mark.parametrize("model", ["gpt-5", "gpt-5-mini", "o3", "o4-mini"])
-def test_models_that_always_think_say_so(model: str) -> None:
-    with pytest.raises(UnsupportedFeatureError, match="reasoningEffort none"):
-        encoded(model, reasoning_effort=ReasoningEffort.NONE)
+@pytest.mark.parametrize("model", ["gpt-5", "gpt-5-mini-2025-08-07", "o3", "o4-mini"])
+@pytest.mark.parametrize(
+    ("fields", "feature"),
+    [
+        ({"reasoning_effort": ReasoningEffort.NONE}, "reasoningEffort none"),
+        ({"temperature": 0.2}, "temperature"),
+        ({"top_p": 0.2}, "topP"),
+        ({"logprobs": 0}, "logprobs"),
+    ],
+)
+def test_models_that_always_think_have_nothing_else_to_set(model: str, fields: dict[str, Any], feature: str) -> None:
+    with pytest.raises(UnsupportedFeatureError) as caught:
+        encoded(model, **fields)
+    assert (caught.value.feature, caught.value.model, caught.value.sent) == (feature, model, False)
+    assert encoded(model, temperature=1.0)[1]["temperature"] == 1
+
+
+def test_later_ones_and_those_that_chat_are_left_to_the_vendor() -> None:
+    for model in ("gpt-5.1", "gpt-5-chat-latest", "gpt-6-sol"):
+        assert encoded(model, temperature=0.2)[1]["temperature"] == 0.2
 
 
 def test_those_that_need_not_are_told_not_to() -> None:

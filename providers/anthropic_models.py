@@ -11,7 +11,7 @@ https://platform.claude.com/docs/en/models/sonnet-5/migration-guide (sampling pa
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .anthropic_errors import PROVIDER
@@ -40,6 +40,7 @@ class ClaudeModel:
 
     family: str
     version: tuple[int, int] | None
+    name: str = field(default="", compare=False)
 
     @property
     def tag(self) -> str:
@@ -121,4 +122,4 @@ class ClaudeModel:
 def model_of(name: str) -> ClaudeModel:
     found = _NAME.match(name)
     family, major, minor = found.groups() if found else (None, None, None)
-    return ClaudeModel(family or "", None if major is None else (int(major), int(minor or 0)))
+    return ClaudeModel(family or "", None if major is None else (int(major), int(minor or 0)), name)

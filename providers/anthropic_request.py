@@ -17,7 +17,7 @@ import orjson
 
 from .anthropic_errors import PROVIDER
 from .anthropic_models import ClaudeModel
-from .errors import UnsendableRequestError
+from .errors import UnsendableRequestError, UnsupportedFeatureError
 from .interleaving import Thought, interleaved
 from .types import FilePart, ImagePart, Media, Message, Part, Role, TextPart, Tool, ToolCall, ToolChoice, ToolChoiceMode
 
@@ -75,7 +75,7 @@ def _blocks(message: Message, model: ClaudeModel) -> list[_Block]:
         return [{**result, "is_error": True} if message.is_error else result]
     if message.role is Role.ASSISTANT:
         return list(_answered(message, model)) or [_text_block("")]
-    return [_part(part) for part in message.parts] or [_text_block(message.content or "")]
+    return [_part(part, model) for part in message.parts] or [_text_block(message.content or "")]
 
 
 def _answered(message: Message, model: ClaudeModel) -> Iterator[_Block]:
@@ -114,28 +114,31 @@ def _is_tied(tag: str) -> bool:
     return ClaudeModel(family, (int(version[0]), int(version[1])) if len(version) == 2 else None).tied
 
 
-def _part(part: Part) -> _Block:
+def _part(part: Part, model: ClaudeModel) -> _Block:
     if isinstance(part, TextPart):
         return _text_block(part.text)
     if isinstance(part, ImagePart):
-        return {"type": "image", "source": _source(part.media, _IMAGES, "an image is a JPEG, PNG, GIF or WebP")}
-    return _document(part)
+        return {"type": "image", "source": _source(part.media, "images", _IMAGES, model)}
+    return _document(part, model)
 
 
-def _document(part: FilePart) -> _Block:
+def _document(part: FilePart, model: ClaudeModel) -> _Block:
     media = part.media
     if media.media_type == _TEXT and media.data is not None:
         source = {"type": "text", "media_type": _TEXT, "data": _plain(media.data)}
     else:
-        source = _source(media, (_PDF,), "a file is a PDF or, as data, plain text")
+        source = _source(media, "files", (_PDF,), model)
     title = {} if media.name is None else {"title": media.name}
     cited = {"citations": {"enabled": True}} if part.cite else {}
     return {"type": "document", "source": source, **title, **cited}
 
 
-def _source(media: Media, types: tuple[str, ...], rule: str) -> _Block:
+def _source(media: Media, kind: str, types: tuple[str, ...], model: ClaudeModel) -> _Block:
+    """Raises UnsupportedFeatureError for another media type than `types`."""
     if media.media_type is not None and media.media_type not in types:
-        raise UnsendableRequestError(f"{rule}, not {media.media_type}", provider=PROVIDER)
+        where = "" if media.url is None else " by URL"
+        feature = f"{kind} of {media.media_type}{where}"
+        raise UnsupportedFeatureError(feature, provider=PROVIDER, model=model.name)
     if media.url is not None:
         return {"type": "url", "url": media.url}
     return {"type": "base64", "media_type": media.media_type, "data": media.data}

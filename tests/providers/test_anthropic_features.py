@@ -159,10 +159,10 @@ def test_effort_schema_and_what_options_say_share_one_object() -> None:
     [
         (
             ImagePart(Media(data="aGk=", media_type="image/tiff")),
-            "a JPEG, PNG, GIF or WebP, not image/tiff",
+            r"anthropic has no images of image/tiff \(model claude-opus-5\)",
         ),
-        (FilePart(Media(data="aGk=", media_type="text/csv")), "a file is a PDF or, as data, plain text, not text/csv"),
-        (FilePart(Media(url="https://a.example/x", media_type="text/plain")), "not text/plain"),
+        (FilePart(Media(data="aGk=", media_type="text/csv")), "no files of text/csv"),
+        (FilePart(Media(url="https://a.example/x", media_type="text/plain")), "no files of text/plain by URL"),
         (FilePart(Media(data="/w==", media_type="text/plain")), "a file of text/plain is UTF-8"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from decimal import Context, Decimal
@@ -20,11 +20,18 @@ from .usage_plan import QUARTERS, Piece, plan
 LANE_DIGITS = 12
 """A histogram is a number of which each bin has that many digits."""
 
+_EMPTY_LANE = "0" * LANE_DIGITS
+
 _EXACT = Context(prec=200)
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_RUNS = 6
 _NAMES = tuple(field.name for field in fields(UsageSums))
 _SUMMED = ", ".join(f"sum({name}) AS {name}" for name in ("entries", *_NAMES))
+_TEXTS = frozenset({"latency", "time_to_first_token"})
+_TOLD = ", ".join(
+    f"CAST(sum({name}) AS text) AS {name}" if name in _TEXTS else f"sum({name}) AS {name}"
+    for name in ("entries", *_NAMES)
+)
 _COLUMNS = ", ".join(f"c.{name}" for name in ("entries", *_NAMES))
 
 # A source is read by a range that is known beforehand: a hypertable, or an aggregate's view, reaches for its chunks
@@ -50,7 +57,7 @@ _SUMS = f"""
     ), named AS (
         SELECT cells.*, CASE WHEN group_key IN (SELECT group_key FROM largest) THEN group_key END AS name FROM cells
     )
-    SELECT span, name, {_SUMMED} FROM named GROUP BY span, name
+    SELECT span, name, {_TOLD} FROM named GROUP BY span, name
 """  # noqa: S608  # built of the texts in this file: values are bound
 
 Parameters = dict[str, object]
@@ -108,12 +115,8 @@ def _runs(pieces: Sequence[Piece]) -> Sequence[Sequence[Piece]]:
 def cell(row: Sequence[Any]) -> UsageCell:
     """One row of the statement's answer."""
     span, name, _, *sums = row
-    values: dict[str, Any] = dict(zip(_NAMES, map(int, sums), strict=True))
-    values.update(
-        cost=_without_zeros(sums[_NAMES.index("cost")]),
-        latency=_histogram(values["latency"]),
-        time_to_first_token=_histogram(values["time_to_first_token"]),
-    )
+    told = dict(zip(_NAMES, sums, strict=True))
+    values: dict[str, Any] = {name: _READ_AS.get(name, int)(value) for name, value in told.items()}
     group = None if name is None else tuple(_read(value) for value in name)
     return UsageCell(span, group, UsageSums(**values))
 
@@ -153,14 +156,25 @@ def _read(value: Value) -> Value:
     return plain(value) if isinstance(value, str) else value
 
 
-def _histogram(total: int) -> Histogram:
-    digits = str(total)
+def _histogram(digits: str) -> Histogram:
+    """It comes as text: to make a number of thousands of digits, here or in the driver, takes their square."""
     lanes = -(-len(digits) // LANE_DIGITS)
     digits = digits.zfill(lanes * LANE_DIGITS)
-    counts = ((lanes - 1 - n, int(digits[n * LANE_DIGITS : (n + 1) * LANE_DIGITS])) for n in range(lanes))
-    return {each: count for each, count in counts if count}
+    counts: dict[int, int] = {}
+    for number in range(lanes):
+        end = len(digits) - number * LANE_DIGITS
+        if (lane := digits[end - LANE_DIGITS : end]) != _EMPTY_LANE:
+            counts[number] = int(lane)
+    return counts
 
 
 def _without_zeros(cost: Decimal) -> Decimal:
     """Those that the sum's scale has brought."""
     return Decimal(f"{cost.normalize(_EXACT):f}")
+
+
+_READ_AS: Mapping[str, Callable[[Any], Any]] = {
+    "cost": _without_zeros,
+    "latency": _histogram,
+    "time_to_first_token": _histogram,
+}

@@ -120,9 +120,8 @@ async def _alive() -> Response:
 
 def _add_readiness(pages: FastAPI, runtime: Runtime) -> None:
     async def ready() -> Response:
-        missing = await runtime.missing()
-        text = f"missing: {', '.join(missing)}" if missing else "ready"
-        return Response(text + "\n", status_code=503 if missing else 200, media_type="text/plain")
+        found = await runtime.readiness()
+        return Response(f"{found}\n", status_code=503 if found.missing else 200, media_type="text/plain")
 
     pages.add_api_route("/readyz", ready, methods=["GET"])
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -42,6 +41,7 @@ from resolvers.running import RunningCompletions
 from .auth import Authenticator
 from .declared_providers import provider_rows
 from .keys import DeploymentKeys, deployment_keys
+from .readiness import Dependency, Readiness, readiness
 from .settings import Environment, Settings, SettingsError
 from .usage_links import SignedLinks
 
@@ -53,9 +53,6 @@ MONGODB = "MongoDB"
 TIMESCALE = "TimescaleDB"
 
 log = structlog.get_logger("runtime")
-
-Look = Callable[[], Awaitable[str | None]]
-"""What keeps a server from its work, in a line; None where nothing does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +72,12 @@ class Runtime:
     keys: DeploymentKeys = field(repr=False)
     authenticator: Authenticator
     services: Services
-    servers: Mapping[str, Look] = field(default_factory=dict)
+    servers: Sequence[Dependency] = ()
 
-    async def missing(self) -> list[str]:
-        """The dependencies that don't answer, by name; empty when the process is ready to serve."""
+    async def readiness(self) -> Readiness:
         ledger = self.services.ledger
-        found = ["ledger"] * (not ledger.available) + ["in-flight log"] * (not ledger.can_note())
-        troubles = await asyncio.gather(*(look() for look in self.servers.values()))
-        return found + [f"{name} ({trouble})" for name, trouble in zip(self.servers, troubles, strict=True) if trouble]
+        own = ["ledger"] * (not ledger.available) + ["in-flight log"] * (not ledger.can_note())
+        return await readiness(own, self.servers)
 
 
 def vendors(settings: Settings, keys: DeploymentKeys, rows: Sequence[ProviderRow]) -> Mapping[str, Vendor]:
@@ -110,7 +105,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     keys = deployment_keys(settings)
     load_prices()  # now, and not while the first completion waits
     async with AsyncExitStack() as stack:
-        servers: dict[str, Look] = {}
+        servers: list[Dependency] = []
         documents, ledger = await _open_stores(settings, stack, servers)
         try:
             transport = await stack.enter_async_context(
@@ -176,7 +171,7 @@ async def _open_timescale(settings: Settings, stack: AsyncExitStack) -> Timescal
     return await stack.enter_async_context(opening)
 
 
-async def _open_mongo(settings: Settings, stack: AsyncExitStack, servers: dict[str, Look]) -> Documents:
+async def _open_mongo(settings: Settings, stack: AsyncExitStack, servers: list[Dependency]) -> Documents:
     """What the settings keep it from is refused at once; a server that is away is waited for."""
     from persistence.mongo import changes, client, configs, prices  # here: a start without it loads no driver
 
@@ -189,16 +184,20 @@ async def _open_mongo(settings: Settings, stack: AsyncExitStack, servers: dict[s
             timeout_s=settings.MONGODB_TIMEOUT_S,
         )
         mongo = await stack.enter_async_context(opening)
+        dependency = Dependency(MONGODB, mongo.look, spared=True)
+        servers.append(dependency)
         await mongo.probe()
+        dependency.answered = True
     except (ValueError, client.MongoRefusedError) as error:
         raise SettingsError(f"MONGODB_CONNECTION_URI: {error}") from None
     except StoreUnavailableError as error:
         log.warning("configs and price rules can't be reached", reason=str(error))
-    servers[MONGODB] = mongo.look
     return Documents(configs.MongoConfigs(mongo), prices.MongoPrices(mongo), changes.MongoChanges(mongo))
 
 
-async def _open_stores(settings: Settings, stack: AsyncExitStack, servers: dict[str, Look]) -> tuple[Documents, Ledger]:
+async def _open_stores(
+    settings: Settings, stack: AsyncExitStack, servers: list[Dependency]
+) -> tuple[Documents, Ledger]:
     try:
         inflight = stack.enter_context(open_inflight_log(settings.DATA_DIR))
         database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
@@ -209,7 +208,7 @@ async def _open_stores(settings: Settings, stack: AsyncExitStack, servers: dict[
         store = await stack.enter_async_context(open_sqlite_ledger(database))
     else:
         store = timescale = await _open_timescale(settings, stack)
-        servers[TIMESCALE] = timescale.look
+        servers.append(Dependency(TIMESCALE, timescale.look, spared=False))
     documents = Documents(SQLiteConfigs(database), SQLitePrices(database))
     if settings.MONGODB_CONNECTION_URI is not None:
         documents = await _open_mongo(settings, stack, servers)
@@ -218,7 +217,7 @@ async def _open_stores(settings: Settings, stack: AsyncExitStack, servers: dict[
     try:
         await stack.enter_async_context(recovering(ledger, documents.prices))
     except ServiceUnavailableError as error:
-        if TIMESCALE not in servers:  # what a server could not take is owed, and booked when it is back
+        if settings.TIMESCALE_SERVICE_URL is None:  # what a server could not take is owed, and booked when it is back
             raise SettingsError(f"DATA_DIR: {error.message}") from None
     return documents, ledger
 

@@ -11,6 +11,13 @@ import orjson
 from providers.types import FinishReason, ProviderCompletion, ResponseFormat
 
 from .errors import BadUserInputError
+from .schema_effort import effort_of
+
+MAX_SUBSCHEMAS = 10_000
+MAX_STEPS = 20_000_000
+"""Subschemas times values of the answer: about half a second, in which nothing else is done."""
+_STEPS_TOLD = 10_000
+"""Up to here it is told which place breaks which rule: that takes a thousand times as long to find out."""
 
 _WHOLE = (FinishReason.STOP, FinishReason.OTHER)
 
@@ -37,10 +44,12 @@ def format_of(value: Mapping[str, Any] | None, *, path: tuple[str | int, ...]) -
 
 
 def check_format(response_format: ResponseFormat, *, path: tuple[str | int, ...]) -> None:
-    """Raises BadUserInputError for what is no JSON Schema, or refers to another document."""
+    """Raises BadUserInputError for what is no JSON Schema, refers to another document, or is too much work."""
     if response_format.schema is None:
         return
     try:
+        if effort_of(response_format.schema).size > MAX_SUBSCHEMAS:
+            raise ValueError(f"with its references followed it has more than {MAX_SUBSCHEMAS:,} subschemas")
         jsonschema_rs.validator_for(dict(response_format.schema), retriever=_refuse)
     except (jsonschema_rs.ValidationError, ValueError) as error:
         reason = str(getattr(error, "message", error)).partition("\n")[0][:200]
@@ -60,12 +69,28 @@ def parsed(response_format: ResponseFormat | None, answer: ProviderCompletion) -
         if not isinstance(value, dict):
             raise NotAsAskedError("the answer is JSON, but no object")
         return value
-    validator = jsonschema_rs.validator_for(dict(response_format.schema), retriever=_refuse)
-    for error in validator.iter_errors(value):
-        place = ".".join(str(part) for part in error.instance_path) or "the whole"
-        rule = "/".join(str(part) for part in error.schema_path)
-        raise NotAsAskedError(f"the answer does not keep to the schema: {place[:200]} against {rule[:200]}")
+    _check(response_format.schema, value, answer.content or "")
     return value
+
+
+def _check(schema: Mapping[str, Any], value: Any, text: str) -> None:
+    effort = effort_of(schema)
+    steps = effort.size * (1 + sum(text.count(mark) for mark in ",[{"))
+    if steps > MAX_STEPS:
+        raise NotAsAskedError("the answer is too long to be held against so large a schema")
+    validator = jsonschema_rs.validator_for(dict(schema), retriever=_refuse)
+    if validator.is_valid(value):
+        return
+    if not effort.recursive and steps <= _STEPS_TOLD:
+        try:
+            validator.validate(value)
+        except jsonschema_rs.ValidationError as error:
+            place = ".".join(str(part) for part in error.instance_path) or "the whole"
+            rule = "/".join(str(part) for part in error.schema_path)
+            raise NotAsAskedError(
+                f"the answer does not keep to the schema: {place[:200]} against {rule[:200]}"
+            ) from None
+    raise NotAsAskedError("the answer does not keep to the schema")
 
 
 def _refuse(uri: str) -> NoReturn:

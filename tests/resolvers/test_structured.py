@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -66,6 +67,87 @@ def test_what_is_no_schema_to_use(schema: dict[str, Any]) -> None:
     with pytest.raises(BadUserInputError, match="not a JSON Schema") as caught:
         check_format(ResponseFormat(schema), path=("input",))
     assert len(caught.value.message.splitlines()) == 1
+
+
+def doubling(levels: int, word: str = "anyOf") -> dict[str, Any]:
+    """Twice as many subschemas at every level, in a few lines of text."""
+    definitions: dict[str, Any] = {
+        f"a{level}": {word: [{"$ref": f"#/$defs/a{level + 1}"}] * 2} for level in range(levels)
+    }
+    return {"$defs": {**definitions, f"a{levels}": {"type": "string"}}, "$ref": "#/$defs/a0"}
+
+
+def chain(length: int) -> dict[str, Any]:
+    definitions: dict[str, Any] = {f"a{place}": {"$ref": f"#/$defs/a{place + 1}"} for place in range(length)}
+    return {"$defs": {**definitions, f"a{length}": {}}, "$ref": "#/$defs/a0"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        (doubling(30), "more than 10,000 subschemas"),
+        ({"items": doubling(30)["$defs"]["a0"], "$defs": doubling(30)["$defs"]}, "more than 10,000 subschemas"),
+        ({"enum": list(range(10_001))}, "more than 10,000 subschemas"),
+        ({"$defs": {"a": {"$anchor": "here"}}, "$ref": "#here"}, "of the form #/"),
+        ({"$dynamicRef": "#here"}, "of the form #/"),
+        ({"properties": {"a": {"$id": "https://example.com/a"}}}, "only the whole schema has an \\$id"),
+        ({"$ref": "#/$defs/a/2", "$defs": {"a": [{}]}}, "nothing at"),
+        (chain(101), "more than 100 subschemas deep"),
+        (chain(5_000), "more than 100 subschemas deep"),
+    ],
+)
+def test_a_schema_that_is_too_much_work_is_refused_before_the_vendor_is_called(
+    schema: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(BadUserInputError, match=told):
+        check_format(ResponseFormat(schema), path=("input",))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        doubling(11),
+        doubling(11, "oneOf"),
+        {"properties": {"$ref": {"type": "string"}, "$id": {"type": "string"}, "definitions": {"$ref": "#"}}},
+        {"$defs": {"a/b~c d": {"type": "object"}}, "$ref": "#/$defs/a~1b~0c%20d"},
+        {"$id": "https://example.com/whole", "anyOf": [{"type": "object"}, {"$ref": "#"}]},
+    ],
+)
+def test_others_are_taken(schema: dict[str, Any]) -> None:
+    check_format(ResponseFormat(schema), path=("input",))
+
+
+TREE = {"anyOf": [{"type": "object", "properties": {"of": {"items": {"$ref": "#"}}}}] * 2}
+"""A union that leads back into itself twice: 2^60 ways through an answer of sixty levels."""
+
+
+@pytest.mark.parametrize(
+    ("schema", "content"),
+    [
+        (doubling(11), "1"),
+        ({"items": doubling(11)["$defs"]["a0"], "$defs": doubling(11)["$defs"]}, f"[{','.join(['1'] * 4000)}]"),
+        ({"items": {"type": "string"}}, f"[{','.join(['1'] * 500_000)}]"),
+        (TREE, '{"of": [' * 60 + "1" + "]}" * 60),
+        ({"pattern": "^(?=(a+)+$)(a|aa)+$"}, f'"{"a" * 5000}b"'),
+    ],
+)
+def test_an_answer_is_refused_within_a_second(schema: dict[str, Any], content: str) -> None:
+    check_format(ResponseFormat(schema), path=("input",))
+    began = time.process_time()
+    with pytest.raises(NotAsAskedError):
+        parsed(ResponseFormat(schema), answer(content))
+    assert time.process_time() - began < 1
+
+
+def test_a_recursive_schema_holds_what_it_describes() -> None:
+    content = '{"of": [' * 60 + "{}" + "]}" * 60
+    assert parsed(ResponseFormat(TREE), answer(content)) is not None
+
+
+def test_an_answer_too_long_for_its_schema() -> None:
+    schema = {"items": doubling(11)["$defs"]["a0"], "$defs": doubling(11)["$defs"]}
+    with pytest.raises(NotAsAskedError, match="too long"):
+        parsed(ResponseFormat(schema), answer(f"[{','.join(['1'] * 10_000)}]"))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import orjson
 
@@ -11,6 +11,7 @@ from providers.types import ResponseFormat, Tool, ToolChoice
 
 from .errors import BadUserInputError
 from .message_checks import check_messages
+from .nesting import MAX_JSON_DEPTH, nested_beyond
 from .routing import Vendor, check_targets
 from .structured import check_format
 from .types import Command, CompleteCommand
@@ -23,7 +24,6 @@ MAX_KEY_LENGTH = 256
 MAX_STOPS = 16
 MAX_TOOLS = 128
 MAX_NAME_LENGTH = 256
-MAX_JSON_DEPTH = 64
 
 _TOOL_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME_LENGTH}}}")
 
@@ -91,21 +91,12 @@ def _check_tools(tools: Sequence[Tool], choice: ToolChoice | None) -> None:
 def check_json(value: object, *, path: tuple[str | int, ...]) -> None:
     """What goes into a vendor's body, and comes back in an answer, must go into JSON: nested at most MAX_JSON_DEPTH
     deep, whole numbers within 64 bits. Raises BadUserInputError."""
-    level = [value]
-    for _ in range(MAX_JSON_DEPTH + 1):
-        level = [inner for each in level for inner in _within(each)]
-    if level:
+    if nested_beyond(value, MAX_JSON_DEPTH):
         raise BadUserInputError(f"JSON is nested at most {MAX_JSON_DEPTH} deep", path=path)
     try:
         orjson.dumps(value)
     except orjson.JSONEncodeError:
         raise BadUserInputError("can't be sent as JSON: a number too large, or half a character", path=path) from None
-
-
-def _within(value: object) -> Iterable[object]:
-    if isinstance(value, Mapping):
-        return value.values()
-    return value if isinstance(value, list | tuple) else ()
 
 
 def _check_response_format(response_format: ResponseFormat) -> None:

@@ -11,6 +11,7 @@ import orjson
 from providers.types import FinishReason, ProviderCompletion, ResponseFormat
 
 from .errors import BadUserInputError
+from .nesting import MAX_PARSED_DEPTH, nested_beyond
 from .schema_effort import effort_of
 
 MAX_SUBSCHEMAS = 10_000
@@ -65,6 +66,8 @@ def parsed(response_format: ResponseFormat | None, answer: ProviderCompletion) -
         value = orjson.loads(answer.content or "")
     except orjson.JSONDecodeError:
         raise NotAsAskedError("the answer is not JSON") from None
+    if nested_beyond(value, MAX_PARSED_DEPTH):
+        raise NotAsAskedError(f"the answer's JSON is nested more than {MAX_PARSED_DEPTH} deep")
     if response_format.schema is None:
         if not isinstance(value, dict):
             raise NotAsAskedError("the answer is JSON, but no object")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import orjson
 import pytest
 
 from persistence.records import Outcome
@@ -137,6 +138,15 @@ def test_an_answer_is_refused_within_a_second(schema: dict[str, Any], content: s
     with pytest.raises(NotAsAskedError):
         parsed(ResponseFormat(schema), answer(content))
     assert time.process_time() - began < 1
+
+
+def test_an_answer_nested_deeper_than_ours_can_be_written() -> None:
+    deep = parsed(ANY, answer('{"a":' * 199 + "{}" + "}" * 199))
+    for _ in range(20):  # what an answer of ours has around it
+        deep = {"data": deep}
+    assert orjson.dumps(deep)
+    with pytest.raises(NotAsAskedError, match="nested more than 200 deep"):
+        parsed(ANY, answer('{"a":' * 201 + "{}" + "}" * 201))
 
 
 def test_a_recursive_schema_holds_what_it_describes() -> None:

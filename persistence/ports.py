@@ -6,6 +6,7 @@ Every read takes the organisation: tenant scope is part of the store's own query
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
@@ -179,3 +180,39 @@ class ChangeFeed(Protocol):
         """Endless; nothing is left out, though something may come twice. Raises StoreUnavailableError; asked for once
         more, it goes on where it broke off."""
         ...
+
+
+class SharedValues(Protocol):
+    """Small values that all processes see, each forgotten after its time. Every method raises StoreUnavailableError.
+
+    A key belongs to an organisation, or to the operator (`organisation` None); so no two of them meet.
+    """
+
+    async def claim(self, organisation: str | None, key: str, value: str, *, seconds: float) -> str | None:
+        """None where the value now stands there; else the one that does, which stays."""
+        ...
+
+    async def read(self, organisation: str | None, key: str) -> str | None: ...
+
+    async def write(self, organisation: str | None, key: str, value: str, *, seconds: float) -> None: ...
+
+    async def release(self, organisation: str | None, key: str, value: str) -> bool:
+        """Forget it, if it is still that value; whether it was."""
+        ...
+
+
+class Events(Protocol):
+    """Messages between processes, to whoever listens as they are sent, and to nobody later."""
+
+    async def publish(self, channel: str, message: str) -> None:
+        """Returns when it is on its way. Raises StoreUnavailableError."""
+        ...
+
+    def listen(self, channel: str) -> AbstractAsyncContextManager[AsyncGenerator[str, None]]:
+        """From the entering on, what is sent to the channel. While the server is away nothing comes, and what was sent
+        meanwhile is lost; then it goes on by itself. A listener that lags LISTENER_BACKLOG messages behind loses the
+        oldest. Entering raises StoreUnavailableError."""
+        ...
+
+
+LISTENER_BACKLOG = 1_000

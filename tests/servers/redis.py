@@ -1,0 +1,157 @@
+"""A private Redis for tests: the `redis-server` of PATH, alone or as a cluster of three, on free ports."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import redis
+
+INSTALL = "apt-get install redis-server"
+
+
+class NoRedisError(Exception):
+    """It can't be started here. The text says what to install."""
+
+
+@dataclass
+class Node:
+    """One `redis-server`, which a test may stop, kill, freeze and start again."""
+
+    folder: Path
+    port: int
+    options: Sequence[str] = ()
+    scheme: str = "redis"
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def uri(self) -> str:
+        return f"{self.scheme}://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        binary = shutil.which("redis-server")
+        if binary is None:
+            raise NoRedisError(f"there is no redis-server: {INSTALL}")
+        self.folder.mkdir(exist_ok=True)
+        listening = ("--port", str(self.port)) if self.scheme == "redis" else ()
+        basics = ("--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "", "--appendonly", "no")
+        command = [binary, *basics, *listening, *self.options]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        until = time.monotonic() + 30
+        while not _listens(self.port):
+            if self.process.poll() is not None or time.monotonic() > until:
+                raise NoRedisError(f"redis-server did not start; {INSTALL}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It takes connections and answers nothing."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait(timeout=30)
+            self.process = None
+
+
+@contextmanager
+def running_redis(*options: str) -> Iterator[Node]:
+    """A server of the test's own."""
+    with tempfile.TemporaryDirectory(prefix="ai-middleware-redis-") as folder:
+        node = Node(Path(folder), free_port(), options)
+        node.start()
+        try:
+            yield node
+        finally:
+            node.kill()
+
+
+@contextmanager
+def running_cluster() -> Iterator[Sequence[Node]]:
+    """Three masters with all slots between them."""
+    with tempfile.TemporaryDirectory(prefix="ai-middleware-redis-") as folder, ExitStack() as stack:
+        nodes = []
+        for number in range(3):
+            port = free_port()
+            options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", str(free_port()))
+            node = Node(Path(folder) / str(number), port, options)
+            node.start()
+            stack.callback(node.kill)
+            nodes.append(node)
+        addresses = [f"127.0.0.1:{node.port}" for node in nodes]
+        subprocess.run(
+            ["redis-cli", "--cluster", "create", *addresses, "--cluster-yes"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            timeout=60,
+        )
+        for node in nodes:
+            _settled(node)
+        yield nodes
+
+
+@cache
+def shared_redis() -> Node:
+    """This process's own server, or the test is skipped: with CI=true it fails."""
+    folder = Path(tempfile.mkdtemp(prefix="ai-middleware-redis-"))
+    node = Node(folder, free_port())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(node.kill)
+    node.start()
+    return node
+
+
+def redis_or_skip() -> Node:
+    try:
+        return shared_redis()
+    except NoRedisError as error:
+        _skip(str(error))
+
+
+def _skip(reason: str) -> NoReturn:
+    if os.environ.get("CI", "").lower() in ("1", "true"):
+        pytest.fail(reason)
+    pytest.skip(f"NOT TESTED: {reason}")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _settled(node: Node) -> None:
+    with redis.Redis(port=node.port, decode_responses=True) as client:
+        until = time.monotonic() + 30
+        while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+            assert time.monotonic() < until
+            time.sleep(0.05)

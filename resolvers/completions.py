@@ -6,15 +6,17 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing
 
+from persistence.ports import StoreUnavailableError
 from providers.types import Finished, ProviderCompletion, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
 
 from .attempts import prepare, try_targets, within_deadline
 from .checks import check_command
 from .completion_run import CompletionRun
-from .errors import CompletionFailedError, DomainError, NotFoundError
+from .errors import CompletionFailedError, DomainError, NotFoundError, ServiceUnavailableError
 from .mailbox import Mailbox
 from .principal import Principal
 from .run import AttemptScope, Services
+from .siblings import Cancelled, Siblings
 from .types import (
     CompleteCommand,
     Completion,
@@ -70,12 +72,16 @@ async def stream(
 
 
 async def cancel(services: Services, principal: Principal, ref: CompletionRef) -> tuple[str, bool]:
-    """Stops a running completion of the organisation: (its id, True), or (its id, False) where it had already ended.
+    """Stops a running completion of the organisation, in whichever process it runs: (its id, True), or (its id, False)
+    where it had already ended.
 
-    Raises NotFoundError where the organisation has no such completion.
+    Raises NotFoundError where the organisation has no such completion, ServiceUnavailableError where other processes
+    can't be asked.
     """
     if (running := services.running.find(principal.organisation, ref)) is not None:
         return running.completion_id, running.cancel()
+    if services.siblings is not None and (found := await _cancelled_elsewhere(services.siblings, principal, ref)):
+        return found.completion_id, found.cancelled
     if ref.idempotency_key is not None:
         completion_id = await services.ledger.key_holder(principal.organisation, ref.idempotency_key)
     else:
@@ -84,6 +90,15 @@ async def cancel(services: Services, principal: Principal, ref: CompletionRef) -
     if completion_id is None:
         raise NotFoundError("no such completion")
     return completion_id, False
+
+
+async def _cancelled_elsewhere(siblings: Siblings, principal: Principal, ref: CompletionRef) -> Cancelled | None:
+    try:
+        return await siblings.cancel(principal.organisation, ref)
+    except StoreUnavailableError as error:
+        raise ServiceUnavailableError(
+            "it does not run in the process that was asked, and the others can't be reached at the moment"
+        ) from error
 
 
 def _start(services: Services, principal: Principal, command: CompleteCommand, *, streamed: bool) -> CompletionRun:

@@ -24,6 +24,7 @@ from .prices import Prices
 from .principal import Principal
 from .routing import Circuits, Route, Step, Vendor, tells_of_illness
 from .running import Running, RunningCompletions
+from .siblings import Siblings
 from .types import Command, Target
 from .usage_links import UsageLinks
 
@@ -47,6 +48,7 @@ class Services:
     usage_links: UsageLinks
     clock: Callable[[], float]
     random: Callable[[], float]
+    siblings: Siblings | None = None  # where there are other processes
 
 
 class Run:

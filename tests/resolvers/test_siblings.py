@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import replace
 
 import pytest
 
 from persistence.memory import MemoryEvents
 from persistence.ports import StoreUnavailableError
+from providers.types import Finished, FinishReason, TextDelta, Usage
 from resolvers import siblings as module
+from resolvers.completions import cancel
+from resolvers.errors import NotFoundError, ServiceUnavailableError
 from resolvers.running import Running, RunningCompletions
 from resolvers.siblings import Cancelled, Siblings, open_siblings
 from resolvers.types import CompletionRef
+
+from .scene import ACME, Scene
 
 BY_ID = CompletionRef(id="cmp_1")
 
@@ -102,3 +108,22 @@ async def test_it_is_opened_while_the_server_is_away_and_listens_once_that_is_ba
             await asyncio.sleep(0)
         async with running_in(there):
             assert await asking.cancel("acme", BY_ID) == Cancelled("cmp_1", cancelled=True)
+
+
+async def test_the_use_case_asks_the_others(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ANSWER_TIMEOUT_S", 0.05)
+    async with two() as (asking, _, there):
+        services = replace(scene.services, siblings=asking)
+        async with running_in(there):
+            assert await cancel(services, ACME, BY_ID) == ("cmp_1", True)
+        with pytest.raises(NotFoundError):
+            await cancel(services, ACME, BY_ID)
+        scene.alpha.will([(TextDelta("Hi"),), (Finished(FinishReason.STOP, Usage(3, 4)),)])
+        ended = await scene.complete(idempotency_key="mine")
+        assert await cancel(services, ACME, CompletionRef(idempotency_key="mine")) == (ended.id, False)
+
+
+async def test_that_the_others_cannot_be_asked_is_told(scene: Scene) -> None:
+    services = replace(scene.services, siblings=Siblings(Away(), RunningCompletions()))
+    with pytest.raises(ServiceUnavailableError, match="the others can't be reached"):
+        await cancel(services, ACME, BY_ID)

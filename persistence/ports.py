@@ -5,7 +5,7 @@ Every read takes the organisation: tenant scope is part of the store's own query
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from enum import StrEnum
@@ -13,8 +13,11 @@ from typing import Protocol
 
 from .change_records import Change
 from .config_records import Config, ConfigContent, ConfigCursor, ConfigFilter, ConfigOrder, ConfigVersion
+from .object_records import StoredObject
 from .price_records import PriceFilter, PriceRule
+from .queue_records import Job, QueueDepth
 from .records import CompletionFilter, Cursor, LedgerEntry
+from .shared_records import Demand, Replayed, Shortage
 from .usage_records import UsageCell, UsageSelection
 
 
@@ -216,3 +219,123 @@ class Events(Protocol):
 
 
 LISTENER_BACKLOG = 1_000
+
+
+class Counters(Protocol):
+    """Amounts that all processes count together. Every method raises StoreUnavailableError."""
+
+    async def take(self, organisation: str, demands: Sequence[Demand]) -> Shortage | None:
+        """All of them, and None; or nothing at all, and the first that can't be met. The organisation's are taken in
+        one step, then the operator's: where those can't be, the organisation's are given back. Cancelled, or with
+        StoreUnavailableError, some may stay taken until their time is over."""
+        ...
+
+    async def give(self, organisation: str, demands: Sequence[Demand]) -> None:
+        """Take back what was taken, never below nothing. What has begun anew meanwhile stays as it is."""
+        ...
+
+
+class Replays(Protocol):
+    """The events of streams, kept for whoever comes back for them. Every method raises StoreUnavailableError."""
+
+    async def append(self, organisation: str, stream: str, events: Sequence[Replayed], *, seconds: float) -> None:
+        """Each sequence is greater than those before; one that is not is left out, so that appending twice is
+        appending once. The stream is forgotten `seconds` after the last append; of its events REPLAYED_AT_MOST
+        or somewhat more are kept, the newest."""
+        ...
+
+    async def read(self, organisation: str, stream: str, *, after: int, limit: int) -> Sequence[Replayed] | None:
+        """Those with greater sequences than `after` (-1: from the first), oldest first, as far as there are any now.
+        None where there is no such stream, or no more, or where events after `after` have been forgotten."""
+        ...
+
+
+REPLAYED_AT_MOST = 10_000
+
+
+class Delivery(Protocol):
+    """A job in a worker's hands, which ends it in one of four ways. Each raises StoreUnavailableError: then the job
+    comes again."""
+
+    @property
+    def job(self) -> Job: ...
+
+    async def done(self) -> None: ...
+
+    async def failed(self, reason: str) -> None:
+        """It comes again when the delay of its failures is over (RETRY_DELAYS_S); after the last of them it is
+        parked."""
+        ...
+
+    async def refused(self, reason: str) -> None:
+        """It can never be done: it is parked at once."""
+        ...
+
+    async def put_back(self) -> None:
+        """It comes again, to anybody, and this was no failure of its own."""
+        ...
+
+
+class JobQueue(Protocol):
+    """Durable jobs, each given to one worker at a time, and again where that one dies. A job may come twice, so doing
+    it twice is doing it once. Every method raises StoreUnavailableError."""
+
+    async def publish(self, jobs: Sequence[Job]) -> None:
+        """Returns when all are durable; with StoreUnavailableError some may be."""
+        ...
+
+    def work(self, *, prefetch: int) -> AbstractAsyncContextManager[AsyncGenerator[Delivery, None]]:
+        """Jobs, about the oldest first, at most `prefetch` in hand at once. What is in hand as it is left is put back.
+        The generator raises StoreUnavailableError when the queue goes away: what was in hand comes again."""
+        ...
+
+    async def parked(self, *, limit: int) -> Sequence[Job]:
+        """The oldest first."""
+        ...
+
+    async def replay(self, job_id: str) -> bool:
+        """Give a parked job to the workers once more, as new, its failures forgotten; whether there was such a one."""
+        ...
+
+    async def drop(self, job_id: str) -> bool:
+        """Forget a parked job; whether there was such a one."""
+        ...
+
+    async def depth(self) -> QueueDepth: ...
+
+
+class ObjectStore(Protocol):
+    """Files by name, each an organisation's own. Names are of letters, digits and "-_./", without "..", at most 200
+    characters. Every method raises StoreUnavailableError, and ValueError for such a name."""
+
+    async def put(self, organisation: str, name: str, content: AsyncIterable[bytes]) -> int:
+        """Its size in bytes. Visible as a whole, once this returns, in the place of an older one; never in part."""
+        ...
+
+    def get(self, organisation: str, name: str) -> AsyncGenerator[bytes, None]:
+        """Raises FileNotFoundError."""
+        ...
+
+    async def about(self, organisation: str, name: str) -> StoredObject | None: ...
+
+    async def page(
+        self, organisation: str, *, prefix: str = "", limit: int, after: str | None = None
+    ) -> Sequence[StoredObject]:
+        """By name; `after`: with greater names alone."""
+        ...
+
+    async def delete(self, organisation: str, name: str) -> None:
+        """Nothing happens where there is none."""
+        ...
+
+    async def upload_link(self, organisation: str, name: str, *, seconds: float) -> str:
+        """A URL that takes the file by PUT until then, from whoever has it, without any other credential."""
+        ...
+
+    async def download_link(self, organisation: str, name: str, *, seconds: float) -> str:
+        """A URL that gives the file by GET until then."""
+        ...
+
+    async def forget_older(self, than: datetime, *, prefix: str = "") -> int:
+        """Delete every organisation's files under `prefix` that were written before; how many."""
+        ...

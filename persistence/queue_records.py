@@ -1,0 +1,33 @@
+"""What is queued, as plain dataclasses. Times are aware UTC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+RETRY_DELAYS_S = (1, 5, 30, 120, 600)
+"""How long a job rests after its first failure, its second, and so on; after one more it is parked."""
+MAX_REASON = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Work for whichever worker is free. `id` sorts by time; `body` is JSON, with ids and counts: no text of anybody's,
+    no secret. `failures`: how often a worker has said that it failed, which is not how often it was begun: that a
+    worker died is not the job's fault. `reason`: what was said last, at most MAX_REASON characters."""
+
+    id: str
+    kind: str
+    body: str
+    created_at: datetime
+    failures: int = 0
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """How many jobs there are: ready or in a worker's hands, resting after a failure, and parked."""
+
+    ready: int
+    resting: int
+    parked: int

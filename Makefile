@@ -58,6 +58,13 @@ $(VENV)/.redis: | $(BIN)/uv
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server; \
 	else false; fi >/dev/null 2>&1 && touch $@ || echo "Redis could not be installed: apt-get install redis-server"
 
+# A RabbitMQ for the tests, which start theirs. Where it can't be had, they say so. Debian starts one itself: not here.
+$(VENV)/.rabbitmq: | $(BIN)/uv
+	@if ls /usr/lib/rabbitmq/bin/rabbitmq-server; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends rabbitmq-server; \
+	else false; fi >/dev/null 2>&1 && touch $@ || echo "RabbitMQ could not be installed: apt-get install rabbitmq-server"
+
 # TimescaleDB for the tests. Its Apache edition comes from Debian, in a root of its own; the community edition is one
 # for Node. Where one can't be had, its tests say so.
 $(VENV)/.timescaledb: | $(BIN)/uv
@@ -92,7 +99,7 @@ run: $(VENV)/.installed $(VENV)/.page ## Install, start the server on http://loc
 	@exec $(BIN)/ai-middleware serve
 
 .PHONY: test
-test: $(VENV)/.installed-dev lint $(VENV)/.page $(VENV)/.browser $(VENV)/.postgres $(VENV)/.mongo $(VENV)/.redis $(VENV)/.timescaledb tests/servers/pglite/node_modules ## Everything that CI runs: linters, types, import contracts, tests
+test: $(VENV)/.installed-dev lint $(VENV)/.page $(VENV)/.browser $(VENV)/.postgres $(VENV)/.mongo $(VENV)/.redis $(VENV)/.rabbitmq $(VENV)/.timescaledb tests/servers/pglite/node_modules ## Everything that CI runs: linters, types, import contracts, tests
 	$(BIN)/pytest --numprocesses $(WORKERS)
 
 .PHONY: lint

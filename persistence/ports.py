@@ -284,9 +284,10 @@ class JobQueue(Protocol):
         """Returns when all are durable; with StoreUnavailableError some may be."""
         ...
 
-    def work(self, *, prefetch: int) -> AbstractAsyncContextManager[AsyncGenerator[Delivery, None]]:
-        """Jobs, about the oldest first, at most `prefetch` in hand at once. What is in hand as it is left is put back.
-        The generator raises StoreUnavailableError when the queue goes away: what was in hand comes again."""
+    def work(self, *, prefetch: int) -> AbstractAsyncContextManager[AsyncGenerator[Sequence[Delivery], None]]:
+        """Jobs, about the oldest first, each time as many as there are, at most `prefetch` in hand at once. What is in
+        hand as it is left is put back. Entering, and the generator as the queue goes away, raise StoreUnavailableError:
+        what was in hand then comes again."""
         ...
 
     async def parked(self, *, limit: int) -> Sequence[Job]:

@@ -26,7 +26,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """How many jobs there are: ready or in a worker's hands, resting after a failure, and parked."""
+    """How many jobs there are: in no worker's hands, resting after a failure, and parked."""
 
     ready: int
     resting: int

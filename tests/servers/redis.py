@@ -51,7 +51,7 @@ class Node:
         command = [binary, *basics, *listening, *self.options]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         until = time.monotonic() + 30
-        while not _listens(self.port):
+        while not listens(self.port):
             if self.process.poll() is not None or time.monotonic() > until:
                 raise NoRedisError(f"redis-server did not start; {INSTALL}")
             time.sleep(0.02)
@@ -144,7 +144,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

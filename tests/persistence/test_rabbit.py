@@ -1,0 +1,144 @@
+"""A RabbitMQ that goes away, comes back, freezes, refuses a password, or loses its queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import aio_pika
+import pytest
+from uuid_utils import uuid7
+
+from persistence import rabbit
+from persistence.ports import Delivery, StoreUnavailableError
+from persistence.queue_records import Job
+from persistence.rabbit import RabbitQueue, address, open_rabbit
+from tests.servers.rabbit import Broker, rabbit_or_skip, running_rabbit
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rabbit, "TIMEOUT_S", 2.0)
+    monkeypatch.setattr(rabbit, "CLOSE_TIMEOUT_S", 0.2)
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    rabbit_or_skip()
+    with running_rabbit() as found:
+        yield found
+
+
+@pytest.fixture
+async def queue() -> AsyncIterator[RabbitQueue]:
+    async with open_rabbit(rabbit_or_skip().url, uuid4().hex) as found:
+        yield found
+
+
+def jobs(count: int) -> Sequence[Job]:
+    return [Job(str(uuid7()), "ledger", "{}", datetime.now(UTC)) for _ in range(count)]
+
+
+async def drained(queue: RabbitQueue, count: int) -> Sequence[str]:
+    done: list[str] = []
+    async with asyncio.timeout(30), queue.work(prefetch=20) as batches, aclosing(batches):
+        async for batch in batches:
+            for delivery in batch:
+                await delivery.done()
+                done.append(delivery.job.id)
+            if len(done) >= count:
+                break
+    return done
+
+
+async def all_of(batches: AsyncGenerator[Sequence[Delivery], None]) -> None:
+    async for _ in batches:
+        pass
+
+
+async def test_what_was_confirmed_outlives_a_broker_that_is_killed(broker: Broker) -> None:
+    async with open_rabbit(broker.url, "jobs") as queue:
+        sent = jobs(50)
+        await queue.publish(sent)
+        async with queue.work(prefetch=5) as batches, aclosing(batches):
+            held = [*await anext(batches)]
+            broker.kill()
+            with pytest.raises(StoreUnavailableError, match=r"^RabbitMQ: "):
+                await all_of(batches)
+            with pytest.raises(StoreUnavailableError):
+                await held[0].done()
+            with pytest.raises(StoreUnavailableError):
+                await held[1].failed("while it is away")
+        with pytest.raises(StoreUnavailableError, match=r"^RabbitMQ: "):
+            await queue.publish(jobs(1))
+        assert (await queue.look() or "").startswith("RabbitMQ: ")
+        broker.start()
+        assert await queue.look() is None
+        more = jobs(3)
+        await queue.publish(more)
+        assert set(await drained(queue, 53)) == {each.id for each in [*sent, *more]}
+
+
+async def test_one_that_freezes_is_given_up_in_time_and_used_again(broker: Broker) -> None:
+    async with open_rabbit(broker.url, "jobs") as queue:
+        await queue.publish(jobs(1))
+        with broker.frozen():
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(StoreUnavailableError, match="no answer in time"):
+                await queue.publish(jobs(1))
+            assert asyncio.get_running_loop().time() - began < 3 * rabbit.TIMEOUT_S
+        await queue.publish(jobs(1))
+        assert (await queue.depth()).ready >= 2  # the one in between may be there, or not
+
+
+async def test_a_worker_whose_queue_is_deleted_hears_of_it(queue: RabbitQueue) -> None:
+    await queue.publish(jobs(1))
+    async with asyncio.timeout(20), queue.work(prefetch=5) as batches, aclosing(batches):
+        await (await anext(batches))[0].done()
+        async with await aio_pika.connect(rabbit_or_skip().url) as other:
+            channel = await other.channel()
+            await channel.queue_delete(queue.parking.removesuffix(".parked"))
+        with pytest.raises(StoreUnavailableError):
+            await anext(batches)
+    with pytest.raises(StoreUnavailableError):  # nobody would ever take it
+        await queue.publish(jobs(1))
+    await queue.publish(jobs(1))  # on a new connection, which has made the queue anew
+    assert (await queue.depth()).ready == 1
+
+
+async def test_what_somebody_else_put_there_is_a_job_that_nobody_knows(queue: RabbitQueue) -> None:
+    await queue.probe()
+    async with await aio_pika.connect(rabbit_or_skip().url) as other:
+        channel = await other.channel()
+        where = queue.parking.removesuffix(".parked")
+        await channel.default_exchange.publish(aio_pika.Message(b"\xff", headers={"failures": "x"}), where)
+    async with asyncio.timeout(20), queue.work(prefetch=5) as batches, aclosing(batches):
+        (delivery,) = await anext(batches)
+        assert (delivery.job.kind, delivery.job.failures) == ("", 0)
+        await delivery.refused("unknown")
+    (parked,) = await queue.parked(limit=5)
+    assert await queue.drop(parked.id)
+
+
+async def test_a_wrong_password_is_told_without_it() -> None:
+    url = rabbit_or_skip().url.replace("guest:guest", "guest:not-the-password")
+    async with open_rabbit(url, "jobs") as queue:
+        with pytest.raises(ValueError, match="refuses this user") as caught:
+            await queue.probe()
+        assert "not-the-password" not in f"{caught.value!r} {await queue.look()}"
+
+
+async def test_a_server_that_is_away_keeps_nobody_from_opening() -> None:
+    async with open_rabbit("amqp://guest:not-the-password@127.0.0.1:1/", "jobs") as queue:
+        with pytest.raises(StoreUnavailableError) as caught:
+            await queue.probe()
+        assert "not-the-password" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://h/", "amqp://", "amqp://h:port/", "amqp", ""])
+def test_an_address_that_is_none(url: str) -> None:
+    with pytest.raises(ValueError, match="an address is written amqp://"):
+        address(url)

@@ -1,22 +1,24 @@
-"""Attempts in flight, noted in a file: what a killed process leaves for its successor."""
+"""Attempts in flight, noted in a file: what a killed process leaves for its successor. It is the spool too, of entries
+that nothing else took.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
 
 import orjson
 import structlog
 
+from .entry_json import decoded, encoded
 from .ports import StoreUnavailableError
-from .records import CostSource, LedgerEntry, Outcome
+from .records import LedgerEntry
 
 FILE_NAME = "inflight.jsonl"
 LOCK_NAME = "inflight.lock"
@@ -34,14 +36,16 @@ class FolderInUseError(StoreUnavailableError):
 class FileInflightLog:
     """An append-only file, one JSON line per record: an entry begins as an object, its key as an array ends it.
 
-    Each record is one unbuffered write: it outlives the process, not a loss of power. Opened by `open_inflight_log`.
+    Each record is one unbuffered write: it outlives the process, and a loss of power where it is kept. Opened by
+    `open_inflight_log`.
     """
 
     def __init__(self, folder: Path, *, compact_at_bytes: int = COMPACT_AT_BYTES) -> None:
         self._path = folder / FILE_NAME
         self._compact_at_bytes = compact_at_bytes
         self._abandoned = _replay(self._path)
-        self._live = {key: _encode(entry) for key, entry in self._abandoned.items()}
+        self._live = {key: _line(entry) for key, entry in self._abandoned.items()}
+        self._kept: set[_Key] = set()
         self._file, self._size, self._bound = -1, 0, 0
         self._compact()
 
@@ -49,17 +53,31 @@ class FileInflightLog:
         """Note an entry; one with the same key is replaced. Raises ValueError for an entry that JSON can't hold."""
         if entry.time.tzinfo is None:
             raise ValueError("an entry's time must be aware")
-        record = _encode(entry)
+        record = _line(entry)
         self._append(record)
         key = _key(entry)
         self._live[key] = record
         self._abandoned.pop(key, None)
+
+    async def keep(self, entries: Sequence[LedgerEntry]) -> None:
+        """Note entries, on the disk itself when it returns. Raises ValueError as `begin` does."""
+        for entry in entries:
+            self.begin(entry)
+            self._kept.add(_key(entry))
+        file = os.dup(self._file)  # another one may take its place meanwhile
+        try:
+            await asyncio.to_thread(os.fsync, file)
+        except OSError as error:
+            raise StoreUnavailableError(f"{self._path} can't be written: {error.strerror}") from error
+        finally:
+            os.close(file)
 
     def end(self, *entries: LedgerEntry) -> None:
         """Forget entries, in one write. Raises StoreUnavailableError: then the next process may find them again."""
         ended = []
         for key in map(_key, entries):
             self._abandoned.pop(key, None)
+            self._kept.discard(key)
             if self._live.pop(key, None) is not None:
                 ended.append(orjson.dumps(key, option=orjson.OPT_APPEND_NEWLINE))
         if not ended:
@@ -100,6 +118,8 @@ class FileInflightLog:
             written = 0
             while written < len(records):
                 written += os.write(fresh, records[written:])
+            if self._kept:
+                os.fsync(fresh)
             fresh_path.replace(self._path)
         except OSError:
             os.close(fresh)
@@ -144,30 +164,8 @@ def _key(entry: LedgerEntry) -> _Key:
     return entry.time, entry.completion_id, entry.attempt
 
 
-def _encode(entry: LedgerEntry) -> bytes:
-    try:
-        return orjson.dumps(entry, default=_plain, option=orjson.OPT_APPEND_NEWLINE)
-    except TypeError as error:  # orjson's class for what JSON can't hold, such as a lone surrogate
-        raise ValueError(f"the entry can't be written as JSON: {error}") from error
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Decimal):
-        return str(value)
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
-def _decode(record: Mapping[str, Any]) -> LedgerEntry:
-    values = dict(record)
-    cost, corrected_at = values.get("cost"), values.get("corrected_at")
-    values["time"] = datetime.fromisoformat(values["time"])
-    values["corrected_at"] = None if corrected_at is None else datetime.fromisoformat(corrected_at)
-    values["cost"] = None if cost is None else Decimal(cost)
-    values["outcome"] = Outcome(values["outcome"])
-    values["cost_source"] = CostSource(values["cost_source"])
-    return LedgerEntry(**values)
+def _line(entry: LedgerEntry) -> bytes:
+    return encoded(entry) + b"\n"
 
 
 def _replay(path: Path) -> dict[_Key, LedgerEntry]:
@@ -185,9 +183,9 @@ def _replay(path: Path) -> dict[_Key, LedgerEntry]:
                 time, completion_id, attempt = record
                 begun.pop((datetime.fromisoformat(time), completion_id, attempt), None)
             else:
-                entry = _decode(record)
+                entry = decoded(record)
                 begun[_key(entry)] = entry
-        except (ValueError, TypeError, KeyError, InvalidOperation):
+        except (ValueError, TypeError):
             unreadable += 1
     if unreadable:
         log.error("in-flight records can't be read and are left out", path=str(path), count=unreadable)

@@ -75,12 +75,17 @@ class LedgerStore(Protocol):
 class InflightLog(Protocol):
     """Attempts that were sent and are not yet in the ledger: what a killed process leaves for its successor.
 
-    Survives the kill of the process, not the loss of power. Calls are quick and synchronous.
+    Survives the kill of the process, not the loss of power, unless an entry is kept. Calls are quick.
     """
 
     def begin(self, entry: LedgerEntry) -> None:
         """Note an attempt before it is sent, as the entry that would be booked if nothing more were heard of it.
         Raises StoreUnavailableError."""
+        ...
+
+    async def keep(self, entries: Sequence[LedgerEntry]) -> None:
+        """The spool: entries of attempts that have ended, in the place of their notes; they survive the loss of power
+        when this returns. Raises StoreUnavailableError: then the notes from before may still stand."""
         ...
 
     def end(self, *entries: LedgerEntry) -> None:

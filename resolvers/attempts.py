@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Protocol, TypeVar
 
+from persistence.ports import StoreUnavailableError
 from providers.errors import ProviderError
 
 from .errors import ConflictError, ServiceUnavailableError
@@ -36,11 +38,37 @@ async def prepare(run: Run) -> None:
             if run.prices is None:
                 run.prices = await _book(run.services, organisation)
             if key is not None:
-                holder = await run.services.ledger.key_holder(organisation, key)
+                holder = await _holder(run, organisation, key)
     except TimeoutError:
         raise run.deadline_exceeded() from None
     if holder is not None:
-        raise ConflictError(f"idempotencyKey {key!r} was used for {holder}, which has ended")
+        raise ConflictError(f"idempotencyKey {key!r} was used for {holder}, which runs elsewhere or has ended")
+
+
+async def _holder(run: Run, organisation: str, key: str) -> str | None:
+    """Who has used the key before. While the ledger is away, what the processes remember between them has to do; where
+    they remember nothing, a key can't be taken."""
+    ledger, keys = run.services.ledger, run.services.keys
+    if keys is not None:
+        run.may_hold_shared_key = True
+        with suppress(StoreUnavailableError):
+            holder = await keys.claim(organisation, key, run.id)
+            if holder is not None or not ledger.readable:
+                return holder
+    return await ledger.key_holder(organisation, key)
+
+
+@contextmanager
+def claimed(run: Run) -> Iterator[None]:
+    """Holds the run's idempotency key, if it has one; afterwards the key is free where nothing was sent for it. Raises
+    ConflictError as `RunningCompletions.claim`."""
+    organisation, key, keys = run.principal.organisation, run.command.idempotency_key, run.services.keys
+    with run.services.running.claim(organisation, key, run.id):
+        try:
+            yield
+        finally:
+            if run.may_hold_shared_key and not run.entries and keys is not None and key is not None:
+                keys.release(organisation, key, run.id)
 
 
 async def _book(services: Services, organisation: str) -> PriceBook:

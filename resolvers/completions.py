@@ -9,7 +9,7 @@ from contextlib import ExitStack, aclosing
 from persistence.ports import StoreUnavailableError
 from providers.types import Finished, ProviderCompletion, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
 
-from .attempts import prepare, try_targets, within_deadline
+from .attempts import claimed, prepare, try_targets, within_deadline
 from .checks import check_command
 from .completion_run import CompletionRun
 from .errors import CompletionFailedError, DomainError, NotFoundError, ServiceUnavailableError
@@ -39,7 +39,7 @@ async def complete(services: Services, principal: Principal, command: CompleteCo
     cancelled the upstream connection closes, and what is known of the attempt is booked.
     """
     run = _start(services, principal, command, streamed=False)
-    with services.running.claim(principal.organisation, command.idempotency_key, run.id):
+    with claimed(run):
         await prepare(run)
         answer = await within_deadline(run, lambda: try_targets(run, lambda scope: _call(run, scope)), run.cut_short)
         return run.completion(answer)
@@ -55,7 +55,7 @@ async def stream(
     """
     run = _start(services, principal, command, streamed=True)
     with ExitStack() as claim:
-        claim.enter_context(services.running.claim(principal.organisation, command.idempotency_key, run.id))
+        claim.enter_context(claimed(run))
         await prepare(run)
         mailbox = Mailbox()
         writer = asyncio.create_task(_write(_Emitter(run, mailbox)))

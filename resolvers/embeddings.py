@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from providers.types import EmbeddingRequest, ProviderEmbeddings
 
 from . import booking
-from .attempts import prepare, try_targets, within_deadline
+from .attempts import claimed, prepare, try_targets, within_deadline
 from .checks import check_call, check_range
 from .errors import BadUserInputError
 from .principal import Principal
@@ -27,7 +27,7 @@ async def embed(services: Services, principal: Principal, command: EmbedCommand)
     """
     _check(command, services.vendors)
     run = _EmbedRun(services, principal, command)
-    with services.running.claim(principal.organisation, command.idempotency_key, run.id):
+    with claimed(run):
         await prepare(run)
         answer = await within_deadline(run, lambda: try_targets(run, lambda scope: _call(run, scope)), run.cut_short)
         return run.embeddings(answer)

@@ -13,17 +13,20 @@ from datetime import datetime
 
 import structlog
 
-from persistence.ports import InflightLog, LedgerStore, PriceStore, StoreUnavailableError
+from persistence.ports import InflightLog, JobQueue, LedgerStore, PriceStore, StoreUnavailableError
 from persistence.records import CompletionFilter, Cursor, LedgerEntry
 from persistence.usage_records import UsageCell, UsageSelection
 
 from . import booking
 from .errors import ServiceUnavailableError
 from .price_book import PriceBook
+from .sinks import QueuedEntries, Sink
 from .turns import Turns
 
 MAX_WAITING = 10_000
 TRIAL_INTERVAL_S = 1.0
+PATIENCE_S = 3.0
+"""For how long a commit waits for the store, where there is a queue."""
 
 log = structlog.get_logger("ledger")
 
@@ -34,7 +37,7 @@ class UnpricedError(ServiceUnavailableError):
 
 @dataclass(slots=True)
 class _Booking:
-    """`owed`: its commit has failed once, its caller knows, and the in-flight log holds its true figures."""
+    """`owed`: nothing took it, and its caller knows what has become of it."""
 
     entry: LedgerEntry
     committed: asyncio.Future[None]
@@ -44,40 +47,33 @@ class _Booking:
 class Ledger:
     """The one writer of entries, and their reader. Opened by `open_ledger`.
 
-    `available` turns False when a commit fails. From then on no attempt begins until the entries that failed are
-    committed: by the next entry that is booked, or by a trial that a refused `begin` asks for, one each second.
+    While the store is away, entries wait in the queue, where there is one. What neither takes is kept in the in-flight
+    log, the spool: from then on `available` is False, and no attempt begins until one of them took what is owed. Each
+    is asked once a second whether it is back.
     """
 
-    def __init__(self, store: LedgerStore, inflight: InflightLog) -> None:
+    def __init__(self, store: LedgerStore, inflight: InflightLog, queue: JobQueue | None = None) -> None:
         self.available = True
         self._turns = Turns()
         self._store = store
         self._inflight = inflight
+        self._sinks = _sinks(store, queue)
         self._waiting: list[_Booking] = []
-        self._owed: list[_Booking] = []  # no more than was in flight and waiting when the store failed
+        self._owed: list[_Booking] = []  # no more than was in flight and waiting when both were gone
         self._at_work: Sequence[_Booking] = ()  # what the running commit holds
-        self._reachable = True  # as far as the store was asked
-        self._trouble = ""  # what the store said last when it could not be written
         self._wake = asyncio.Event()
+        self._missing = asyncio.Event()  # a place to write to
         self._refused: LedgerEntry | None = None
         self._closed = False
-        self._next_trial = 0.0
+
+    @property
+    def readable(self) -> bool:
+        """Whether the store could be reached when it was last tried."""
+        return self._sinks[0].reachable
 
     async def probe(self) -> None:
-        """Ask the store whether it can be written: where it can't, no attempt begins until it can. For the start."""
-        await self._probe()
-        self._wake.set()
-
-    async def _probe(self) -> None:
-        try:
-            await self._store.append([])
-        except StoreUnavailableError as error:
-            if self._reachable:
-                log.warning("the ledger's store can't be written", reason=str(error))
-            self._reachable = False
-            self._trouble = str(error)
-        else:
-            self._reachable = True
+        """Ask whether entries can be written: where they can't, no attempt begins until they can. For the start."""
+        await asyncio.gather(*(sink.probe() for sink in self._sinks))
         self._tell_availability()
 
     def begin(self, entry: LedgerEntry) -> None:
@@ -85,7 +81,6 @@ class Ledger:
         if self._closed or len(self._waiting) >= MAX_WAITING:
             raise _unavailable("the usage ledger takes no new calls at the moment")
         if not self.available:
-            self._ask_for_trial()
             raise _unavailable("the usage ledger can't be written at the moment")
         try:
             self._inflight.begin(entry)
@@ -113,12 +108,14 @@ class Ledger:
     def book(self, entry: LedgerEntry) -> asyncio.Future[None]:
         """Hand over the entry of an ended attempt; it is committed whatever becomes of the caller.
 
-        The future resolves when it is committed, or fails: with ServiceUnavailableError when it will be committed
-        later, with ValueError when no ledger can hold it. It need not be awaited.
+        The future resolves when it is committed, queued or spooled, so that it is in the ledger or will be. It fails
+        with ServiceUnavailableError when no more than its note is left of it, with ValueError when no ledger can hold
+        it. It need not be awaited.
         """
         waiting = _Booking(entry, asyncio.get_running_loop().create_future())
         if self._closed:
-            self._owe(waiting, StoreUnavailableError("the ledger is closed"))
+            self._note(waiting)
+            _fail(waiting.committed, _unavailable("the usage ledger is closed"), None)
         else:
             self._waiting.append(waiting)
             self._wake.set()
@@ -169,97 +166,135 @@ class Ledger:
     async def write(self) -> None:
         """The writer: one task runs it until `close`, and everything that waits is committed by then."""
         while not self._closed or self._waiting:
-            await self._something_to_do()
+            await self._wake.wait()
             self._wake.clear()
             self._at_work = batch = [*self._owed, *self._waiting]
             self._owed, self._waiting = [], []
-            if batch or self._reachable:
+            if batch:
                 await self._commit(batch)
-                self._at_work = ()
-                self._tell_availability()
-            else:
-                await self._probe()
+            self._at_work = ()
+            self._tell_availability()
 
-    async def _something_to_do(self) -> None:
-        """Until an entry waits; while the store is away, a moment: a process that gets no calls mends itself too."""
-        if not self._owed and self._reachable:
-            await self._wake.wait()
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(TRIAL_INTERVAL_S):
-                await self._wake.wait()
+    async def mend(self) -> None:
+        """Looks for the places that are away; one task runs it, endlessly."""
+        while True:
+            await self._missing.wait()
+            await asyncio.sleep(TRIAL_INTERVAL_S)
+            await asyncio.gather(*(sink.probe() for sink in self._sinks if not sink.reachable))
+            self._tell_availability()
+            if self._owed and any(sink.reachable for sink in self._sinks):
+                self._wake.set()
 
     def close(self) -> None:
-        """Take no more entries; the writer ends after those that wait, with a last try for those that failed."""
+        """Take no more entries; the writer ends after those that wait, with a last try for those that are owed."""
         self._closed = True
+        for sink in self._sinks if self._owed else ():
+            sink.reachable = True
         self._wake.set()
 
     async def _commit(self, batch: Sequence[_Booking]) -> None:
-        if not batch:
+        """To the first place that takes it, of those that can be reached."""
+        for sink in self._sinks:
+            if not sink.reachable:
+                continue
+            if not sink.takes_corrections:
+                batch = await self._without_corrections(batch)
+            try:
+                await sink.append([waiting.entry for waiting in batch])
+            except StoreUnavailableError:
+                continue
+            except Exception as error:  # noqa: BLE001  # one entry that can't be stored must not keep the others out
+                await self._part(batch, error)
+            else:
+                self._committed(batch)
             return
+        await self._spool(batch)
+
+    async def _part(self, batch: Sequence[_Booking], error: Exception) -> None:
+        if len(batch) == 1:
+            self._reject(batch[0], error)
+            return
+        middle = len(batch) // 2
+        await self._commit(batch[:middle])
+        await self._commit(batch[middle:])
+
+    def _committed(self, batch: Sequence[_Booking]) -> None:
+        for waiting in batch:
+            if not waiting.committed.done():
+                waiting.committed.set_result(None)
+        self.forget(*(waiting.entry for waiting in batch))
+
+    async def _without_corrections(self, batch: Sequence[_Booking]) -> Sequence[_Booking]:
+        """Somebody's words are in them: they wait here."""
+        corrections = [waiting for waiting in batch if waiting.entry.corrects is not None]
+        if not corrections:
+            return batch
+        await self._spool(corrections)
+        return [waiting for waiting in batch if waiting.entry.corrects is None]
+
+    async def _spool(self, batch: Sequence[_Booking]) -> None:
+        """Keep entries that nothing took: here for the next try, on the disk for the next start."""
+        self._owed.extend(batch)
+        fresh = [waiting for waiting in batch if not waiting.owed]
+        if not fresh:
+            return
+        for waiting in fresh:
+            waiting.owed = True
         try:
-            await self._store.append([waiting.entry for waiting in batch])
-        except StoreUnavailableError as error:
-            self._trouble = str(error)
-            for waiting in batch:
-                self._owe(waiting, error)
-        except Exception as error:  # noqa: BLE001  # one entry that can't be stored must not keep the others out
-            if len(batch) == 1:
-                self._reject(batch[0], error)
-                return
-            middle = len(batch) // 2
-            await self._commit(batch[:middle])
-            await self._commit(batch[middle:])
+            await self._inflight.keep([waiting.entry for waiting in fresh])
+        except (StoreUnavailableError, ValueError) as error:  # the notes from their beginning still stand
+            for waiting in fresh:
+                _fail(waiting.committed, _unavailable("the usage ledger can't be written at the moment"), error)
         else:
-            self._reachable = True
-            for waiting in batch:
+            for waiting in fresh:
                 if not waiting.committed.done():
                     waiting.committed.set_result(None)
-            self.forget(*(waiting.entry for waiting in batch))
 
-    def _owe(self, waiting: _Booking, cause: Exception) -> None:
-        """Keep an entry whose commit failed: here for the next try, in the in-flight log for the next start."""
-        self._owed.append(waiting)
-        if waiting.owed:
-            return
-        waiting.owed = True
+    def _note(self, waiting: _Booking) -> None:
         with suppress(StoreUnavailableError, ValueError):  # the note from its beginning still stands
             self._inflight.begin(waiting.entry)
-        _fail(waiting.committed, _unavailable("the usage ledger can't be written at the moment"), cause)
 
     def _reject(self, waiting: _Booking, error: Exception) -> None:
         entry = waiting.entry
         log.error("entry can't be stored", completion_id=entry.completion_id, attempt=entry.attempt, reason=str(error))
         _fail(waiting.committed, error, None)
 
-    def _ask_for_trial(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if now >= self._next_trial:
-            self._next_trial = now + TRIAL_INTERVAL_S
-            self._wake.set()
-
     def _tell_availability(self) -> None:
-        available = self._reachable and not self._owed
-        if not available:
-            self._next_trial = asyncio.get_running_loop().time() + TRIAL_INTERVAL_S
+        """Unavailable as long as anything is owed: what is spooled must not grow with calls that are yet to come."""
+        reachable = [sink.reachable for sink in self._sinks]
+        (self._missing.clear if all(reachable) else self._missing.set)()
+        available = any(reachable) and not any(waiting.entry.corrects is None for waiting in self._owed)
         if available is not self.available:
             self.available = available
-            if available:
-                log.warning("ledger available again", owed=0)
-            else:
-                log.warning("ledger unavailable", owed=len(self._owed), reason=self._trouble)
+            log.warning("ledger available again" if available else "ledger unavailable", owed=len(self._owed))
 
 
 @asynccontextmanager
-async def open_ledger(store: LedgerStore, inflight: InflightLog) -> AsyncIterator[Ledger]:
-    """A ledger and its writer task. Leaving the context commits what waits."""
-    ledger = Ledger(store, inflight)
+async def open_ledger(
+    store: LedgerStore, inflight: InflightLog, queue: JobQueue | None = None
+) -> AsyncIterator[Ledger]:
+    """A ledger and its tasks. Leaving the context commits what waits."""
+    ledger = Ledger(store, inflight, queue)
     writer = asyncio.create_task(ledger.write(), name="ledger-writer")
+    mender = asyncio.create_task(ledger.mend(), name="ledger-mender")
     try:
         yield ledger
     finally:
         ledger.close()
         await writer
+        mender.cancel()
+        await asyncio.wait([mender])
+
+
+def _sinks(store: LedgerStore, queue: JobQueue | None) -> Sequence[Sink]:
+    """In the order of preference."""
+    if queue is None:
+        return (Sink("ledger's store", store.append),)
+    waiting = QueuedEntries(queue)
+    return (
+        Sink("ledger's store", store.append, patience_s=PATIENCE_S),
+        Sink("queue for the ledger", waiting.append, takes_corrections=False),
+    )
 
 
 async def _books(entries: Sequence[LedgerEntry], prices: PriceStore) -> Mapping[str, PriceBook]:

@@ -20,7 +20,7 @@ log = structlog.get_logger("ledger")
 
 @asynccontextmanager
 async def recovering(ledger: Ledger, prices: PriceStore) -> AsyncIterator[None]:
-    """Raises ServiceUnavailableError where the ledger can't be written: what was left is owed then."""
+    """Raises ServiceUnavailableError where neither the ledger nor the spool can be written."""
     try:
         await ledger.recover(prices)
     except UnpricedError as error:
@@ -45,6 +45,6 @@ async def _recover(ledger: Ledger, prices: PriceStore) -> None:
         except UnpricedError:
             continue
         except ServiceUnavailableError:
-            return  # the ledger owes it now
+            return  # the next start finds it again
         log.info("what was in flight is booked", entries=count)
         return

@@ -51,6 +51,10 @@ def tells_of_illness(error: ProviderError) -> bool:
     return error.retryable and not blames_the_caller
 
 
+CircuitKey = tuple[str, str, str]
+"""Provider, model, and the id of the key that it is called with."""
+
+
 class CircuitState(IntEnum):
     """How a circuit stands; the greater, the worse. Half-open: the next call, or one under way, is the probe."""
 
@@ -75,10 +79,12 @@ class Circuits:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
+        self.tell: Callable[[CircuitKey, float], None] | None = None
+        """Who wants to know that one has opened here, for how many seconds, or closed: then for 0."""
         self._clock = clock
-        self._circuits: OrderedDict[tuple[str, str, str], _Circuit] = OrderedDict()
+        self._circuits: OrderedDict[CircuitKey, _Circuit] = OrderedDict()
 
-    def blocked_for(self, key: tuple[str, str, str], caller: object) -> float:
+    def blocked_for(self, key: CircuitKey, caller: object) -> float:
         """Seconds until a call may be tried; 0 lets this one through, as the probe where the circuit was open."""
         circuit = self._circuits.get(key)
         if circuit is None or circuit.failures < CIRCUIT_FAILURES:
@@ -92,16 +98,39 @@ class Circuits:
         circuit.probe_until = self._clock() + PROBE_LEASE_S
         return 0.0
 
-    def succeeded(self, key: tuple[str, str, str]) -> None:
-        self._circuits.pop(key, None)
+    def succeeded(self, key: CircuitKey) -> None:
+        circuit = self._circuits.pop(key, None)
+        if circuit is not None and circuit.failures >= CIRCUIT_FAILURES and self.tell is not None:
+            self.tell(key, 0.0)
 
-    def failed(self, key: tuple[str, str, str], caller: object) -> None:
+    def failed(self, key: CircuitKey, caller: object) -> None:
         circuit = self._circuits.setdefault(key, _Circuit())
         self._circuits.move_to_end(key)
         circuit.failures += 1
         self.undecided(key, caller)
         if circuit.failures >= CIRCUIT_FAILURES:
             circuit.open_until = self._clock() + CIRCUIT_OPEN_S
+            if self.tell is not None:
+                self.tell(key, CIRCUIT_OPEN_S)
+        self._bound()
+
+    def heard(self, key: CircuitKey, open_s: float) -> None:
+        """What another process has told of a circuit."""
+        if open_s <= 0:
+            self._circuits.pop(key, None)
+            return
+        circuit = self._circuits.setdefault(key, _Circuit())
+        self._circuits.move_to_end(key)
+        circuit.failures = max(circuit.failures, CIRCUIT_FAILURES)
+        circuit.open_until = max(circuit.open_until, self._clock() + open_s)
+        self._bound()
+
+    def open(self) -> Sequence[tuple[CircuitKey, float]]:
+        """Those that are open, and for how many seconds more."""
+        now = self._clock()
+        return [(key, each.open_until - now) for key, each in self._circuits.items() if each.open_until > now]
+
+    def _bound(self) -> None:
         while len(self._circuits) > MAX_CIRCUITS:
             self._circuits.popitem(last=False)
 
@@ -115,7 +144,7 @@ class Circuits:
                 found[provider] = max(state, found.get(provider, CircuitState.CLOSED))
         return found
 
-    def undecided(self, key: tuple[str, str, str], caller: object) -> None:
+    def undecided(self, key: CircuitKey, caller: object) -> None:
         """The call ended without telling anything of the vendor's health: a probe's place becomes free again."""
         if (circuit := self._circuits.get(key)) is not None and circuit.probe is caller:
             circuit.probe = None
@@ -131,7 +160,7 @@ class Step:
     delay_s: float = 0.0
 
     @property
-    def circuit(self) -> tuple[str, str, str]:
+    def circuit(self) -> CircuitKey:
         return (self.target.provider, self.target.model, self.key.id)
 
 

@@ -24,6 +24,7 @@ from .prices import Prices
 from .principal import Principal
 from .routing import Circuits, Route, Step, Vendor, tells_of_illness
 from .running import Running, RunningCompletions
+from .shared_keys import SharedKeys
 from .siblings import Siblings
 from .types import Command, Target
 from .usage_links import UsageLinks
@@ -48,7 +49,8 @@ class Services:
     usage_links: UsageLinks
     clock: Callable[[], float]
     random: Callable[[], float]
-    siblings: Siblings | None = None  # where there are other processes
+    siblings: Siblings | None = None  # this and the next, where there are other processes
+    keys: SharedKeys | None = None
 
 
 class Run:
@@ -68,6 +70,7 @@ class Run:
         self.route = Route((command.target, *command.fallbacks), services.vendors, services.circuits, services.random)
         self.prices = services.prices.cache.at_hand(principal.organisation)
         self.running: Running | None = None
+        self.may_hold_shared_key = False
         self.attempts_begun = 0
         self.last: AttemptScope | None = None
         self.first_token_ms: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -13,11 +13,11 @@ from uuid_utils import uuid7
 
 from persistence.ports import Events, StoreUnavailableError
 
+from .heeding import heeding
 from .running import RunningCompletions
 from .types import CompletionRef
 
 ANSWER_TIMEOUT_S = 1.0
-RETRY_S = 1.0
 _ORDERS = "cancel"
 
 log = structlog.get_logger("siblings")
@@ -86,36 +86,5 @@ class Siblings:
 async def open_siblings(events: Events, running: RunningCompletions) -> AsyncIterator[Siblings]:
     """Listens while it is open; where the server is away, from when it is back."""
     siblings = Siblings(events, running)
-    heeding = [_Heeding(events, _ORDERS, siblings.obey), _Heeding(events, siblings.channel, siblings.hear)]
-    tasks = [asyncio.create_task(each.go_on(), name="siblings") for each in heeding]
-    try:
-        for each in heeding:
-            await each.tried.wait()
+    async with heeding(events, _ORDERS, siblings.obey), heeding(events, siblings.channel, siblings.hear):
         yield siblings
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-
-
-class _Heeding:
-    """One channel, listened to anew where that can't be begun. `tried`: once it has been, well or not."""
-
-    def __init__(self, events: Events, channel: str, heed: Callable[[str], Awaitable[None]]) -> None:
-        self.tried = asyncio.Event()
-        self._events = events
-        self._channel = channel
-        self._heed = heed
-
-    async def go_on(self) -> None:
-        while True:
-            try:
-                async with self._events.listen(self._channel) as messages:
-                    self.tried.set()
-                    async for message in messages:
-                        await self._heed(message)
-            except StoreUnavailableError as error:
-                if not self.tried.is_set():
-                    log.warning("other processes can't be asked to cancel", reason=str(error))
-            self.tried.set()
-            await asyncio.sleep(RETRY_S)

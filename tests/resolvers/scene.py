@@ -231,16 +231,23 @@ class NoConfigs:
 
 
 class MemoryInflight:
-    """Notes in memory; `full` refuses new ones."""
+    """Notes in memory; `full` refuses new ones, `spool_full` what has ended."""
 
     def __init__(self) -> None:
         self.noted: dict[tuple[str, int], LedgerEntry] = {}
         self.full = False
+        self.spool_full = False
 
     def begin(self, entry: LedgerEntry) -> None:
         if self.full:
             raise StoreUnavailableError("no room")
         self.noted[entry.completion_id, entry.attempt] = entry
+
+    async def keep(self, entries: Sequence[LedgerEntry]) -> None:
+        if self.spool_full:
+            raise StoreUnavailableError("no room")
+        for entry in entries:
+            self.begin(entry)
 
     def end(self, *entries: LedgerEntry) -> None:
         for entry in entries:
@@ -345,6 +352,6 @@ async def open_scene() -> AsyncIterator[Scene]:
         )
         yield Scene(services, store, inflight, rules, alpha, beta, jitter)
         assert len(services.running) == 0
-        assert other_tasks() - before == {"ledger-writer"}
+        assert other_tasks() - before == {"ledger-writer", "ledger-mender"}
     assert other_tasks() == before
     assert inflight.noted == {}

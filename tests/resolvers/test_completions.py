@@ -270,7 +270,7 @@ async def test_a_commit_that_fails_fails_the_answer(scene: Scene) -> None:
     scene.alpha.will([hold, *texts("hi")], texts("again"))
     task = scene.started()
     await hold.reached.wait()
-    scene.store.down = True
+    scene.store.down = scene.inflight.spool_full = True
     hold.free.set()
     with pytest.raises(ServiceUnavailableError) as caught:
         await task
@@ -281,9 +281,18 @@ async def test_a_commit_that_fails_fails_the_answer(scene: Scene) -> None:
 @pytest.mark.parametrize("error", [unavailable(retryable=False), RuntimeError("a bug")], ids=["vendor", "bug"])
 async def test_a_commit_that_fails_is_what_a_failed_call_tells(scene: Scene, error: Exception) -> None:
     scene.alpha.will([error])
-    scene.store.down = True
+    scene.store.down = scene.inflight.spool_full = True
     with pytest.raises(ServiceUnavailableError):
         await scene.complete()
+    scene.store.down = False
+
+
+async def test_what_the_ledger_cannot_take_is_answered_once_it_is_spooled(scene: Scene) -> None:
+    scene.alpha.will(texts("hi"))
+    scene.store.down = True
+    answer = await scene.complete()
+    assert answer.content == "hi"
+    assert [entry.outcome for entry in scene.inflight.noted.values()] == [Outcome.SUCCEEDED]
     scene.store.down = False
 
 

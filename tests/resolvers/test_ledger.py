@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -61,12 +62,18 @@ class Inflight:
     def __init__(self) -> None:
         self.noted: dict[str, LedgerEntry] = {}
         self.left: list[LedgerEntry] = []
+        self.kept: list[str] = []
         self.failing = False
 
     def begin(self, entry: LedgerEntry) -> None:
         if self.failing:
             raise StoreUnavailableError("no room")
         self.noted[entry.completion_id] = entry
+
+    async def keep(self, entries: Sequence[LedgerEntry]) -> None:
+        for each in entries:
+            self.begin(each)
+            self.kept.append(each.completion_id)
 
     def end(self, *entries: LedgerEntry) -> None:
         if self.failing:
@@ -219,87 +226,61 @@ async def test_past_the_bound_no_call_begins_but_all_are_booked(
 
 
 class TestOutage:
+    """Where there is no queue."""
+
+    @pytest.fixture
+    def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "TRIAL_INTERVAL_S", 0.01)
+
     @pytest.fixture
     async def down(self, ledger: Ledger, store: Store) -> Ledger:
         ledger.begin(call("a"))
         store.failing = True
-        await refused(ledger.book(answer("a")))
+        await ledger.book(answer("a"))
         assert not ledger.available
         return ledger
 
-    async def test_true_figures_are_kept_for_the_next_start(self, down: Ledger, inflight: Inflight) -> None:
-        assert inflight.noted == {"a": answer("a")}
+    async def test_an_answered_call_is_spooled(self, down: Ledger, store: Store, inflight: Inflight) -> None:
+        assert (inflight.noted, inflight.kept) == ({"a": answer("a")}, ["a"])
+        assert store.commits == []
 
-    async def test_no_call_begins_before_a_second_is_over(
-        self, down: Ledger, store: Store, inflight: Inflight, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_no_call_begins_before_it_is_over(self, down: Ledger, store: Store, inflight: Inflight) -> None:
         store.failing = False
-        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: 0.0)
-        for _ in range(3):
-            with pytest.raises(ServiceUnavailableError) as caught:
-                down.begin(call("b"))
-            assert caught.value.retry_after_ms == 1000
-            await asyncio.sleep(0)
-        assert "b" not in inflight.noted
-        assert store.tries == [["a"]]
-
-    async def test_a_trial_that_succeeds_ends_it(
-        self, down: Ledger, store: Store, inflight: Inflight, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        store.failing = False
-        store.entered.clear()
-        now = asyncio.get_running_loop().time()
-        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now + 1.001)
-        with pytest.raises(ServiceUnavailableError):
+        with pytest.raises(ServiceUnavailableError) as caught:
             down.begin(call("b"))
-        await store.entered.wait()
-        await asyncio.sleep(0)
-        assert down.available
+        assert caught.value.retry_after_ms == 1000
+        assert "b" not in inflight.noted
+
+    async def test_it_ends_without_any_call(self, quick: None, down: Ledger, store: Store, inflight: Inflight) -> None:
+        store.failing = False
+        await available(down)
         assert (store.committed, inflight.noted) == (["a"], {})
         down.begin(call("b"))
 
-    async def test_it_ends_without_any_call(
-        self, down: Ledger, store: Store, inflight: Inflight, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        store.failing = False
-        store.entered.clear()
-        now = asyncio.get_running_loop().time()
-        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now + 1.001)
-        await store.entered.wait()
-        await asyncio.sleep(0)
-        assert down.available
-        assert (store.committed, inflight.noted) == (["a"], {})
-
     async def test_a_trial_that_fails_changes_nothing(
-        self, down: Ledger, store: Store, inflight: Inflight, monkeypatch: pytest.MonkeyPatch
+        self, quick: None, down: Ledger, store: Store, inflight: Inflight
     ) -> None:
-        store.entered.clear()
-        now = asyncio.get_running_loop().time()
-        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now + 1.001)
-        for _ in range(3):  # one trial, and the next a second after it
-            with pytest.raises(ServiceUnavailableError):
-                down.begin(call("b"))
-        await store.entered.wait()
-        await asyncio.sleep(0)
-        assert store.tries == [["a"], ["a"]]
+        await until(lambda: store.tries.count([]) >= 3)
         assert not down.available
         assert inflight.noted == {"a": answer("a")}
 
-    async def test_the_next_entry_takes_the_failed_ones_along(self, down: Ledger, store: Store) -> None:
-        await refused(down.book(answer("b")))
+    async def test_what_ends_meanwhile_is_spooled_and_committed_with_the_rest(
+        self, quick: None, down: Ledger, store: Store, inflight: Inflight
+    ) -> None:
+        await down.book(answer("b"))
+        assert inflight.kept == ["a", "b"]
         store.failing = False
-        await down.book(answer("c"))
-        assert store.commits == [[answer("a"), answer("b"), answer("c")]]
-        assert down.available
+        await available(down)
+        assert store.committed == ["a", "b"]
 
     async def test_leaving_tries_once_more(self, store: Store, inflight: Inflight) -> None:
         async with open_ledger(store, inflight) as ledger:
             store.failing = True
-            await refused(ledger.book(answer("a")))
+            await ledger.book(answer("a"))
             store.failing = False
         assert (store.committed, inflight.noted) == (["a"], {})
 
-    async def test_with_a_full_disk_the_first_note_stands(
+    async def test_with_a_full_disk_the_first_note_stands_and_the_caller_is_told(
         self, ledger: Ledger, store: Store, inflight: Inflight
     ) -> None:
         ledger.begin(call("a"))
@@ -307,14 +288,28 @@ class TestOutage:
         await refused(ledger.book(answer("a")))
         assert inflight.noted == {"a": call("a")}
 
-    async def test_a_failure_that_nobody_awaits_is_silent(self, ledger: Ledger, store: Store) -> None:
+    async def test_a_failure_that_nobody_awaits_is_silent(
+        self, ledger: Ledger, store: Store, inflight: Inflight
+    ) -> None:
         told: list[object] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-        store.failing = True
+        store.failing = inflight.failing = True
         ledger.book(answer("a"))
         await refused(ledger.book(answer("b")))
         gc.collect()
         assert told == []
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """For what a task of the ledger's does at its own pace."""
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.005)
+
+
+async def available(ledger: Ledger) -> None:
+    await until(lambda: ledger.available)
 
 
 async def test_an_entry_that_cannot_be_stored_fails_alone(ledger: Ledger, store: Store, inflight: Inflight) -> None:
@@ -339,12 +334,13 @@ async def test_what_an_earlier_process_left_is_booked_once(ledger: Ledger, store
     assert inflight.noted == {}
 
 
-async def test_recovery_waits_for_the_ledger(ledger: Ledger, store: Store, inflight: Inflight) -> None:
+async def test_what_an_earlier_process_left_is_spooled_again_while_the_ledger_is_away(
+    ledger: Ledger, store: Store, inflight: Inflight
+) -> None:
     inflight.left = [call("a")]
     store.failing = True
-    with pytest.raises(ServiceUnavailableError):
-        await ledger.recover(MemoryPrices())
-    assert set(inflight.noted) == {"a"}
+    assert await ledger.recover(MemoryPrices()) == 1
+    assert (inflight.kept, ledger.available) == (["a"], False)
 
 
 READS: list[Callable[[Ledger], object]] = [

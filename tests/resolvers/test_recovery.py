@@ -25,7 +25,7 @@ async def test_at_once_where_it_can_be(left: Inflight) -> None:
     store = Store()
     async with open_ledger(store, left) as ledger, recovering(ledger, MemoryPrices()):
         assert store.committed == ["a"]
-        assert other_tasks() == {"ledger-writer"}
+        assert other_tasks() == {"ledger-writer", "ledger-mender"}
 
 
 async def test_when_the_rules_are_there(left: Inflight) -> None:
@@ -37,7 +37,7 @@ async def test_when_the_rules_are_there(left: Inflight) -> None:
         prices.down = False
         await asyncio.sleep(TRIAL_INTERVAL_S)
         assert store.committed == ["a"]
-        assert other_tasks() == {"ledger-writer"}
+        assert other_tasks() == {"ledger-writer", "ledger-mender"}
 
 
 async def test_a_ledger_that_is_away_when_the_rules_are_there_owes_it(left: Inflight) -> None:
@@ -46,20 +46,20 @@ async def test_a_ledger_that_is_away_when_the_rules_are_there_owes_it(left: Infl
     async with open_ledger(store, left) as ledger, recovering(ledger, prices):
         prices.down = False
         await asyncio.sleep(1.5 * TRIAL_INTERVAL_S)
-        assert other_tasks() == {"ledger-writer"}
+        assert other_tasks() == {"ledger-writer", "ledger-mender"}
         store.failing = False
         await asyncio.sleep(TRIAL_INTERVAL_S)
         assert store.committed == ["a"]
 
 
-async def test_a_ledger_that_can_t_be_written_is_told(left: Inflight) -> None:
+async def test_a_ledger_and_a_spool_that_can_t_be_written_are_told(left: Inflight) -> None:
     store = Store()
-    store.failing = True
+    store.failing = left.failing = True
     async with open_ledger(store, left) as ledger:
         with pytest.raises(ServiceUnavailableError):
             async with recovering(ledger, MemoryPrices()):
                 pass
-        store.failing = False
+        store.failing = left.failing = False
 
 
 async def test_a_shutdown_ends_it(left: Inflight) -> None:
@@ -68,5 +68,5 @@ async def test_a_shutdown_ends_it(left: Inflight) -> None:
     async with open_ledger(store, left) as ledger:
         async with recovering(ledger, prices):
             pass
-        assert other_tasks() == {"ledger-writer"}
+        assert other_tasks() == {"ledger-writer", "ledger-mender"}
     assert store.commits == []

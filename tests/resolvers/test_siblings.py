@@ -12,6 +12,7 @@ import pytest
 from persistence.memory import MemoryEvents
 from persistence.ports import StoreUnavailableError
 from providers.types import Finished, FinishReason, TextDelta, Usage
+from resolvers import heeding
 from resolvers import siblings as module
 from resolvers.completions import cancel
 from resolvers.errors import NotFoundError, ServiceUnavailableError
@@ -98,7 +99,7 @@ class Away(MemoryEvents):
 async def test_it_is_opened_while_the_server_is_away_and_listens_once_that_is_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "RETRY_S", 0)
+    monkeypatch.setattr(heeding, "RETRY_S", 0)
     events, there = Away(), RunningCompletions()
     async with open_siblings(events, RunningCompletions()) as asking, open_siblings(events, there):
         with pytest.raises(StoreUnavailableError):

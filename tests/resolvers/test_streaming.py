@@ -224,7 +224,7 @@ async def test_the_end_is_told_when_its_entry_is_committed(scene: Scene) -> None
 @pytest.mark.parametrize("script", [texts("hi"), [unavailable(retryable=False)]], ids=["answer", "failure"])
 async def test_a_commit_that_fails_is_the_streams_failure(scene: Scene, script: Any) -> None:
     scene.alpha.will(script)
-    scene.store.down = True
+    scene.store.down = scene.inflight.spool_full = True
     failed = only(await scene.events(), CompletionFailed)
     assert (failed.code, failed.retryable, len(failed.attempts)) == ("SERVICE_UNAVAILABLE", True, 1)
     scene.store.down = False

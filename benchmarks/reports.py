@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from gateway.runtime import DATABASE_FILE
 from gateway.seeding import book, made_up_usage
+from gateway.stores import DATABASE_FILE
 from persistence.inflight import open_inflight_log
 from persistence.migrations.sqlite import migrate
 from persistence.sqlite.database import open_database

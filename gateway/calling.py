@@ -15,7 +15,8 @@ from .app import PATH
 from .client import ApiError
 from .console import fail
 from .keys import deployment_keys, developer_token
-from .settings import is_plain, is_plain_address, load_settings
+from .setting_values import is_plain, is_plain_address
+from .settings import load_settings
 
 UrlOption = Annotated[str | None, typer.Option(help=f"The server, or its {PATH}. Absent: this machine, at PORT.")]
 TokenOption = Annotated[

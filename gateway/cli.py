@@ -23,10 +23,12 @@ from .config_commands import app as config_app
 from .console import errors, fail
 from .dev_commands import app as dev_app
 from .keys import deployment_keys, developer_token
-from .runtime import DATABASE_FILE, MONGODB, TIMESCALE
+from .queue_commands import app as queue_app
 from .server import serve as run_server
 from .settings import Settings, SettingsError, load_settings
+from .stores import DATABASE_FILE, MONGODB, TIMESCALE
 from .usage_commands import app as usage_app
+from .worker import run_worker
 
 DAY_H = 24.0
 TEN_YEARS_H = 10 * 365 * 24
@@ -39,6 +41,7 @@ app = typer.Typer(
 )
 app.add_typer(config_app)
 app.add_typer(usage_app)
+app.add_typer(queue_app)
 app.add_typer(dev_app)
 
 
@@ -56,6 +59,12 @@ def serve() -> None:
     settings = load_settings()
     _migrate(settings)
     raise typer.Exit(run_server(settings))
+
+
+@app.command()
+def worker() -> None:
+    """Starts a worker, which takes jobs from RabbitMQ; several may run, beside the servers."""
+    run_worker(load_settings())
 
 
 @app.command()

@@ -10,7 +10,8 @@ from pydantic import AfterValidator, BaseModel, Field, field_validator
 from providers.registry import ROWS, ProviderRow, declared_row
 from providers.scripted import ScriptedProvider
 
-from .settings import Settings, SettingsError, is_plain_address
+from .setting_values import is_plain_address
+from .settings import Settings, SettingsError
 from .strict_yaml import STRICT, UnreadableFileError, read_yaml
 
 

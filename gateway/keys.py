@@ -16,7 +16,8 @@ from resolvers.principal import Scope
 
 from .auth import Authenticator, UnusableTokenError, mint
 from .sealing import Sealer
-from .settings import MIN_SECRET_BYTES, Environment, Settings, SettingsError, decode_key
+from .setting_values import decode_key
+from .settings import MIN_SECRET_BYTES, Environment, Settings, SettingsError
 
 DEVELOPER = "developer"
 DEVELOPER_ORGANISATION = "local"

@@ -10,21 +10,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import structlog
-
-from persistence.inflight import open_inflight_log
-from persistence.ports import ChangeFeed, ConfigStore, LedgerStore, PriceStore, StoreUnavailableError
-from persistence.sqlite.configs import SQLiteConfigs
+from persistence.ports import JobQueue, LedgerStore, StoreUnavailableError
 from persistence.sqlite.database import open_database
-from persistence.sqlite.ledger import SQLiteLedger, open_sqlite_ledger
-from persistence.sqlite.prices import SQLitePrices
-from providers.http import open_transport
+from persistence.sqlite.ledger import SQLiteLedger
+from persistence.sqlite.queue import SQLiteQueue
+from providers.http import HttpTransport, open_transport
 from providers.prices import load_prices
 from providers.registry import ProviderRow, build_providers
 from providers.scripted import ScriptedProvider
 from providers.types import Credentials
 from resolvers.config_cache import ConfigCache
 from resolvers.configs import Configs
+from resolvers.draining import Drain
 from resolvers.errors import ServiceUnavailableError
 from resolvers.following import following
 from resolvers.health import Health
@@ -37,31 +34,22 @@ from resolvers.recovery import recovering
 from resolvers.routing import Circuits, Vendor
 from resolvers.run import Services
 from resolvers.running import RunningCompletions
+from resolvers.shared_circuits import sharing_circuits
+from resolvers.shared_keys import SharedKeys, open_shared_keys
+from resolvers.siblings import Siblings, open_siblings
+from resolvers.sinks import LEDGER_JOB
+from resolvers.worker import Handler, working
 
 from .auth import Authenticator
 from .declared_providers import provider_rows
 from .keys import DeploymentKeys, deployment_keys
 from .readiness import Dependency, Readiness, readiness
 from .settings import Environment, Settings, SettingsError
+from .stores import DATABASE_FILE, Stores, open_rabbit_queue, open_stores, open_timescale
 from .usage_links import SignedLinks
 
 if TYPE_CHECKING:
-    from persistence.timescale.ledger import TimescaleLedger
-
-DATABASE_FILE = "ai-middleware.db"
-MONGODB = "MongoDB"
-TIMESCALE = "TimescaleDB"
-
-log = structlog.get_logger("runtime")
-
-
-@dataclass(frozen=True, slots=True)
-class Documents:
-    """Where configs and price rules are. `feed` tells of other processes' writes; None where there are no others."""
-
-    configs: ConfigStore
-    prices: PriceStore
-    feed: ChangeFeed | None = None
+    from persistence.redis import RedisServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,21 +93,19 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     keys = deployment_keys(settings)
     load_prices()  # now, and not while the first completion waits
     async with AsyncExitStack() as stack:
-        servers: list[Dependency] = []
-        documents, ledger = await _open_stores(settings, stack, servers)
-        try:
-            transport = await stack.enter_async_context(
-                open_transport(max_connections=settings.MAX_UPSTREAM_CONNECTIONS)
-            )
-        except ValueError as error:  # the proxy variables of the environment
-            raise SettingsError(str(error)) from None
+        stores = await open_stores(settings, stack)
+        ledger = await _open_ledger(stores, stack)
+        transport = await _open_transport(settings, stack)
         rows = provider_rows(settings)
         ready = vendors(settings, keys, rows)
         circuits = Circuits(time.monotonic)
+        documents = stores.documents
         configs = ConfigCache(documents.configs, time.monotonic)
         prices = PriceCache(documents.prices, time.monotonic, _now)
         if documents.feed is not None:
             await stack.enter_async_context(following(documents.feed, configs, prices))
+        running = RunningCompletions()
+        siblings, shared_keys = await _open_shared(stores.redis, stack, running, circuits)
         services = Services(
             vendors=ready,
             transport=transport,
@@ -128,13 +114,24 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             prices=Prices(documents.prices, prices, {row.name for row in rows} | ready.keys(), _now),
             circuits=circuits,
             health=Health([row.name for row in rows], ready, circuits, time.monotonic),
-            running=RunningCompletions(),
+            running=running,
             live_usage=await stack.enter_async_context(open_live_usage(ledger, _now)),
             usage_links=SignedLinks(keys.signing_secret),
             clock=time.monotonic,
             random=random.random,
+            siblings=siblings,
+            keys=shared_keys,
         )
-        yield Runtime(settings, keys, Authenticator(keys.signing_secret), services, servers)
+        if settings.CONSUMER_STATUS:
+            await stack.enter_async_context(
+                working(stores.queue, handlers(stores.ledger), prefetch=settings.PREFETCH_COUNT)
+            )
+        yield Runtime(settings, keys, Authenticator(keys.signing_secret), services, stores.servers)
+
+
+def handlers(ledger: LedgerStore) -> Mapping[str, Handler]:
+    """What a worker does, by the kind of job."""
+    return {LEDGER_JOB: Drain(ledger)}
 
 
 @asynccontextmanager
@@ -145,7 +142,7 @@ async def open_usage_store(settings: Settings) -> AsyncIterator[LedgerStore]:
     try:
         async with AsyncExitStack() as stack:
             if settings.TIMESCALE_SERVICE_URL is not None:
-                yield await _open_timescale(settings, stack)
+                yield await open_timescale(settings, stack)
                 return
             database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
             store = SQLiteLedger(database)
@@ -155,71 +152,52 @@ async def open_usage_store(settings: Settings) -> AsyncIterator[LedgerStore]:
         raise SettingsError(f"{variable}: {error}") from None
 
 
-async def _open_timescale(settings: Settings, stack: AsyncExitStack) -> TimescaleLedger:
-    from persistence.timescale.ledger import open_timescale_ledger  # here: a start without it loads no SQLAlchemy
+@asynccontextmanager
+async def open_queue(settings: Settings) -> AsyncIterator[JobQueue]:
+    """The queue alone, for a command that looks at it. Raises SettingsError."""
+    try:
+        async with AsyncExitStack() as stack:
+            if settings.QUEUE_CONNECTIONURL is not None:
+                yield await open_rabbit_queue(settings, stack)
+                return
+            database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
+            yield SQLiteQueue(database, _now)
+    except StoreUnavailableError as error:
+        variable = "DATA_DIR" if settings.QUEUE_CONNECTIONURL is None else "QUEUE_CONNECTIONURL"
+        raise SettingsError(f"{variable}: {error}") from None
 
-    assert settings.TIMESCALE_SERVICE_URL is not None  # noqa: S101  # who calls this has looked
-    replica = settings.TIMESCALE_REPLICA_URL
-    opening = open_timescale_ledger(
-        settings.TIMESCALE_SERVICE_URL.get_secret_value(),
-        replica_url=None if replica is None else replica.get_secret_value(),
-        max_lag_s=settings.TIMESCALE_REPLICA_MAX_LAG_S,
-        pool_size=settings.TIMESCALE_POOL_SIZE,
-        statement_timeout_s=settings.TIMESCALE_TIMEOUT_S,
-        policies=settings.ledger_policies(),
+
+async def _open_transport(settings: Settings, stack: AsyncExitStack) -> HttpTransport:
+    try:
+        return await stack.enter_async_context(open_transport(max_connections=settings.MAX_UPSTREAM_CONNECTIONS))
+    except ValueError as error:  # the proxy variables of the environment
+        raise SettingsError(str(error)) from None
+
+
+async def _open_ledger(stores: Stores, stack: AsyncExitStack) -> Ledger:
+    """With what an earlier process left in flight."""
+    ledger = await stack.enter_async_context(
+        open_ledger(stores.ledger, stores.inflight, stores.queue if stores.waits else None)
     )
-    return await stack.enter_async_context(opening)
-
-
-async def _open_mongo(settings: Settings, stack: AsyncExitStack, servers: list[Dependency]) -> Documents:
-    """What the settings keep it from is refused at once; a server that is away is waited for."""
-    from persistence.mongo import changes, client, configs, prices  # here: a start without it loads no driver
-
-    assert settings.MONGODB_CONNECTION_URI is not None  # noqa: S101  # who calls this has looked
-    try:
-        opening = client.open_mongo(
-            settings.MONGODB_CONNECTION_URI.get_secret_value(),
-            ca_file=settings.MONGODB_TLS_CA_FILE,
-            pool_size=settings.MONGODB_POOL_SIZE,
-            timeout_s=settings.MONGODB_TIMEOUT_S,
-        )
-        mongo = await stack.enter_async_context(opening)
-        dependency = Dependency(MONGODB, mongo.look, spared=True)
-        servers.append(dependency)
-        await mongo.probe()
-        dependency.answered = True
-    except (ValueError, client.MongoRefusedError) as error:
-        raise SettingsError(f"MONGODB_CONNECTION_URI: {error}") from None
-    except StoreUnavailableError as error:
-        log.warning("configs and price rules can't be reached", reason=str(error))
-    return Documents(configs.MongoConfigs(mongo), prices.MongoPrices(mongo), changes.MongoChanges(mongo))
-
-
-async def _open_stores(
-    settings: Settings, stack: AsyncExitStack, servers: list[Dependency]
-) -> tuple[Documents, Ledger]:
-    try:
-        inflight = stack.enter_context(open_inflight_log(settings.DATA_DIR))
-        database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
-    except StoreUnavailableError as error:
-        raise SettingsError(f"DATA_DIR: {error}") from None
-    store: LedgerStore
-    if settings.TIMESCALE_SERVICE_URL is None:
-        store = await stack.enter_async_context(open_sqlite_ledger(database))
-    else:
-        store = timescale = await _open_timescale(settings, stack)
-        servers.append(Dependency(TIMESCALE, timescale.look, spared=False))
-    documents = Documents(SQLiteConfigs(database), SQLitePrices(database))
-    if settings.MONGODB_CONNECTION_URI is not None:
-        documents = await _open_mongo(settings, stack, servers)
-    ledger = await stack.enter_async_context(open_ledger(store, inflight))
     await ledger.probe()
     try:
-        await stack.enter_async_context(recovering(ledger, documents.prices))
+        await stack.enter_async_context(recovering(ledger, stores.documents.prices))
     except ServiceUnavailableError as error:
-        if settings.TIMESCALE_SERVICE_URL is None:  # what a server could not take is owed, and booked when it is back
-            raise SettingsError(f"DATA_DIR: {error.message}") from None
-    return documents, ledger
+        raise SettingsError(f"DATA_DIR: {error.message}") from None
+    if not ledger.available and not stores.waits:
+        raise SettingsError("DATA_DIR: the usage ledger can't be written")
+    return ledger
+
+
+async def _open_shared(
+    redis: RedisServer | None, stack: AsyncExitStack, running: RunningCompletions, circuits: Circuits
+) -> tuple[Siblings | None, SharedKeys | None]:
+    """What ties this process to the others, where there are any."""
+    if redis is None:
+        return None, None
+    await stack.enter_async_context(sharing_circuits(redis.events, circuits))
+    siblings = await stack.enter_async_context(open_siblings(redis.events, running))
+    return siblings, await stack.enter_async_context(open_shared_keys(redis.values))
 
 
 def _now() -> datetime:

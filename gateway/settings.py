@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterable
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, create_model, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -21,6 +18,7 @@ from persistence.timescale.policies import Policies
 from providers.registry import ROWS, ProviderRow
 
 from .sealing import Sealer, SealError, is_sealed
+from .setting_values import decode_key, is_plain, is_plain_address
 
 MIN_SECRET_BYTES = 32  # HS256 needs a key of at least 256 bits: RFC 7518, 3.2
 
@@ -35,8 +33,6 @@ class Environment(StrEnum):
 
 
 MAX_WEIGHT = 1000
-
-_NO_SERVER = "Not used by this version, and refused, so that nobody believes that data is kept there."
 
 
 class _Environment(BaseSettings):
@@ -150,24 +146,50 @@ class Settings(_VendorSettings):
     TIMESCALE_REPLICA_MAX_LAG_S: float = Field(
         default=5.0, ge=1, le=3600, description="How far behind a replica may be that is still read from."
     )
-    REDIS_URI: None = Field(default=None, description=_NO_SERVER)
-    QUEUE_CONNECTIONURL: None = Field(default=None, description=_NO_SERVER)
-
-    @field_validator(
-        "REDIS_URI",
-        "QUEUE_CONNECTIONURL",
-        mode="before",
+    REDIS_URI: SecretStr | None = Field(
+        default=None,
+        description="What several processes share: `redis://user:password@host:6379/0`, or `rediss://` with TLS; one "
+        "server, or a node of a cluster, which it finds out.",
     )
-    @classmethod
-    def _refuse_servers(cls, value: object) -> None:
-        if value not in (None, ""):
-            raise ValueError("this version keeps everything in DATA_DIR and connects to no server: unset it")
+    REDIS_TLS_CA_FILE: Path | None = Field(
+        default=None, description="The authorities that it trusts for `rediss://`, a PEM file; absent: the system's."
+    )
+    QUEUE_CONNECTIONURL: SecretStr | None = Field(
+        default=None,
+        description="Queues jobs on RabbitMQ: `amqp://user:password@host:5672/virtual-host`, or `amqps://` with TLS.",
+    )
+    QUEUE_TLS_CA_FILE: Path | None = Field(
+        default=None, description="The authorities that it trusts for `amqps://`, a PEM file; absent: the system's."
+    )
+    QUEUE_NAME: str = Field(
+        default="ai-middleware",
+        pattern=r"^[A-Za-z0-9._:-]{1,200}$",
+        description="The queue that workers take from; those of delayed and of parked jobs begin with it.",
+    )
+    PREFETCH_COUNT: int = Field(default=50, ge=1, le=1000, description="How many jobs a worker holds at once.")
+    CONSUMER_STATUS: bool = Field(
+        default=True, description="Whether this server works on the queue too; the embedded queue needs it."
+    )
 
     @field_validator("TIMESCALE_SERVICE_URL", "TIMESCALE_REPLICA_URL")
     @classmethod
     def _check_database(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             dsn(value.get_secret_value())
+        return value
+
+    @field_validator("REDIS_URI")
+    @classmethod
+    def _check_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("redis://", "rediss://")):
+            raise ValueError("an address begins with redis:// or, with TLS, rediss://")
+        return value
+
+    @field_validator("QUEUE_CONNECTIONURL")
+    @classmethod
+    def _check_queue(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("amqp://", "amqps://")):
+            raise ValueError("an address begins with amqp:// or, with TLS, amqps://")
         return value
 
     @field_validator("MONGODB_CONNECTION_URI")
@@ -236,9 +258,14 @@ class Settings(_VendorSettings):
         return self
 
     @model_validator(mode="after")
-    def _check_documents_pair(self) -> Self:
-        if self.MONGODB_TLS_CA_FILE is not None and self.MONGODB_CONNECTION_URI is None:
-            raise ValueError("MONGODB_CONNECTION_URI: is not set, and MONGODB_TLS_CA_FILE is: set both or neither")
+    def _check_servers(self) -> Self:
+        """What belongs to a server goes with its address."""
+        for name in ("MONGODB_CONNECTION_URI", "REDIS_URI", "QUEUE_CONNECTIONURL"):
+            ca_file = f"{name.split('_')[0]}_TLS_CA_FILE"
+            if getattr(self, ca_file) is not None and getattr(self, name) is None:
+                raise ValueError(f"{name}: is not set, and {ca_file} is: set both or neither")
+        if self.QUEUE_CONNECTIONURL is None and not self.CONSUMER_STATUS:
+            raise ValueError("CONSUMER_STATUS: without QUEUE_CONNECTIONURL nobody else could work on the queue")
         return self
 
     @model_validator(mode="after")
@@ -297,37 +324,6 @@ def _named(variable: str) -> BaseSettings:
     """The environment's variable of a name that an operator chose."""
     fields: dict[str, Any] = {variable: (SecretStr | None, None)}
     return create_model("_Named", __base__=_Environment, **fields)()
-
-
-def decode_key(text: str) -> bytes:
-    """Raises ValueError unless `text` is 32 bytes in base64."""
-    try:
-        key = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if len(key) != 32:
-        raise ValueError("is not 32 bytes in base64; `openssl rand -base64 32` makes them")
-    return key
-
-
-def is_plain_address(text: str) -> bool:
-    """Without a user and password: addresses are logged and printed, and keys have their own variables."""
-    try:
-        parts = urlsplit(text)
-        host, port = (parts.hostname or "").encode("idna"), parts.port  # each raises for what can't be one
-    except ValueError:
-        return False
-    return (
-        parts.scheme in ("http", "https")
-        and bool(host)
-        and port != 0
-        and is_plain(text)
-        and not any(mark in text for mark in "@?#")
-    )
-
-
-def is_plain(text: str) -> bool:
-    return text.isascii() and text.isprintable() and " " not in text
 
 
 def load_settings(**overrides: Any) -> Settings:

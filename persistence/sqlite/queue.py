@@ -38,7 +38,7 @@ class SQLiteQueue:
     def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
         self._database = database
         self._now = now
-        self._in_hand: set[str] = set()
+        self.in_hand: set[str] = set()
         self._looking = asyncio.Lock()
         self._left_meanwhile: set[str] = set()  # what left a worker's hands while one looks: it may be seen still
         self._changed = asyncio.Event()
@@ -69,12 +69,12 @@ class SQLiteQueue:
     async def _take(self, room: int, mine: set[str]) -> Sequence[Job]:
         async with self._looking:
             self._left_meanwhile.clear()
-            asked = {"now": self._stamp(), "limit": room + len(self._in_hand)}
+            asked = {"now": self._stamp(), "limit": room + len(self.in_hand)}
             found = [_job(row) for row in await self._database.look_up(_DUE, asked)]
-            others = self._in_hand | self._left_meanwhile
+            others = self.in_hand | self._left_meanwhile
             jobs = [job for job in found if job.id not in others][:room]
             mine.update(job.id for job in jobs)
-            self._in_hand.update(job.id for job in jobs)
+            self.in_hand.update(job.id for job in jobs)
             return jobs
 
     async def _wait(self) -> None:
@@ -99,7 +99,7 @@ class SQLiteQueue:
 
     async def depth(self) -> QueueDepth:
         ready, resting, parked = (await self._database.look_up(_DEPTH, {"now": self._stamp()}))[0]
-        return QueueDepth(max(0, ready - len(self._in_hand)), resting, parked)
+        return QueueDepth(max(0, ready - len(self.in_hand)), resting, parked)
 
     async def settle(self, job: Job, mine: set[str], statement: str, *values: str | int | None) -> None:
         """What a delivery does. Where it can't be written the job is let go all the same, and comes again."""
@@ -110,7 +110,7 @@ class SQLiteQueue:
 
     def let_go(self, job_id: str, mine: set[str]) -> None:
         mine.discard(job_id)
-        self._in_hand.discard(job_id)
+        self.in_hand.discard(job_id)
         self._left_meanwhile.add(job_id)
         self._changed.set()
 

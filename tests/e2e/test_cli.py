@@ -208,7 +208,10 @@ def test_schema_writes_the_file_or_prints_it(plain: dict[str, str], tmp_path: Pa
         ("PORT", "many"),
         ("HOST", "999.1.1.1"),
         ("JWT_TOKEN_SECRET", "short"),
-        ("REDIS_URI", "redis://x"),
+        ("REDIS_URI", "http://x"),
+        ("QUEUE_CONNECTIONURL", "redis://x"),
+        ("CONSUMER_STATUS", "false"),
+        ("QUEUE_NAME", "two words"),
         ("DATA_DIR", "/proc/x"),
     ],
 )

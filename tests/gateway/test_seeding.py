@@ -15,9 +15,9 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.cli import app
-from gateway.runtime import DATABASE_FILE
 from gateway.seeding import book, made_up_usage
 from gateway.settings import SettingsError
+from gateway.stores import DATABASE_FILE
 from persistence.ports import LedgerStore
 from persistence.records import LedgerEntry, Outcome
 from persistence.usage_records import LabelName, UsageField, UsageSelection, UsageSums

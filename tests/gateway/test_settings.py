@@ -12,7 +12,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from gateway.sealing import Sealer
-from gateway.settings import Environment, Settings, SettingsError, decode_key, load_settings
+from gateway.setting_values import decode_key
+from gateway.settings import Environment, Settings, SettingsError, load_settings
 
 KEY = bytes(range(32))
 KEY_TEXT = base64.b64encode(KEY).decode()

@@ -13,7 +13,7 @@ from .clockwork import VirtualTimeLoop
 from .config_stage import Stage, open_stage
 from .scene import Scene, open_scene
 
-REAL_TIME = {"test_ledger.py", "test_configs.py", "test_config_cache.py"}
+REAL_TIME = {"test_ledger.py", "test_worker.py", "test_configs.py", "test_config_cache.py"}
 
 
 def pytest_asyncio_loop_factories(

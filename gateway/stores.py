@@ -1,0 +1,184 @@
+"""Where things are kept: each store on the server that the settings name, or on the embedded default."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import structlog
+
+from persistence.inflight import open_inflight_log
+from persistence.ports import (
+    ChangeFeed,
+    ConfigStore,
+    InflightLog,
+    JobQueue,
+    LedgerStore,
+    PriceStore,
+    StoreUnavailableError,
+)
+from persistence.sqlite.configs import SQLiteConfigs
+from persistence.sqlite.database import Database, open_database
+from persistence.sqlite.ledger import open_sqlite_ledger
+from persistence.sqlite.prices import SQLitePrices
+from persistence.sqlite.queue import SQLiteQueue
+
+from .readiness import Dependency
+from .settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from persistence.rabbit import RabbitQueue
+    from persistence.redis import RedisServer
+    from persistence.timescale.ledger import TimescaleLedger
+
+# A driver is imported where it is needed: a start without its server does not load it.
+
+DATABASE_FILE = "ai-middleware.db"
+MONGODB = "MongoDB"
+TIMESCALE = "TimescaleDB"
+REDIS = "Redis"
+RABBITMQ = "RabbitMQ"
+
+log = structlog.get_logger("runtime")
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """Where configs and price rules are. `feed` tells of other processes' writes; None where there are no others."""
+
+    configs: ConfigStore
+    prices: PriceStore
+    feed: ChangeFeed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """All of a server's. `redis` is None where there are no other processes; `servers` are what `/readyz` asks.
+    `waits`: entries wait in the queue while the ledger's store is away."""
+
+    inflight: InflightLog
+    ledger: LedgerStore
+    documents: Documents
+    queue: JobQueue
+    waits: bool
+    redis: RedisServer | None = None
+    servers: Sequence[Dependency] = field(default_factory=tuple)
+
+
+async def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
+    """Raises SettingsError for what the operator can mend; a server that is away is waited for."""
+    servers: list[Dependency] = []
+    try:
+        inflight = stack.enter_context(open_inflight_log(settings.DATA_DIR))
+        database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
+    except StoreUnavailableError as error:
+        raise SettingsError(f"DATA_DIR: {error}") from None
+    return Stores(
+        inflight=inflight,
+        ledger=await _open_ledger_store(settings, stack, database, servers),
+        documents=await _open_documents(settings, stack, database, servers),
+        queue=await _open_queue(settings, stack, database, servers),
+        waits=settings.TIMESCALE_SERVICE_URL is not None,
+        redis=await _open_redis(settings, stack, servers),
+        servers=servers,
+    )
+
+
+async def open_timescale(settings: Settings, stack: AsyncExitStack) -> TimescaleLedger:
+    from persistence.timescale.ledger import open_timescale_ledger
+
+    assert settings.TIMESCALE_SERVICE_URL is not None  # noqa: S101  # who calls this has looked
+    replica = settings.TIMESCALE_REPLICA_URL
+    opening = open_timescale_ledger(
+        settings.TIMESCALE_SERVICE_URL.get_secret_value(),
+        replica_url=None if replica is None else replica.get_secret_value(),
+        max_lag_s=settings.TIMESCALE_REPLICA_MAX_LAG_S,
+        pool_size=settings.TIMESCALE_POOL_SIZE,
+        statement_timeout_s=settings.TIMESCALE_TIMEOUT_S,
+        policies=settings.ledger_policies(),
+    )
+    return await stack.enter_async_context(opening)
+
+
+async def open_rabbit_queue(settings: Settings, stack: AsyncExitStack) -> RabbitQueue:
+    from persistence.rabbit import open_rabbit
+
+    assert settings.QUEUE_CONNECTIONURL is not None  # noqa: S101  # who calls this has looked
+    try:
+        opening = open_rabbit(
+            settings.QUEUE_CONNECTIONURL.get_secret_value(), settings.QUEUE_NAME, ca_file=settings.QUEUE_TLS_CA_FILE
+        )
+        queue = await stack.enter_async_context(opening)
+        await queue.probe()
+    except (ValueError, OSError) as error:
+        raise SettingsError(f"QUEUE_CONNECTIONURL: {error}") from None
+    except StoreUnavailableError as error:
+        log.warning("jobs can't be queued yet", reason=str(error))
+    return queue
+
+
+async def _open_ledger_store(
+    settings: Settings, stack: AsyncExitStack, database: Database, servers: list[Dependency]
+) -> LedgerStore:
+    if settings.TIMESCALE_SERVICE_URL is None:
+        return await stack.enter_async_context(open_sqlite_ledger(database))
+    timescale = await open_timescale(settings, stack)
+    servers.append(Dependency(TIMESCALE, timescale.look, spared=True))
+    return timescale
+
+
+async def _open_documents(
+    settings: Settings, stack: AsyncExitStack, database: Database, servers: list[Dependency]
+) -> Documents:
+    if settings.MONGODB_CONNECTION_URI is None:
+        return Documents(SQLiteConfigs(database), SQLitePrices(database))
+    from persistence.mongo import changes, client, configs, prices
+
+    try:
+        opening = client.open_mongo(
+            settings.MONGODB_CONNECTION_URI.get_secret_value(),
+            ca_file=settings.MONGODB_TLS_CA_FILE,
+            pool_size=settings.MONGODB_POOL_SIZE,
+            timeout_s=settings.MONGODB_TIMEOUT_S,
+        )
+        mongo = await stack.enter_async_context(opening)
+        dependency = Dependency(MONGODB, mongo.look, spared=True)
+        servers.append(dependency)
+        await mongo.probe()
+        dependency.answered = True
+    except (ValueError, client.MongoRefusedError) as error:
+        raise SettingsError(f"MONGODB_CONNECTION_URI: {error}") from None
+    except StoreUnavailableError as error:
+        log.warning("configs and price rules can't be reached", reason=str(error))
+    return Documents(configs.MongoConfigs(mongo), prices.MongoPrices(mongo), changes.MongoChanges(mongo))
+
+
+async def _open_queue(
+    settings: Settings, stack: AsyncExitStack, database: Database, servers: list[Dependency]
+) -> JobQueue:
+    if settings.QUEUE_CONNECTIONURL is None:
+        return SQLiteQueue(database, _now)
+    queue = await open_rabbit_queue(settings, stack)
+    servers.append(Dependency(RABBITMQ, queue.look, spared=True))
+    return queue
+
+
+async def _open_redis(settings: Settings, stack: AsyncExitStack, servers: list[Dependency]) -> RedisServer | None:
+    if settings.REDIS_URI is None:
+        return None
+    from persistence.redis import open_redis
+
+    opening = open_redis(settings.REDIS_URI.get_secret_value(), ca_file=settings.REDIS_TLS_CA_FILE)
+    try:
+        redis = await stack.enter_async_context(opening)
+    except (ValueError, OSError) as error:
+        raise SettingsError(f"REDIS_URI: {error}") from None
+    servers.append(Dependency(REDIS, redis.look, spared=True))
+    return redis
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from persistence import redis
 from persistence.ports import StoreUnavailableError
-from persistence.redis import open_redis
+from persistence.redis import RedisServer, client, events, open_redis
 from tests.servers.authority import new_authority
-from tests.servers.redis import Node, free_port, redis_or_skip, running_redis
+from tests.servers.redis import Node, free_port, redis_or_skip, running_cluster, running_redis
 
 
 @pytest.fixture(autouse=True)
@@ -22,11 +23,11 @@ def server_is_here() -> None:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis, "TIMEOUT_S", 0.3)
-    monkeypatch.setattr(redis, "RECONNECT_S", 0.05)
+    monkeypatch.setattr(client, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(events, "RECONNECT_S", 0.05)
 
 
-async def heard(messages: object, talk: redis.RedisServer, wanted: str) -> None:
+async def heard(messages: object, talk: RedisServer, wanted: str) -> None:
     """Until the message comes through: what is sent while nobody listens is lost."""
 
     async def ask() -> None:
@@ -43,6 +44,16 @@ async def heard(messages: object, talk: redis.RedisServer, wanted: str) -> None:
     finally:
         asking.cancel()
         await asyncio.wait([asking])
+
+
+async def tried(call: Callable[[], Awaitable[object]]) -> None:
+    """Until it works."""
+    async with asyncio.timeout(20):
+        while True:
+            with suppress(StoreUnavailableError):
+                await call()
+                return
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
@@ -72,10 +83,53 @@ async def test_one_that_answers_nothing_is_given_up_in_time() -> None:
             assert await server.values.read("acme", "k") is None
 
 
-async def test_one_that_is_not_there_is_told() -> None:
-    with pytest.raises(StoreUnavailableError):
-        async with open_redis(f"redis://127.0.0.1:{free_port()}"):
-            pass
+async def test_one_that_is_not_there_is_told_and_used_once_it_is() -> None:
+    with running_redis() as node:
+        node.stop()
+        async with open_redis(node.uri) as server:
+            assert (await server.look() or "").startswith("Redis: ")
+            with pytest.raises(StoreUnavailableError):
+                await server.values.read("acme", "k")
+            with pytest.raises(StoreUnavailableError):
+                async with server.events.listen("channel"):
+                    pass
+            node.start()
+            assert await server.look() is None
+            assert await server.values.claim("acme", "k", "v", seconds=9) is None
+            async with server.events.listen("channel") as messages:
+                await heard(messages, server, "here")
+
+
+async def test_a_cluster_that_is_not_there_is_known_as_one_once_it_is() -> None:
+    with running_cluster() as nodes:
+        nodes[0].stop()
+        async with open_redis(nodes[0].uri) as server:
+            assert await server.look() is not None
+            nodes[0].start()
+            for organisation in "abcdef":  # of all three nodes, which take a moment to know it again
+                await tried(partial(server.values.write, organisation, "k", "v", seconds=9))
+            assert await server.look() is None
+
+
+async def test_many_first_calls_find_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    found_out = client.RedisClient._found_out
+
+    async def counted(self: client.RedisClient) -> client.Client:
+        asked.append(1)
+        return await found_out(self)
+
+    monkeypatch.setattr(client.RedisClient, "_found_out", counted)
+    with running_redis() as node:
+        node.stop()
+        async with open_redis(node.uri) as server:
+            node.start()
+            calls = [server.values.write("acme", f"{number}", "v", seconds=9) for number in range(200)]
+            leaving = asyncio.create_task(server.values.read("acme", "k"))
+            await asyncio.sleep(0)
+            leaving.cancel()  # who leaves takes nothing from the others
+            await asyncio.gather(*calls)
+            assert len(asked) == 2
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1", "127.0.0.1:6379", ""])
@@ -96,6 +150,28 @@ async def test_a_wrong_password_is_refused_and_told_to_nobody() -> None:
             assert "wr0ng" not in str(caught.value)
 
 
+async def test_what_a_user_may_not_do_is_refused() -> None:
+    with running_redis("--user", "default", "on", "nopass", "~*", "+@all", "-info") as node:
+        opening = open_redis(node.uri)
+        with pytest.raises(ValueError, match="it refuses: "):
+            await opening.__aenter__()
+
+
+async def test_a_wrong_password_of_one_that_was_not_there_is_told() -> None:
+    with running_redis("--requirepass", "right") as node:
+        node.stop()
+        async with open_redis(node.uri.replace("//", "//:wr0ng@")) as server:
+            node.start()
+            told = await server.look() or ""
+            assert told.startswith("Redis: it refuses: ")
+            assert "wr0ng" not in told
+            with pytest.raises(StoreUnavailableError, match="it refuses"):
+                await server.values.read("acme", "k")
+            with pytest.raises(StoreUnavailableError, match="it refuses"):
+                async with server.events.listen("channel"):
+                    pass
+
+
 async def test_tls_with_its_own_authority(tmp_path: Path) -> None:
     authority, other = new_authority("ours"), new_authority("another")
     pem = authority.write_server(tmp_path / "server.pem")
@@ -110,8 +186,7 @@ async def test_tls_with_its_own_authority(tmp_path: Path) -> None:
             async with server.events.listen("channel") as messages:
                 await server.events.publish("channel", "hi")
                 assert await asyncio.wait_for(anext(messages), 5) == "hi"
-        with pytest.raises(StoreUnavailableError):
-            async with open_redis(node.uri, ca_file=strange):
-                pass
+        async with open_redis(node.uri, ca_file=strange) as server:
+            assert "CERTIFICATE_VERIFY_FAILED" in (await server.look() or "")
     finally:
         node.kill()

@@ -1,0 +1,153 @@
+"""Connections to Redis, one server or a cluster: bounded in number and in time.
+
+Sources: https://redis.io/docs/latest/commands/evalsha/ (NOSCRIPT: a server that was restarted knows no script),
+https://redis.io/docs/latest/commands/cluster-keyslot/.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha1
+from pathlib import Path
+from typing import Any, TypeVar
+
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, RedisError
+from redis.exceptions import ConnectionError as BrokenError
+
+from ..ports import StoreUnavailableError
+
+TIMEOUT_S = 2.0  # for one answer; a call may take twice as long
+_CALLS = 50
+_CONNECTIONS = 2 * _CALLS  # a cluster's client needs some to look around while calls hold theirs
+
+T = TypeVar("T")
+Client = Redis | RedisCluster
+
+
+class RedisRefusedError(StoreUnavailableError):
+    """It was reached, and it is the settings that keep us from it. Waiting mends nothing."""
+
+
+class Script:
+    """Runs on the server in one step. All its keys are of one slot."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+class RedisClient:
+    """What is asked of one server, or of one cluster: which of the two, the first call that reaches it finds out.
+
+    Every method raises StoreUnavailableError (RedisRefusedError for a wrong password, or for what its user may not do)
+    within twice TIMEOUT_S, the wait for one of _CALLS turns included.
+    """
+
+    def __init__(self, uri: str, *, ca_file: Path | None) -> None:
+        """Raises ValueError for an address that is none."""
+        self._uri, self._options = uri, connection_options(uri, ca_file)
+        self._node: Redis = Redis.from_url(uri, max_connections=_CONNECTIONS, **self._options)
+        self._turns = asyncio.Semaphore(_CALLS)
+        self._found: Client | None = None
+        self._finding: asyncio.Task[Client] | None = None
+
+    async def ask(self, call: Callable[[Client], Awaitable[T]], *, again: bool = True) -> T:
+        """`again`: where the connection breaks, once more, for what may be done twice."""
+        return await bounded(self._ask(call, again))
+
+    async def run(
+        self, script: Script, keys: Sequence[str], arguments: Sequence[str | int], *, again: bool = True
+    ) -> Any:
+        async def call(client: Client) -> Any:
+            try:
+                return await client.evalsha(script.sha, len(keys), *keys, *arguments)
+            except NoScriptError:
+                return await client.eval(script.text, len(keys), *keys, *arguments)
+
+        return await self.ask(call, again=again)
+
+    async def slots(self, names: Sequence[str]) -> Sequence[int]:
+        """Of each key. One server has one for all."""
+        client = await bounded(self._client())
+        return [client.keyslot(name) if isinstance(client, RedisCluster) else 0 for name in names]
+
+    async def find(self) -> None:
+        """One server or a cluster, unless that is known."""
+        await bounded(self._client())
+
+    async def close(self) -> None:
+        if self._finding is not None:
+            self._finding.cancel()
+            await asyncio.wait([self._finding])
+        if self._found is not None and self._found is not self._node:
+            await self._found.aclose()
+        await self._node.aclose()
+
+    async def _ask(self, call: Callable[[Client], Awaitable[T]], again: bool) -> T:
+        async with self._turns:
+            client = await self._client()
+            try:
+                return await call(client)
+            except BrokenError:
+                if not again:
+                    raise
+                return await call(client)
+
+    async def _client(self) -> Client:
+        """All that ask at once wait for one and the same finding out."""
+        if self._found is not None:
+            return self._found
+        if self._finding is None:
+            self._finding = asyncio.create_task(self._find(), name="redis-find")
+            self._finding.add_done_callback(self._find_ended)
+        return await asyncio.shield(self._finding)
+
+    def _find_ended(self, finding: asyncio.Task[Client]) -> None:
+        self._finding = None
+        if not finding.cancelled() and finding.exception() is None:
+            self._found = finding.result()
+
+    async def _find(self) -> Client:
+        async with asyncio.timeout(2 * TIMEOUT_S):  # whoever waits for it may be gone
+            return await self._found_out()
+
+    async def _found_out(self) -> Client:
+        about: Any = await self._node.info("cluster")
+        if not about.get("cluster_enabled"):
+            return self._node
+        cluster: RedisCluster = RedisCluster.from_url(self._uri, max_connections=_CONNECTIONS, **self._options)
+        try:
+            await cluster.initialize()
+        except BaseException:  # cancelled too: its connections are closed, and it is told
+            await cluster.aclose()
+            raise
+        return cluster
+
+
+def connection_options(uri: str, ca_file: Path | None, *, retries: int = 0) -> dict[str, Any]:
+    """Raises ValueError for an address that is none."""
+    if not uri.startswith(("redis://", "rediss://")):
+        raise ValueError("an address begins with redis:// or, with TLS, rediss://")
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        "socket_timeout": TIMEOUT_S,
+        "socket_connect_timeout": TIMEOUT_S,
+        "health_check_interval": 15,
+        "retry": Retry(NoBackoff(), retries),
+    }
+    return {**options, "ssl_ca_certs": str(ca_file)} if ca_file is not None else options
+
+
+async def bounded(call: Awaitable[T]) -> T:
+    """Raises StoreUnavailableError."""
+    try:
+        async with asyncio.timeout(2 * TIMEOUT_S):
+            return await call
+    except (AuthenticationError, NoPermissionError) as error:
+        raise RedisRefusedError(f"Redis: it refuses: {error}") from None
+    except (RedisError, OSError, TimeoutError) as error:
+        raise StoreUnavailableError(f"Redis: {str(error) or type(error).__name__}") from error

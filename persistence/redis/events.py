@@ -1,0 +1,101 @@
+"""Events over Redis. Source: https://redis.io/docs/latest/develop/pubsub/ (a message to any node of a cluster reaches
+the listeners of all)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from ..memory import Backlog
+from ..ports import StoreUnavailableError
+from .client import RedisClient, bounded, connection_options
+from .keys import name_of
+
+RECONNECT_S = 0.5
+
+log = structlog.get_logger("redis")
+
+
+class RedisEvents:
+    """Implements `ports.Events`. One connection listens for all listeners, and comes back by itself."""
+
+    def __init__(self, client: RedisClient, uri: str, *, ca_file: Path | None) -> None:
+        self._client = client
+        self._node: Redis = Redis.from_url(uri, max_connections=1, **connection_options(uri, ca_file, retries=1))
+        self._pubsub = self._node.pubsub(ignore_subscribe_messages=False)
+        self._listeners: defaultdict[str, set[Backlog]] = defaultdict(set)
+        self._subscribed: dict[str, asyncio.Event] = {}
+        self._reader: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+        with suppress(RedisError, OSError):  # it is being left anyway
+            await self._pubsub.aclose()  # type: ignore[no-untyped-call]  # the client's
+        await self._node.aclose()
+
+    async def publish(self, channel: str, message: str) -> None:
+        await self._client.ask(lambda client: client.execute_command("PUBLISH", _name(channel), message))
+
+    @asynccontextmanager
+    async def listen(self, channel: str) -> AsyncIterator[AsyncGenerator[str, None]]:
+        name, backlog = _name(channel), Backlog()
+        self._listeners[name].add(backlog)
+        try:
+            await self._subscribe(name)
+            async with aclosing(backlog.messages()) as messages:
+                yield messages
+        finally:
+            self._listeners[name].discard(backlog)
+            if not self._listeners[name]:
+                await self._unsubscribe(name)
+
+    async def _subscribe(self, name: str) -> None:
+        """Returns when the server has said that it listens."""
+        if name not in self._subscribed:
+            self._subscribed[name] = asyncio.Event()
+            await bounded(self._pubsub.subscribe(name))
+            if self._reader is None:
+                self._reader = asyncio.create_task(self._read(), name="redis-events")
+        await bounded(self._subscribed[name].wait())
+
+    async def _unsubscribe(self, name: str) -> None:
+        del self._listeners[name]
+        self._subscribed.pop(name, None)
+        with suppress(StoreUnavailableError):  # a connection that is gone listens to nothing
+            await bounded(self._pubsub.unsubscribe(name))
+
+    async def _read(self) -> None:
+        """A connection that breaks is made anew by the client, its subscriptions with it."""
+        while True:
+            try:
+                message = await self._pubsub.get_message(timeout=None)
+            except (RedisError, OSError) as error:
+                log.warning("other processes are not heard of", reason=str(error))
+                await asyncio.sleep(RECONNECT_S)
+                with suppress(RedisError, OSError):
+                    await self._pubsub.connect()  # type: ignore[no-untyped-call]  # the client's
+                continue
+            if message is None:
+                await asyncio.sleep(RECONNECT_S)
+            elif message["type"] == "subscribe" and (event := self._subscribed.get(message["channel"])):
+                event.set()
+            elif message["type"] == "message":
+                for backlog in self._listeners.get(message["channel"], ()):
+                    backlog.put(message["data"])
+
+
+def _name(channel: str) -> str:
+    return name_of("channel", None, channel)

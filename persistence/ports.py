@@ -235,8 +235,9 @@ class Counters(Protocol):
         StoreUnavailableError, some may stay taken until their time is over."""
         ...
 
-    async def give(self, organisation: str, demands: Sequence[Demand]) -> None:
-        """Take back what was taken, never below nothing. What has begun anew meanwhile stays as it is."""
+    async def give(self, organisation: str, demands: Sequence[Demand], *, seconds_ago: float = 0.0) -> None:
+        """Take back what was taken, never below nothing. What has begun anew since `seconds_ago`, when it was taken,
+        stays as it is."""
         ...
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """So much of what `limit` allows within `seconds` from the first that was taken. `of_operator`: counted for all
-    organisations together."""
+    """So much of what `limit` allows within `seconds` from the first that was taken, exact up to 2**53. `of_operator`:
+    counted for all organisations together."""
 
     key: str
     amount: int

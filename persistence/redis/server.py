@@ -10,6 +10,7 @@ import structlog
 
 from ..ports import StoreUnavailableError
 from .client import RedisClient, RedisRefusedError
+from .counters import RedisCounters
 from .events import RedisEvents
 from .values import RedisValues
 
@@ -23,6 +24,7 @@ class RedisServer:
         self._client = client
         self.events = events
         self.values = RedisValues(client)
+        self.counters = RedisCounters(client)
 
     async def look(self) -> str | None:
         """What keeps it from its work, in a line; None where nothing does."""

@@ -12,6 +12,7 @@ from ..ports import StoreUnavailableError
 from .client import RedisClient, RedisRefusedError
 from .counters import RedisCounters
 from .events import RedisEvents
+from .replays import RedisReplays
 from .values import RedisValues
 
 log = structlog.get_logger("redis")
@@ -25,6 +26,7 @@ class RedisServer:
         self.events = events
         self.values = RedisValues(client)
         self.counters = RedisCounters(client)
+        self.replays = RedisReplays(client)
 
     async def look(self) -> str | None:
         """What keeps it from its work, in a line; None where nothing does."""

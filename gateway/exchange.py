@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from types import TracebackType
 from typing import Any
 
@@ -81,20 +81,27 @@ class Exchange:
 
     async def body(self, limit: int) -> bytes:
         """The whole body. Raises RequestError, 413, past `limit` bytes; or ClientLeftError. The connection times it."""
+        body = bytearray()
+        async for chunk in self.chunks(limit):
+            body += chunk
+        return bytes(body)
+
+    async def chunks(self, limit: int) -> AsyncGenerator[bytes, None]:
+        """The body as it comes. Raises as `body` does."""
+        size, more = 0, True
         declared = self.headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > limit:
             raise RequestError(f"the body is larger than {limit} bytes", status=413)
-        body = bytearray()
-        more = True
         while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientLeftError
-            body += message.get("body", b"")
-            if len(body) > limit:
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > limit:
                 raise RequestError(f"the body is larger than {limit} bytes", status=413)
+            yield chunk
             more = message.get("more_body", False)
-        return bytes(body)
 
     def until_client_leaves(self) -> _DisconnectWatch:
         """What runs inside is cancelled when the client goes away unanswered."""

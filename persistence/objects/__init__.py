@@ -1,0 +1,1 @@
+"""Files in object storage: S3, Google Cloud Storage, Azure, or a folder."""

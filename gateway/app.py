@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
@@ -17,16 +17,18 @@ from strawberry.http.websocket_origin import normalize_allowed_origins
 from graph.engine import Engine
 from graph.schema import build_schema
 
-from . import graphiql, usage_links
+from . import graphiql, object_links, usage_links
 from .endpoint import GraphQLEndpoint
 from .exchange import ASGIScope, Receive, Send
 from .listening import listen
+from .object_files import ObjectFiles
 from .runtime import Runtime, open_runtime
 from .settings import Environment, Settings, SettingsError
 from .usage_download import UsageDownload
 from .websocket import GraphQLSocket
 
 PATH = "/graphql"
+DOCUMENTS, FILES = ("GET", "HEAD", "POST"), ("GET", "PUT")
 PREFLIGHT_S = 7200  # the longest that Chromium keeps one
 
 
@@ -86,6 +88,8 @@ class Gateway:
             self._socket = GraphQLSocket(schema, engine, runtime)
             download = _for_browsers(UsageDownload(runtime), settings.ALLOWED_ORIGINS)
             self._pages.router.routes.append(Route(usage_links.PATH, download))
+            files = _for_browsers(ObjectFiles(runtime.objects, runtime.object_links), settings.ALLOWED_ORIGINS, FILES)
+            self._pages.router.routes.append(Route(object_links.PATH, files))
             if local:
                 _add_readiness(self._pages, runtime)
             if local and graphiql.is_built():
@@ -94,14 +98,14 @@ class Gateway:
             yield
 
 
-def _for_browsers(endpoint: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
+def _for_browsers(endpoint: ASGIApp, origins: tuple[str, ...], methods: Sequence[str] = DOCUMENTS) -> ASGIApp:
     """CORS (https://fetch.spec.whatwg.org/#http-cors-protocol) without credentials: tokens go in a header."""
     if not origins:
         return endpoint
     return CORSMiddleware(
         endpoint,
         allow_origins=normalize_allowed_origins(origins),
-        allow_methods=("GET", "HEAD", "POST"),
+        allow_methods=methods,
         allow_headers=("accept", "authorization", "content-type", "x-request-id"),
         expose_headers=("content-disposition", "x-request-id"),
         max_age=PREFLIGHT_S,

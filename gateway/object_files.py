@@ -23,13 +23,14 @@ _BINARY = b"application/octet-stream"
 _TEXT = b"text/plain; charset=utf-8"
 _NEVER_KEPT = (b"cache-control", b"no-store")
 _UNSNIFFED = (b"x-content-type-options", b"nosniff")
+MAX_UPLOAD_BYTES = 1024**3
 _CHUNK_BYTES = 64 * 1024  # of the answer, so that a slow reader makes no more than that wait
 
 
 class ObjectFiles:
     """An ASGI application: GET and PUT, each with a signed link for it. An upload is of `max_bytes` at most."""
 
-    def __init__(self, store: ObjectStore, links: ObjectLinks, *, max_bytes: int) -> None:
+    def __init__(self, store: ObjectStore, links: ObjectLinks, *, max_bytes: int = MAX_UPLOAD_BYTES) -> None:
         self._store = store
         self._links = links
         self._max_bytes = max_bytes

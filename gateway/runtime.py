@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from persistence.ports import JobQueue, LedgerStore, StoreUnavailableError
+from persistence.ports import JobQueue, LedgerStore, ObjectStore, StoreUnavailableError
 from persistence.sqlite.database import open_database
 from persistence.sqlite.ledger import SQLiteLedger
 from persistence.sqlite.queue import SQLiteQueue
@@ -43,6 +43,7 @@ from resolvers.worker import Handler, working
 from .auth import Authenticator
 from .declared_providers import provider_rows
 from .keys import DeploymentKeys, deployment_keys
+from .object_links import ObjectLinks
 from .readiness import Dependency, Readiness, readiness
 from .settings import Environment, Settings, SettingsError
 from .stores import DATABASE_FILE, Stores, open_rabbit_queue, open_stores, open_timescale
@@ -60,6 +61,8 @@ class Runtime:
     keys: DeploymentKeys = field(repr=False)
     authenticator: Authenticator
     services: Services
+    objects: ObjectStore
+    object_links: ObjectLinks
     servers: Sequence[Dependency] = ()
 
     async def readiness(self) -> Readiness:
@@ -92,41 +95,47 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     """Opens every client; closes them in the opposite order. Raises SettingsError for what the operator can mend."""
     keys = deployment_keys(settings)
     load_prices()  # now, and not while the first completion waits
+    links = ObjectLinks(keys.signing_secret)
     async with AsyncExitStack() as stack:
-        stores = await open_stores(settings, stack)
-        ledger = await _open_ledger(stores, stack)
-        transport = await _open_transport(settings, stack)
-        rows = provider_rows(settings)
-        ready = vendors(settings, keys, rows)
-        circuits = Circuits(time.monotonic)
-        documents = stores.documents
-        configs = ConfigCache(documents.configs, time.monotonic)
-        prices = PriceCache(documents.prices, time.monotonic, _now)
-        if documents.feed is not None:
-            await stack.enter_async_context(following(documents.feed, configs, prices))
-        running = RunningCompletions()
-        siblings, shared_keys = await _open_shared(stores.redis, stack, running, circuits)
-        services = Services(
-            vendors=ready,
-            transport=transport,
-            ledger=ledger,
-            configs=Configs(documents.configs, configs, ready, now=_now),
-            prices=Prices(documents.prices, prices, {row.name for row in rows} | ready.keys(), _now),
-            circuits=circuits,
-            health=Health([row.name for row in rows], ready, circuits, time.monotonic),
-            running=running,
-            live_usage=await stack.enter_async_context(open_live_usage(ledger, _now)),
-            usage_links=SignedLinks(keys.signing_secret),
-            clock=time.monotonic,
-            random=random.random,
-            siblings=siblings,
-            keys=shared_keys,
-        )
+        stores = await open_stores(settings, stack, links)
+        services = await _open_services(settings, keys, stores, stack)
         if settings.CONSUMER_STATUS:
             await stack.enter_async_context(
                 working(stores.queue, handlers(stores.ledger), prefetch=settings.PREFETCH_COUNT)
             )
-        yield Runtime(settings, keys, Authenticator(keys.signing_secret), services, stores.servers)
+        authenticator = Authenticator(keys.signing_secret)
+        yield Runtime(settings, keys, authenticator, services, stores.objects, links, stores.servers)
+
+
+async def _open_services(settings: Settings, keys: DeploymentKeys, stores: Stores, stack: AsyncExitStack) -> Services:
+    ledger = await _open_ledger(stores, stack)
+    transport = await _open_transport(settings, stack)
+    rows = provider_rows(settings)
+    ready = vendors(settings, keys, rows)
+    circuits = Circuits(time.monotonic)
+    documents = stores.documents
+    configs = ConfigCache(documents.configs, time.monotonic)
+    prices = PriceCache(documents.prices, time.monotonic, _now)
+    if documents.feed is not None:
+        await stack.enter_async_context(following(documents.feed, configs, prices))
+    running = RunningCompletions()
+    siblings, shared_keys = await _open_shared(stores.redis, stack, running, circuits)
+    return Services(
+        vendors=ready,
+        transport=transport,
+        ledger=ledger,
+        configs=Configs(documents.configs, configs, ready, now=_now),
+        prices=Prices(documents.prices, prices, {row.name for row in rows} | ready.keys(), _now),
+        circuits=circuits,
+        health=Health([row.name for row in rows], ready, circuits, time.monotonic),
+        running=running,
+        live_usage=await stack.enter_async_context(open_live_usage(ledger, _now)),
+        usage_links=SignedLinks(keys.signing_secret),
+        clock=time.monotonic,
+        random=random.random,
+        siblings=siblings,
+        keys=shared_keys,
+    )
 
 
 def handlers(ledger: LedgerStore) -> Mapping[str, Handler]:

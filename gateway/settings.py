@@ -171,6 +171,16 @@ class Settings(_VendorSettings):
         default=True, description="Whether this server works on the queue too; the embedded queue needs it."
     )
 
+    OBJECT_STORE_URL: str | None = Field(
+        default=None,
+        description="Keeps files in a bucket: `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or `az://CONTAINER/PREFIX`; "
+        "the rest say the vendor's own variables (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT`, `AZURE_STORAGE_ACCOUNT_NAME`, …) "
+        "or the machine's identity. Or in a folder, `file:///FOLDER`; absent: one in `DATA_DIR`.",
+    )
+    OBJECT_STORE_TLS_CA_FILE: Path | None = Field(
+        default=None, description="The authorities that it trusts for the bucket, a PEM file; absent: the system's."
+    )
+
     @field_validator("TIMESCALE_SERVICE_URL", "TIMESCALE_REPLICA_URL")
     @classmethod
     def _check_database(cls, value: SecretStr | None) -> SecretStr | None:

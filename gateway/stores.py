@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from persistence.inflight import open_inflight_log
+from persistence.objects.store import FolderLinks, Objects, open_objects
 from persistence.ports import (
     ChangeFeed,
     ConfigStore,
@@ -37,10 +38,12 @@ if TYPE_CHECKING:
 # A driver is imported where it is needed: a start without its server does not load it.
 
 DATABASE_FILE = "ai-middleware.db"
+FILES_FOLDER = "files"
 MONGODB = "MongoDB"
 TIMESCALE = "TimescaleDB"
 REDIS = "Redis"
 RABBITMQ = "RabbitMQ"
+OBJECT_STORE = "object storage"
 
 log = structlog.get_logger("runtime")
 
@@ -64,12 +67,14 @@ class Stores:
     documents: Documents
     queue: JobQueue
     waits: bool
+    objects: Objects
     redis: RedisServer | None = None
     servers: Sequence[Dependency] = field(default_factory=tuple)
 
 
-async def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
-    """Raises SettingsError for what the operator can mend; a server that is away is waited for."""
+async def open_stores(settings: Settings, stack: AsyncExitStack, links: FolderLinks) -> Stores:
+    """`links` open files that are kept in a folder. Raises SettingsError for what the operator can mend; a server that
+    is away is waited for."""
     servers: list[Dependency] = []
     try:
         inflight = stack.enter_context(open_inflight_log(settings.DATA_DIR))
@@ -82,6 +87,7 @@ async def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
         documents=await _open_documents(settings, stack, database, servers),
         queue=await _open_queue(settings, stack, database, servers),
         waits=settings.TIMESCALE_SERVICE_URL is not None,
+        objects=await _open_objects(settings, stack, links, servers),
         redis=await _open_redis(settings, stack, servers),
         servers=servers,
     )
@@ -178,6 +184,21 @@ async def _open_redis(settings: Settings, stack: AsyncExitStack, servers: list[D
         raise SettingsError(f"REDIS_URI: {error}") from None
     servers.append(Dependency(REDIS, redis.look, spared=True))
     return redis
+
+
+async def _open_objects(
+    settings: Settings, stack: AsyncExitStack, links: FolderLinks, servers: list[Dependency]
+) -> Objects:
+    url = settings.OBJECT_STORE_URL
+    where = settings.DATA_DIR / FILES_FOLDER if url is None else url
+    try:
+        opening = open_objects(where, links=links, ca_file=settings.OBJECT_STORE_TLS_CA_FILE)
+        objects = await stack.enter_async_context(opening)
+    except (ValueError, StoreUnavailableError) as error:
+        raise SettingsError(f"{'DATA_DIR' if url is None else 'OBJECT_STORE_URL'}: {error}") from None
+    if url is not None:
+        servers.append(Dependency(OBJECT_STORE, objects.look, spared=True))
+    return objects
 
 
 def _now() -> datetime:

@@ -10,11 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
+import structlog
+
 from ..object_records import StoredObject
 from ..ports import LINK_SECONDS_AT_MOST, StoreUnavailableError
 from .client import Bucket, ObjectsRefusedError, place
 from .keys import Keys, checked_prefix
 from .uploads import PART_BYTES, parts_of, send_in_parts
+
+log = structlog.get_logger("objects")
 
 
 class FolderLinks(Protocol):
@@ -106,7 +110,7 @@ async def open_objects(
     there is none. `options` are a vendor's own (`aws_access_key_id`, `google_service_account_key`,
     `azure_storage_account_name`); what they leave open, its environment variables and the machine's identity say.
     `links` are a folder's. Raises ValueError for an address or options that can't be used, or that the store refuses;
-    StoreUnavailableError where nobody answers."""
+    StoreUnavailableError for a folder that can't be written. A bucket that nobody answers for is waited for."""
     where = place(url)
     bucket = Bucket(where, options or {}, ca_file)
     keys = Keys(where.prefix)
@@ -114,4 +118,8 @@ async def open_objects(
         await bucket.check(keys.root)
     except ObjectsRefusedError as error:
         raise ValueError(f"it refuses: {error}") from None
+    except StoreUnavailableError as error:
+        if where.is_folder:
+            raise
+        log.warning("files can't be reached yet", reason=str(error))
     yield Objects(bucket, keys, links if where.is_folder else None)

@@ -44,7 +44,7 @@ async def send_in_parts(
             size += await handover.give(part)
         handover.end()
         await asyncio.shield(sending)
-    except BaseException:
+    except BaseException:  # a cancellation too: the sender must hear of it
         await _broken_off(handover, sending)
         raise
     return size

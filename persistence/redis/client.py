@@ -93,6 +93,8 @@ class RedisClient:
             try:
                 return await call(client)
             except BrokenError:
+                # The pool takes a connection that its server has closed for a good one, so each would fail in turn.
+                await self._node.connection_pool.disconnect(inuse_connections=False)
                 if not again:
                     raise
                 return await call(client)

@@ -178,7 +178,8 @@ async def scene() -> AsyncIterator[Scene]:
 @pytest.fixture
 def desk(scene: Scene) -> Desk:
     keys = DeploymentKeys(SECRET, b"k" * 32)
-    runtime = Runtime(cast("Any", None), keys, cast("Any", None), scene.services)
+    nothing = cast("Any", None)
+    runtime = Runtime(nothing, keys, nothing, scene.services, nothing, nothing)
     return Desk(scene.store, SignedLinks(SECRET), UsageDownload(runtime))
 
 

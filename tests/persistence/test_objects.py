@@ -56,7 +56,7 @@ async def failures(store: Objects) -> list[str]:
         begun = time.monotonic()
         with pytest.raises(StoreUnavailableError) as caught:
             await call
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 10
         assert caught.value.__cause__ is None
         assert caught.value.__suppress_context__
         said.append(str(caught.value))
@@ -81,8 +81,8 @@ async def test_a_bucket_that_is_not_there_is_told(server: S3Server) -> None:
 
 async def test_a_server_that_is_not_there_is_told() -> None:
     begun = time.monotonic()
-    with pytest.raises(StoreUnavailableError, match=r"^S3: can't be reached$"):
-        await opened("s3://bucket", options=S3Server(Path(), free_port()).options())
+    async with open_objects("s3://bucket", links=LINKS, options=S3Server(Path(), free_port()).options()) as store:
+        assert await store.look() == "S3: can't be reached"
     assert time.monotonic() - begun < 5
 
 
@@ -143,8 +143,8 @@ async def test_tls_with_its_own_authority(tmp_path: Path) -> None:
     pem, trusted = authority.write_server(tmp_path / "server.pem"), authority.write(tmp_path / "ca.pem")
     with running_s3("--cert", str(pem), "--key", str(pem), scheme="https") as server:
         await opened(server.url, options=server.options(), ca_file=trusted)
-        with pytest.raises(StoreUnavailableError, match="certificate"):
-            await opened(server.url, options=server.options(), ca_file=strange)
+        async with open_objects(server.url, links=LINKS, options=server.options(), ca_file=strange) as store:
+            assert "certificate" in (await store.look() or "")
 
 
 @pytest.mark.parametrize(

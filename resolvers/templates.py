@@ -94,7 +94,7 @@ def rendered(template: str, values: Mapping[str, str], *, path: Path, most: int 
 
 def escaped(text: str) -> str:
     """A template whose rendering is the text."""
-    return re.sub(r"(?<!\\)(\\*+)\{\{(?!\{)", lambda found: found[1] * 2 + r"\{{", text)
+    return re.sub(r"(?<!\\)(\\*+)((?:\{\{)++)(?!\{)", lambda found: found[1] * 2 + r"\{{" * (len(found[2]) // 2), text)
 
 
 class _Place(str):

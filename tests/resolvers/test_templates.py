@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from persistence.config_records import Variable
@@ -66,6 +66,8 @@ def test_refused(template: str) -> None:
 
 
 @given(awkward)
+@example("{{{{")
+@example(r"\{{{{{ \\{{{{")
 def test_an_escaped_text_is_that_text(text: str) -> None:
     check_template(escaped(text), [], path=HERE)
     assert rendered(escaped(text), {}, path=HERE) == text

@@ -34,7 +34,8 @@ _AT_ONCE = 200  # messages that wait for their confirms
 _REFUSALS = (AuthenticationError, ProbableAuthenticationError)
 _NO_LIMIT = 2**31 - 1  # of deliveries: where nothing is said RabbitMQ 4 has 20
 _QUORUM: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": _NO_LIMIT}
-_FAULTS = (AMQPError, OSError, TimeoutError, RuntimeError)  # the client has RuntimeError for a channel that is closed
+_FAULTS = (AMQPError, OSError, TimeoutError, RuntimeError, StopAsyncIteration)
+"""The client has RuntimeError for a channel that is closed, StopAsyncIteration for an end amid the handshake."""
 
 _T = TypeVar("_T")
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 
 from persistence.ports import Events, StoreUnavailableError
+
+from .beside import beside
 
 RETRY_S = 1.0
 
@@ -19,13 +22,9 @@ log = structlog.get_logger("siblings")
 async def heeding(events: Events, channel: str, heed: Callable[[str], Awaitable[None]]) -> AsyncIterator[None]:
     """Entered when it listens, or when that was tried in vain: then it is tried again."""
     tried = asyncio.Event()
-    task = asyncio.create_task(_go_on(events, channel, heed, tried), name="heeding")
-    try:
+    async with beside(f"heeding {channel}", partial(_go_on, events, channel, heed, tried)):
         await tried.wait()
         yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 async def _go_on(events: Events, channel: str, heed: Callable[[str], Awaitable[None]], tried: asyncio.Event) -> None:
@@ -38,5 +37,6 @@ async def _go_on(events: Events, channel: str, heed: Callable[[str], Awaitable[N
         except StoreUnavailableError as error:
             if not tried.is_set():
                 log.warning("other processes are not heard of yet", reason=str(error))
-        tried.set()
+        finally:
+            tried.set()
         await asyncio.sleep(RETRY_S)

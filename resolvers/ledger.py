@@ -18,6 +18,7 @@ from persistence.records import CompletionFilter, Cursor, LedgerEntry
 from persistence.usage_records import UsageCell, UsageSelection
 
 from . import booking
+from .beside import beside
 from .errors import ServiceUnavailableError
 from .price_book import PriceBook
 from .sinks import QueuedEntries, Sink
@@ -276,14 +277,12 @@ async def open_ledger(
     """A ledger and its tasks. Leaving the context commits what waits."""
     ledger = Ledger(store, inflight, queue)
     writer = asyncio.create_task(ledger.write(), name="ledger-writer")
-    mender = asyncio.create_task(ledger.mend(), name="ledger-mender")
-    try:
-        yield ledger
-    finally:
-        ledger.close()
-        await writer
-        mender.cancel()
-        await asyncio.wait([mender])
+    async with beside("ledger-mender", ledger.mend):
+        try:
+            yield ledger
+        finally:
+            ledger.close()
+            await writer
 
 
 def _sinks(store: LedgerStore, queue: JobQueue | None) -> Sequence[Sink]:

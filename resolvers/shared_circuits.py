@@ -12,6 +12,7 @@ from uuid_utils import uuid7
 
 from persistence.ports import Events, StoreUnavailableError
 
+from .beside import beside
 from .heeding import heeding
 from .routing import CIRCUIT_OPEN_S, CircuitKey, Circuits
 
@@ -60,13 +61,10 @@ class _Shared:
 async def sharing_circuits(events: Events, circuits: Circuits) -> AsyncIterator[None]:
     """While the server of the events is away, each process knows of its own alone."""
     shared = _Shared(events, circuits)
-    sender = asyncio.create_task(shared.send(), name="circuits")
-    try:
-        async with heeding(events, _CHANNEL, shared.hear):
-            circuits.tell = shared.tell
-            shared.ask()
+    async with beside("circuits", shared.send), heeding(events, _CHANNEL, shared.hear):
+        circuits.tell = shared.tell
+        shared.ask()
+        try:
             yield
-    finally:
-        circuits.tell = None
-        sender.cancel()
-        await asyncio.wait([sender])
+        finally:
+            circuits.tell = None

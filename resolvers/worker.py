@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from itertools import groupby
 
 import structlog
 
 from persistence.ports import Delivery, JobQueue, StoreUnavailableError
 from persistence.queue_records import Job
+
+from .beside import beside
 
 PREFETCH = 50
 REST_S = 1.0
@@ -100,13 +102,8 @@ class Worker:
 @asynccontextmanager
 async def working(queue: JobQueue, handlers: Mapping[str, Handler], *, prefetch: int = PREFETCH) -> AsyncIterator[None]:
     """A worker beside what else this process does."""
-    task = asyncio.create_task(Worker(queue, handlers, prefetch=prefetch).run(), name="worker")
-    try:
+    async with beside("worker", Worker(queue, handlers, prefetch=prefetch).run):
         yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 def _kind(delivery: Delivery) -> str:

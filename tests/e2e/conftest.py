@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from .processes import Server, Vendor, running_server, running_vendor, server_environment
+from .site import Site, running_site
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +34,9 @@ def organisation() -> str:
 @pytest.fixture
 def token(server: Server, organisation: str) -> str:
     return server.token(organisation)
+
+
+@pytest.fixture(scope="session")
+def site(vendor: Vendor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with running_site(tmp_path_factory.mktemp("site"), vendor) as started:
+        yield started

@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+LOOK_TIMEOUT_S = 2.5
+"""Who asks `/readyz` has little patience, and must hear of what is away."""
+
 Look = Callable[[], Awaitable[str | None]]
 """What keeps a server from its work, in a line; None where nothing does."""
 
@@ -23,7 +26,11 @@ class Dependency:
 
     async def trouble(self) -> tuple[str | None, bool]:
         """In a line, if any; and whether the process can go on with it."""
-        said = await self.look()
+        try:
+            async with asyncio.timeout(LOOK_TIMEOUT_S):
+                said = await self.look()
+        except TimeoutError:
+            said = f"no answer within {LOOK_TIMEOUT_S:g} s"
         self.answered = self.answered or said is None
         return said and f"{self.name} ({said})", self.spared and self.answered
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -81,7 +82,7 @@ async def open_stores(settings: Settings, stack: AsyncExitStack, links: FolderLi
         database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
     except StoreUnavailableError as error:
         raise SettingsError(f"DATA_DIR: {error}") from None
-    return Stores(
+    stores = Stores(
         inflight=inflight,
         ledger=await _open_ledger_store(settings, stack, database, servers),
         documents=await _open_documents(settings, stack, database, servers),
@@ -91,6 +92,8 @@ async def open_stores(settings: Settings, stack: AsyncExitStack, links: FolderLi
         redis=await _open_redis(settings, stack, servers),
         servers=servers,
     )
+    await asyncio.gather(*(server.trouble() for server in servers))  # so that each may be spared that answers now
+    return stores
 
 
 async def open_timescale(settings: Settings, stack: AsyncExitStack) -> TimescaleLedger:
@@ -151,10 +154,8 @@ async def _open_documents(
             timeout_s=settings.MONGODB_TIMEOUT_S,
         )
         mongo = await stack.enter_async_context(opening)
-        dependency = Dependency(MONGODB, mongo.look, spared=True)
-        servers.append(dependency)
+        servers.append(Dependency(MONGODB, mongo.look, spared=True))
         await mongo.probe()
-        dependency.answered = True
     except (ValueError, client.MongoRefusedError) as error:
         raise SettingsError(f"MONGODB_CONNECTION_URI: {error}") from None
     except StoreUnavailableError as error:

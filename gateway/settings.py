@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from strawberry.http.websocket_origin import normalize_allowed_origins
 
 from persistence.mongo.address import check_address
+from persistence.objects.place import place
 from persistence.timescale.address import dsn
 from persistence.timescale.policies import Policies
 from providers.registry import ROWS, ProviderRow
@@ -202,6 +203,13 @@ class Settings(_VendorSettings):
             raise ValueError("an address begins with amqp:// or, with TLS, amqps://")
         return value
 
+    @field_validator("OBJECT_STORE_URL")
+    @classmethod
+    def _check_bucket(cls, value: str | None) -> str | None:
+        if value is not None:
+            place(value)
+        return value
+
     @field_validator("MONGODB_CONNECTION_URI")
     @classmethod
     def _check_documents(cls, value: SecretStr | None) -> SecretStr | None:
@@ -270,8 +278,8 @@ class Settings(_VendorSettings):
     @model_validator(mode="after")
     def _check_servers(self) -> Self:
         """What belongs to a server goes with its address."""
-        for name in ("MONGODB_CONNECTION_URI", "REDIS_URI", "QUEUE_CONNECTIONURL"):
-            ca_file = f"{name.split('_')[0]}_TLS_CA_FILE"
+        for name in ("MONGODB_CONNECTION_URI", "REDIS_URI", "QUEUE_CONNECTIONURL", "OBJECT_STORE_URL"):
+            ca_file = f"{name.rpartition('_')[0].removesuffix('_CONNECTION')}_TLS_CA_FILE"
             if getattr(self, ca_file) is not None and getattr(self, name) is None:
                 raise ValueError(f"{name}: is not set, and {ca_file} is: set both or neither")
         if self.QUEUE_CONNECTIONURL is None and not self.CONSUMER_STATUS:

@@ -10,12 +10,10 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from heapq import nsmallest
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
@@ -24,6 +22,7 @@ from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
 from ..object_records import StoredObject
 from ..ports import StoreUnavailableError
 from .folder import forget_unfinished, trouble
+from .place import NAMES, Place
 from .uploads import PART_BYTES
 
 CONNECT_TIMEOUT_S = 2.0
@@ -36,7 +35,6 @@ LISTED_AT_ONCE = 1000
 _TRIES_TIMEOUT_S = 4.0
 _PARTS_AT_ONCE = 2
 
-_NAMES: Mapping[str, str] = {"s3": "S3", "gs": "Google Cloud Storage", "az": "Azure"}
 _FOLDER = "the folder of files"
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
@@ -57,39 +55,13 @@ class ObjectsRefusedError(StoreUnavailableError):
     """It was reached, and it is the settings that keep us from it. Waiting mends nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """What an address says: `bucket` is a folder's path where `scheme` is "file"."""
-
-    scheme: str
-    bucket: str
-    prefix: str
-
-    @property
-    def is_folder(self) -> bool:
-        return self.scheme == "file"
-
-
-def place(url: str | Path) -> Place:
-    """Raises ValueError. The text doesn't quote the address."""
-    if isinstance(url, Path):
-        return Place("file", str(url.absolute()), "")
-    parts = urlsplit(url)
-    if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path.startswith("/"):
-        return Place("file", unquote(parts.path), "")
-    named = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", parts.netloc)
-    if parts.scheme not in _NAMES or not named or parts.query or parts.fragment:
-        raise ValueError("is one of s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, file:///FOLDER")
-    return Place(parts.scheme, parts.netloc, parts.path.strip("/"))
-
-
 class Bucket:
     """Whole keys, and no more errors than StoreUnavailableError (ObjectsRefusedError where the settings are at fault)
     and FileNotFoundError. Neither holds an address, a credential or a signature, which the library's own texts do."""
 
     def __init__(self, where: Place, options: Mapping[str, str], ca_file: Path | None) -> None:
         """Raises ValueError for options that can't be used. Connects when it is first used."""
-        self._name = _NAMES.get(where.scheme, _FOLDER)
+        self._name = NAMES.get(where.scheme, _FOLDER)
         self._folder = Path(where.bucket) if where.is_folder else None
         self._in_order = where.scheme in ("s3", "gs")  # Azure has an order of its own where it has real folders
         try:

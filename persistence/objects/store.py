@@ -14,8 +14,9 @@ import structlog
 
 from ..object_records import StoredObject
 from ..ports import LINK_SECONDS_AT_MOST, StoreUnavailableError
-from .client import Bucket, ObjectsRefusedError, place
+from .client import Bucket, ObjectsRefusedError
 from .keys import Keys, checked_prefix
+from .place import place
 from .uploads import PART_BYTES, parts_of, send_in_parts
 
 log = structlog.get_logger("objects")

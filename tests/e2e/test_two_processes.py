@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -99,8 +100,11 @@ async def test_a_key_is_used_once_in_both(site: Site, vendor: Vendor, organisati
 
 async def test_live_usage_counts_the_other_too(site: Site, organisation: str) -> None:
     one, other = site.servers
-    async with asyncio.timeout(30), sockets(other, organisation) as watching:
-        results = ticks(watching)
+    async with (
+        asyncio.timeout(30),
+        sockets(other, organisation) as watching,
+        aclosing(ticks(watching)) as results,
+    ):
         assert (await tick(results))["totals"]["completions"] == 0
         for _ in range(3):
             assert "errors" not in await asyncio.to_thread(complete, one, organisation)

@@ -295,3 +295,28 @@ def test_retention_that_would_cut_into_the_sums_is_refused(monkeypatch: pytest.M
     assert said.startswith("TIMESCALE_RETENTION_DAYS: entries must be kept for 5 days or more")
     kept = load(monkeypatch, {"TIMESCALE_RETENTION_DAYS": "5", "TIMESCALE_COMPRESS_AFTER_DAYS": "2"}).ledger_policies()
     assert (kept.retention, kept.compress_after) == (timedelta(days=5), timedelta(days=2))
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"REDIS_URI": "http://h"}, "REDIS_URI: an address begins with redis://"),
+        ({"QUEUE_CONNECTIONURL": "redis://h"}, "QUEUE_CONNECTIONURL: an address begins with amqp://"),
+        ({"REDIS_TLS_CA_FILE": "ca.pem"}, "REDIS_URI: is not set, and REDIS_TLS_CA_FILE is"),
+        ({"QUEUE_TLS_CA_FILE": "ca.pem"}, "QUEUE_CONNECTIONURL: is not set, and QUEUE_TLS_CA_FILE is"),
+        ({"OBJECT_STORE_TLS_CA_FILE": "ca.pem"}, "OBJECT_STORE_URL: is not set, and OBJECT_STORE_TLS_CA_FILE is"),
+        ({"OBJECT_STORE_URL": "http://bucket"}, "OBJECT_STORE_URL: is one of s3://BUCKET/PREFIX"),
+        ({"CONSUMER_STATUS": "false"}, "CONSUMER_STATUS: without QUEUE_CONNECTIONURL nobody else"),
+        ({"QUEUE_NAME": "a queue"}, "QUEUE_NAME: "),
+        ({"PREFETCH_COUNT": "0"}, "PREFETCH_COUNT: "),
+    ],
+)
+def test_what_belongs_to_shared_servers(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], told: str
+) -> None:
+    assert refusal(monkeypatch, environment).startswith(told)
+
+
+def test_a_server_may_leave_the_queue_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch, {"QUEUE_CONNECTIONURL": "amqp://u:p@h:5672/", "CONSUMER_STATUS": "false"})
+    assert (settings.CONSUMER_STATUS, settings.QUEUE_NAME, settings.PREFETCH_COUNT) == (False, "ai-middleware", 50)

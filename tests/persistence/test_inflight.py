@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -151,6 +153,50 @@ def test_many_live_entries_are_not_rewritten_each_time(tmp_path: Path) -> None:
             inodes.add((tmp_path / FILE_NAME).stat().st_ino)
     assert len(inodes) < 5
     assert len(left_in(tmp_path)) == 100
+
+
+async def test_what_is_kept_is_on_the_disk_when_that_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bytes] = []
+    fsync = os.fsync
+
+    def spy(file: int) -> None:
+        fsync(file)
+        synced.append((tmp_path / FILE_NAME).read_bytes())
+
+    final = replace(ONE, outcome=Outcome.SUCCEEDED, estimated=False)
+    with open_inflight_log(tmp_path) as log:
+        log.begin(ONE)
+        monkeypatch.setattr(os, "fsync", spy)
+        await log.keep([final, TWO])
+        assert [b"cmp_1" in told and b"cmp_2" in told for told in synced] == [True]
+    assert left_in(tmp_path) == [final, TWO]
+    with open_inflight_log(tmp_path) as log:
+        log.end(final, TWO)
+    assert left_in(tmp_path) == []
+
+
+async def test_what_is_kept_outlives_a_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file that takes the old one's place is on the disk before it does."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    with open_inflight_log(tmp_path, compact_at_bytes=1000) as log:
+        await log.keep([ONE])
+        begun = len(synced)
+        for n in range(100):
+            log.begin(item := entry(completion_id=f"cmp_other_{n}"))
+            log.end(item)
+        assert len(synced) > begun
+    assert left_in(tmp_path) == [ONE]
+
+
+async def test_a_disk_that_cannot_be_synced_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with open_inflight_log(tmp_path) as log:
+        monkeypatch.setattr(os, "fsync", fails)
+        with pytest.raises(StoreUnavailableError, match=r"can't be written: Input/output error"):
+            await log.keep([ONE])
 
 
 def test_a_folder_is_held_by_one(tmp_path: Path) -> None:

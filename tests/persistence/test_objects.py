@@ -15,6 +15,7 @@ import pytest
 
 from gateway.object_links import ObjectLinks
 from persistence.objects import client
+from persistence.objects.place import place
 from persistence.objects.store import Objects, open_objects
 from persistence.objects.uploads import PART_BYTES
 from persistence.ports import StoreUnavailableError
@@ -181,7 +182,7 @@ async def test_a_file_of_certificates_that_is_none(tmp_path: Path) -> None:
 
 async def test_azure_signs_links_to_one_file() -> None:
     options = {"azure_storage_account_name": "account", "azure_storage_account_key": "c2VjcmV0"}
-    bucket = client.Bucket(client.place("az://container/x"), options, None)
+    bucket = client.Bucket(place("az://container/x"), options, None)
     url = urlsplit(await bucket.link("PUT", "x/files/o-acme/a", 60))
     assert (url.scheme, url.netloc) == ("https", "account.blob.core.windows.net")
     assert url.path == "/container/x/files/o-acme/a"

@@ -138,6 +138,23 @@ async def test_a_server_that_is_away_keeps_nobody_from_opening() -> None:
         assert "not-the-password" not in str(caught.value)
 
 
+async def test_one_that_hangs_up_amid_the_handshake_is_away() -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(8)  # the protocol's header
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, open_rabbit(f"amqp://guest:guest@127.0.0.1:{port}/", "jobs") as queue:
+        for ask in (queue.depth, queue.probe):
+            with pytest.raises(StoreUnavailableError):
+                await ask()
+        with pytest.raises(StoreUnavailableError):
+            async with queue.work(prefetch=1):
+                pass
+
+
 @pytest.mark.parametrize("url", ["http://h/", "amqp://", "amqp://h:port/", "amqp", ""])
 def test_an_address_that_is_none(url: str) -> None:
     with pytest.raises(ValueError, match="an address is written amqp://"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, TypeVar
 
 import orjson
@@ -52,10 +52,12 @@ def list_parked(
     if not jobs:
         typer.echo("nothing is parked")
         return
-    table = Table("Id", "Kind", "Created", "Failures", "Reason", box=None, pad_edge=False)
-    for job in jobs:
-        created_at = job.created_at.isoformat(timespec="seconds")
-        table.add_row(job.id, job.kind, created_at, str(job.failures), job.reason or "")
+    table = Table(box=None, pad_edge=False)
+    rows = [_cells(job) for job in jobs]
+    for title in rows[0]:  # one line a job, as wide as it is: for people, and for grep
+        table.add_column(title, no_wrap=True, min_width=max(len(row[title]) for row in rows))
+    for row in rows:
+        table.add_row(*row.values())
     output.print(table)
 
 
@@ -93,6 +95,16 @@ def _each(told: str, ids: Sequence[str] | None, every: bool, end: Callable[[JobQ
     if missing:
         fail(f"not parked, and so not {told}: {', '.join(missing)}")
     typer.echo(f"{told}: {'all that were parked' if every else ', '.join(ids or [])}")
+
+
+def _cells(job: Job) -> Mapping[str, str]:
+    return {
+        "Id": job.id,
+        "Kind": job.kind,
+        "Created": job.created_at.isoformat(timespec="seconds"),
+        "Failures": str(job.failures),
+        "Reason": job.reason or "",
+    }
 
 
 def _told(job: Job) -> str:

@@ -1,5 +1,5 @@
-"""Ledger and queue both away: what is in flight is answered and spooled, nothing new is begun, and what a process that is
-killed had spooled is booked by its next start, each entry once."""
+"""Ledger and queue both away: what is in flight is answered and spooled, nothing new is begun, and what a process had
+spooled that is killed then is booked by its next start, each entry once."""
 
 from __future__ import annotations
 

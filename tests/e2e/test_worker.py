@@ -65,7 +65,7 @@ async def test_it_books_what_waited(site: Site, environment: dict[str, str], tmp
     assert not waiting.startswith("ready 0\n")
     with running_worker(environment, tmp_path / "log") as worker:
         async with asyncio.timeout(60):
-            while len(booked := await entries(site, organisation)) < len(done):
+            while len(booked := await entries(site, organisation)) < len(done):  # noqa: ASYNC110  # nobody tells
                 await asyncio.sleep(0.1)
         assert {each.removeprefix("cmp_").replace("-", "") for each in booked} == done
         assert all(values[0] == 1 and not values[3] for values in booked.values())

@@ -29,9 +29,11 @@ def test_it_is_valid() -> None:
 
 
 def test_it_has_the_server_and_its_databases() -> None:
-    assert set(SERVICES) == {"app", "migrate", "mongodb", "timescaledb"}
+    assert set(SERVICES) == {"app", "worker", "migrate", "mongodb", "timescaledb", "redis", "rabbitmq"}
     assert "--replSet" in SERVICES["mongodb"]["entrypoint"][-1]
-    assert SERVICES["app"]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
+    for name in ("app", "worker"):
+        assert SERVICES[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+        assert SERVICES[name]["depends_on"]["rabbitmq"] == {"condition": "service_healthy"}
     assert set(COMPOSE["volumes"]) == {
         volume.split(":")[0] for service in SERVICES.values() for volume in service["volumes"]
     }
@@ -71,7 +73,7 @@ def test_ports_are_this_machine_s_alone() -> None:
 def test_the_server_takes_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = SERVICES["app"]["environment"]
     assert set(environment) <= set(Settings.model_fields)
-    assert SERVICES["migrate"]["environment"] == environment
+    assert SERVICES["migrate"]["environment"] == SERVICES["worker"]["environment"] == environment
     for name in Settings.model_fields:
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():

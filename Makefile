@@ -11,7 +11,7 @@ WEB := $(wildcard web/*.json web/*.ts web/*.html web/src/* web/src/*/*)
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | awk -F'\t' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | awk -F'\t' '{printf "  %-13s %s\n", $$1, $$2}'
 
 $(BIN)/uv:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
@@ -120,7 +120,7 @@ schema: $(VENV)/.installed-dev ## Write schema.graphql from the code, and the RE
 	$(BIN)/python -m gateway.settings_table
 
 .PHONY: soak
-soak: $(VENV)/.installed-dev ## The long runs: 100 kills of a working server, stalled readers
+soak: $(VENV)/.installed-dev ## The long runs: 100 kills of a working server, stalled readers, outages by the dozen in the order of SEED
 	$(BIN)/pytest -m soak -o addopts=
 
 .PHONY: bench
@@ -134,6 +134,10 @@ bench-reports: $(VENV)/.installed-dev ## Measure usage reports by the ledger's s
 .PHONY: bench-ledger
 bench-ledger: $(VENV)/.installed-dev $(VENV)/.postgres $(VENV)/.timescaledb tests/servers/pglite/node_modules ## Measure the ledger on PostgreSQL and TimescaleDB and write benchmarks/ledger.md
 	$(BIN)/python -m benchmarks.ledger --rows $(ROWS)
+
+.PHONY: bench-servers
+bench-servers: $(VENV)/.installed-dev $(VENV)/.redis $(VENV)/.rabbitmq ## Measure the queue and what a completion asks of Redis and write benchmarks/servers.md
+	$(BIN)/python -m benchmarks.servers
 
 .PHONY: clean
 clean: ## Remove what was installed and built; DATA_DIR stays

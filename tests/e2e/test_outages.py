@@ -4,16 +4,23 @@ not be."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import secrets
 from collections.abc import Callable
 from functools import partial
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+from gateway.runtime import open_runtime
+from gateway.settings import Settings, load_settings
+from gateway.stores import DATABASE_FILE
+from persistence.migrations.sqlite import migrate
 
 from .load import Load, all_is_booked
 from .processes import Server, Vendor
@@ -73,6 +80,22 @@ async def test_nothing_is_left_open(site: Site, vendor: Vendor) -> None:
 def holds(server: Server) -> dict[str, int]:
     process = psutil.Process(server.process.pid)
     return {"files": process.num_fds(), "threads": process.num_threads()}
+
+
+async def test_no_task_and_no_socket_outlives_a_process(site: Site, tmp_path: Path) -> None:
+    variables = {name: value for name, value in site.environments[0].items() if name in Settings.model_fields}
+    settings = load_settings(**{**variables, "DATA_DIR": tmp_path})
+    migrate(tmp_path / DATABASE_FILE)
+    before = asyncio.all_tasks()
+    async with open_runtime(settings) as runtime:
+        await asyncio.to_thread(kill, site, "TimescaleDB", "Redis", "RabbitMQ")
+        async with asyncio.timeout(60):
+            while str(await runtime.readiness()) != "ready":  # noqa: ASYNC110  # nobody tells
+                await asyncio.sleep(0.1)
+    assert asyncio.all_tasks() == before
+    ports = {way.port for way in site.ways.values()}
+    left = [each for each in psutil.Process().net_connections("tcp") if each.raddr and each.raddr.port in ports]
+    assert [each for each in left if each.status == psutil.CONN_ESTABLISHED] == []
 
 
 @pytest.mark.soak

@@ -43,6 +43,11 @@ class Broker:
     def url(self) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         if not (BINARIES / "rabbitmq-server").exists():
             raise NoRabbitError(f"there is no rabbitmq-server: {INSTALL}")

@@ -11,6 +11,11 @@ from persistence.ports import SharedValues, StoreUnavailableError
 REMEMBERED_S = 3600.0
 """Longer than any completion runs; from its end on the ledger knows the key, and where that is away, this does."""
 
+CLAIM_TIMEOUT_S = 1.0
+"""A completion waits for it."""
+AWAY_S = 1.0
+"""For how long nobody is kept waiting after that was in vain."""
+
 
 class SharedKeys:
     """Opened by `open_shared_keys`."""
@@ -18,10 +23,19 @@ class SharedKeys:
     def __init__(self, values: SharedValues) -> None:
         self._values = values
         self._releases: set[asyncio.Task[None]] = set()
+        self._away_until = 0.0
 
     async def claim(self, organisation: str, key: str, completion_id: str) -> str | None:
         """The completion that has it, or None where it is this one now. Raises StoreUnavailableError."""
-        return await self._values.claim(organisation, _name(key), completion_id, seconds=REMEMBERED_S)
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._away_until:
+            raise StoreUnavailableError("keys: no answer a moment ago")
+        try:
+            async with asyncio.timeout(CLAIM_TIMEOUT_S):
+                return await self._values.claim(organisation, _name(key), completion_id, seconds=REMEMBERED_S)
+        except TimeoutError:
+            self._away_until = loop.time() + AWAY_S
+            raise StoreUnavailableError(f"keys: no answer within {CLAIM_TIMEOUT_S:g} s") from None
 
     def release(self, organisation: str, key: str, completion_id: str) -> None:
         """Let go of a key that nothing was sent for: soon, and not awaited."""

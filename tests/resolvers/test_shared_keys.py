@@ -15,7 +15,7 @@ from providers.types import Finished, FinishReason, TextDelta, Usage
 from resolvers.errors import CompletionFailedError, ConflictError, ServiceUnavailableError
 from resolvers.routing import CIRCUIT_FAILURES
 from resolvers.running import RunningCompletions
-from resolvers.shared_keys import REMEMBERED_S, SharedKeys, open_shared_keys
+from resolvers.shared_keys import AWAY_S, CLAIM_TIMEOUT_S, REMEMBERED_S, SharedKeys, open_shared_keys
 
 from .scene import ALPHA, Scene
 
@@ -25,6 +25,15 @@ HI = [(TextDelta("hi"),), (Finished(FinishReason.STOP, usage=Usage(1, 1)),)]
 class Away(MemoryValues):
     async def claim(self, organisation: str | None, key: str, value: str, *, seconds: float) -> str | None:
         raise StoreUnavailableError("no route")
+
+
+class Silent(MemoryValues):
+    asked = 0
+
+    async def claim(self, organisation: str | None, key: str, value: str, *, seconds: float) -> str | None:
+        self.asked += 1
+        await asyncio.Event().wait()
+        return None
 
 
 @asynccontextmanager
@@ -60,6 +69,23 @@ async def test_a_key_that_nothing_was_sent_for_is_free_again(scene: Scene) -> No
         await asyncio.sleep(0)
         scene.alpha.will(HI)
         await one.complete(idempotency_key="k")
+
+
+async def test_a_server_that_says_nothing_keeps_few_waiting_and_not_for_long(scene: Scene) -> None:
+    scene.alpha.will(*[HI] * 5)
+    loop = asyncio.get_running_loop()
+    values = Silent(loop.time)
+    async with sharing(scene, values) as one:
+        for number, waited in enumerate((CLAIM_TIMEOUT_S, 0, 0)):
+            begun = loop.time()
+            await one.complete(idempotency_key=f"k{number}")
+            assert loop.time() - begun == pytest.approx(waited, abs=0.1)
+        assert values.asked == 1
+        with pytest.raises(ConflictError):
+            await one.complete(idempotency_key="k0")
+        await asyncio.sleep(AWAY_S)
+        await one.complete(idempotency_key="another")
+    assert values.asked == 2
 
 
 async def test_the_ledger_knows_a_key_that_the_processes_have_forgotten(scene: Scene) -> None:

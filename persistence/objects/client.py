@@ -165,9 +165,8 @@ def _store(where: Place, options: Mapping[str, str], ca_file: Path | None) -> An
         "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
         "read_timeout": timedelta(seconds=IDLE_TIMEOUT_S),
         "timeout": timedelta(seconds=TRANSFER_TIMEOUT_S),
+        "allow_http": True,  # of an endpoint that is written so; the vendors' own are https
     }
-    if any(value.startswith("http://") for value in options.values()):
-        client["allow_http"] = True
     if ca_file is not None:
         client["root_certificate"] = ca_file.read_bytes()
     retries: Any = {

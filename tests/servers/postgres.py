@@ -28,6 +28,8 @@ import pytest
 
 from persistence.migrations.timescale import migrate
 
+from .freezing import frozen
+
 PASSWORD = "not-for-any-log"
 T = TypeVar("T")
 INSTALL = "apt-get install postgresql"
@@ -91,14 +93,8 @@ class Postgres:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """It takes connections and answers nothing."""
-        processes = [self.pid, *_children(self.pid)]
-        for each in processes:
-            os.kill(each, signal.SIGSTOP)
-        try:
+        with frozen([self.pid, *_children(self.pid)]):
             yield
-        finally:
-            for each in processes:
-                os.kill(each, signal.SIGCONT)
 
     def seen(self, path: Path) -> str:
         return str(path if self.root is None else Path("/") / path.relative_to(self.root))

@@ -16,8 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
+import psutil
 import pytest
 
+from tests.servers.freezing import frozen
 from tests.servers.redis import free_port, listens
 
 INSTALL = "apt-get install rabbitmq-server"
@@ -99,11 +101,9 @@ class Broker:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """It takes connections and answers nothing."""
-        self._signal(signal.SIGSTOP)
-        try:
+        node = psutil.Process(self.pid)
+        with frozen([each.pid for each in (node, *node.children(recursive=True))]):
             yield
-        finally:
-            self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None

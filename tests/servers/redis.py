@@ -20,6 +20,8 @@ from typing import NoReturn
 import pytest
 import redis
 
+from .freezing import frozen
+
 INSTALL = "apt-get install redis-server"
 
 
@@ -66,11 +68,8 @@ class Node:
     def frozen(self) -> Iterator[None]:
         """It takes connections and answers nothing."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-        try:
+        with frozen([self.process.pid]):
             yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
 
     def _end(self, how: signal.Signals) -> None:
         if self.process is not None:

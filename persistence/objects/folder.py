@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 _UNFINISHED = re.compile(r".+#\d+")
 """What the client calls a file until it is whole. No file's own name has a #."""
+
+
+def private(folder: Path) -> None:
+    """Made where there is none, for its owner alone. One that is there stays as it is, and what can't be made will be
+    told by a look at it. Blocks."""
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def trouble(folder: Path) -> str | None:

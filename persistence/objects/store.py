@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -15,6 +16,7 @@ import structlog
 from ..object_records import StoredObject
 from ..ports import LINK_SECONDS_AT_MOST, StoreUnavailableError
 from .client import Bucket, ObjectsRefusedError
+from .folder import private
 from .keys import Keys, checked_prefix
 from .place import place
 from .uploads import PART_BYTES, parts_of, send_in_parts
@@ -113,6 +115,8 @@ async def open_objects(
     `links` are a folder's. Raises ValueError for an address or options that can't be used, or that the store refuses;
     StoreUnavailableError for a folder that can't be written. A bucket that nobody answers for is waited for."""
     where = place(url)
+    if where.is_folder:
+        await asyncio.to_thread(private, Path(where.bucket))
     bucket = Bucket(where, options or {}, ca_file)
     keys = Keys(where.prefix)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import stat
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -209,6 +210,11 @@ async def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="folder of files"):
         await opened(tmp_path / "file")
+
+
+async def test_a_folder_is_its_owner_s_alone(tmp_path: Path) -> None:
+    await opened(tmp_path / "data" / "files")
+    assert stat.S_IMODE((tmp_path / "data" / "files").stat().st_mode) == 0o700
 
 
 async def test_a_folder_that_goes_away_is_told(tmp_path: Path) -> None:

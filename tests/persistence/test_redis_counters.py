@@ -146,6 +146,39 @@ async def test_where_the_operators_node_says_nothing_the_organisation_gets_back_
         assert await left(server, own) == 10
 
 
+async def test_keys_that_move_to_another_node_are_followed() -> None:
+    """All slots of one node go to the two others while processes count."""
+    with running_cluster() as nodes:
+        async with open_redis(nodes[0].uri) as server:
+            organisations = [f"org-{number}" for number in range(60)]
+            for organisation in organisations:
+                assert await server.counters.take(organisation, [DEMAND]) is None
+                await server.values.write(organisation, "k", organisation, seconds=60)
+            leaving = name_of_node(nodes[1])
+            moving = await asyncio.create_subprocess_exec(
+                *("redis-cli", "--cluster", "rebalance", f"127.0.0.1:{nodes[0].port}"),
+                *("--cluster-weight", f"{leaving}=0", "--cluster-pipeline", "100"),
+                stdout=asyncio.subprocess.DEVNULL,
+            )
+            taken = 1
+            while moving.returncode is None and taken < 9:
+                for organisation in organisations:
+                    assert await server.counters.take(organisation, [DEMAND]) is None
+                    assert await server.values.read(organisation, "k") == organisation
+                taken += 1
+            async with asyncio.timeout(60):
+                assert await moving.wait() == 0
+            with redis.Redis(port=nodes[1].port) as asking:
+                assert asking.dbsize() == 0
+            for organisation in organisations:
+                assert await left(server, DEMAND, organisation) == 10 - taken
+
+
+def name_of_node(node: Node) -> str:
+    with redis.Redis(port=node.port, decode_responses=True) as asking:
+        return str(asking.cluster("myid"))
+
+
 async def test_a_node_that_is_killed_is_told_in_time() -> None:
     with running_cluster() as nodes:
         async with open_redis(nodes[0].uri) as server:

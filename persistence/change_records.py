@@ -21,8 +21,16 @@ class PricesChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiKeyChanged:
+    """An API key was changed, rotated or revoked."""
+
+    organisation: str
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class AnythingChanged:
     """What was written is not known: all of it may have been."""
 
 
-Change = ConfigChanged | PricesChanged | AnythingChanged
+Change = ConfigChanged | PricesChanged | ApiKeyChanged | AnythingChanged

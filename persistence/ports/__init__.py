@@ -1,0 +1,34 @@
+"""What the use cases ask of a store. Protocols only: no driver is reachable from here.
+
+Every read takes the organisation: tenant scope is part of the store's own query.
+"""
+
+from .documents import ChangeFeed, ConfigStore, PriceStore
+from .errors import Conflict, StoreConflictError, StoreUnavailableError
+from .files import LINK_SECONDS_AT_MOST, ObjectStore
+from .keys import ApiKeyStore
+from .ledger import InflightLog, LedgerStore
+from .queue import Delivery, JobQueue
+from .shared import LISTENER_BACKLOG, REPLAYED_AT_MOST, Counters, Events, Replays, SharedValues
+
+__all__ = [
+    "LINK_SECONDS_AT_MOST",
+    "LISTENER_BACKLOG",
+    "REPLAYED_AT_MOST",
+    "ApiKeyStore",
+    "ChangeFeed",
+    "ConfigStore",
+    "Conflict",
+    "Counters",
+    "Delivery",
+    "Events",
+    "InflightLog",
+    "JobQueue",
+    "LedgerStore",
+    "ObjectStore",
+    "PriceStore",
+    "Replays",
+    "SharedValues",
+    "StoreConflictError",
+    "StoreUnavailableError",
+]

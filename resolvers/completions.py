@@ -14,6 +14,7 @@ from .checks import check_command
 from .completion_run import CompletionRun
 from .errors import CompletionFailedError, DomainError, NotFoundError, ServiceUnavailableError
 from .mailbox import Mailbox
+from .permits import check_permitted
 from .principal import Principal
 from .run import AttemptScope, Services
 from .siblings import Cancelled, Siblings
@@ -103,6 +104,7 @@ async def _cancelled_elsewhere(siblings: Siblings, principal: Principal, ref: Co
 
 def _start(services: Services, principal: Principal, command: CompleteCommand, *, streamed: bool) -> CompletionRun:
     check_command(command, services.vendors)
+    check_permitted(principal, command)
     return CompletionRun(services, principal, command, streamed=streamed)
 
 

@@ -23,6 +23,7 @@ from .config_cache import ConfigCache
 from .config_content import check_content, checked_text, command_of
 from .config_diff import ConfigDiff, diff
 from .errors import BadUserInputError, ConflictError, NotFoundError, ServiceUnavailableError
+from .permits import check_config_permitted
 from .principal import Principal
 from .routing import Vendor
 from .turns import Turns
@@ -219,9 +220,10 @@ class Configs:
     async def resolve(self, principal: Principal, call: ConfigCall) -> CompleteCommand:
         """The command that the call makes of the published version, or of the one it names. From the cache.
 
-        Raises BadUserInputError for a config that is archived or was never published and for wrong variables, its path
-        from `input` on.
+        Raises ForbiddenError, and BadUserInputError for a config that is archived or was never published and for wrong
+        variables, its path from `input` on.
         """
+        check_config_permitted(principal, call)
         ref = call.config
         path = ("input", "config")
         with _told():

@@ -10,6 +10,7 @@ from . import booking
 from .attempts import claimed, prepare, try_targets, within_deadline
 from .checks import check_call, check_range
 from .errors import BadUserInputError
+from .permits import check_permitted
 from .principal import Principal
 from .routing import Vendor
 from .run import AttemptScope, Run, Services
@@ -26,6 +27,7 @@ async def embed(services: Services, principal: Principal, command: EmbedCommand)
     cancelled the upstream connection closes, and what is known of the attempt is booked.
     """
     _check(command, services.vendors)
+    check_permitted(principal, command)
     run = _EmbedRun(services, principal, command)
     with claimed(run):
         await prepare(run)

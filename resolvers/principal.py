@@ -1,7 +1,8 @@
-"""Who is asking: built anew for each operation, from a verified token."""
+"""Who is asking: built anew for each operation, from a verified token or key."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -19,16 +20,70 @@ class Scope(StrEnum):
     CONFIGS_WRITE = "configs:write"
     PRICES_READ = "prices:read"
     PRICES_WRITE = "prices:write"
+    KEYS_READ = "keys:read"
+    KEYS_WRITE = "keys:write"
+
+
+class Role(StrEnum):
+    """A named set of scopes; it grows with the scopes there are. The names are part of the API."""
+
+    CALLER = "caller"
+    VIEWER = "viewer"
+    DEVELOPER = "developer"
+    BILLING = "billing"
+    ADMIN = "admin"
+
+
+_READS = frozenset(scope for scope in Scope if scope.endswith(":read"))
+
+SCOPES_OF: Mapping[Role, frozenset[Scope]] = {
+    Role.CALLER: frozenset({Scope.COMPLETIONS_WRITE, Scope.COMPLETIONS_READ}),
+    Role.VIEWER: _READS - {Scope.KEYS_READ},
+    Role.DEVELOPER: frozenset(
+        {
+            Scope.COMPLETIONS_WRITE,
+            Scope.COMPLETIONS_READ,
+            Scope.CONFIGS_READ,
+            Scope.CONFIGS_WRITE,
+            Scope.USAGE_READ,
+            Scope.PRICES_READ,
+        }
+    ),
+    Role.BILLING: frozenset({Scope.USAGE_READ, Scope.USAGE_WRITE, Scope.PRICES_READ, Scope.PRICES_WRITE}),
+    Role.ADMIN: frozenset(Scope),
+}
+
+
+def scopes_of(scopes: Iterable[str], roles: Iterable[str]) -> frozenset[str]:
+    """All together. What a later release has named and this one doesn't know opens nothing."""
+    known = {role.value: found for role, found in SCOPES_OF.items()}
+    return frozenset(scopes).union(*(known.get(role, frozenset()) for role in roles))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """All that may be used: `models` ("provider/model", "provider/*"), `configs` (slugs), and `networks` (CIDR) that it
+    may be used from. None: any."""
+
+    models: tuple[str, ...] | None = None
+    configs: tuple[str, ...] | None = None
+    networks: tuple[str, ...] | None = None
+
+
+UNLIMITED = Limits()
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A subject within one organisation. `expires_at` is in seconds since the epoch, as in the token's `exp`."""
+    """A subject within one organisation. `expires_at` is in seconds since the epoch, as in the token's `exp`; infinite
+    where a key has no end. `key_id`: of the API key that was presented, or by which the token was minted."""
 
     subject: str
     organisation: str
     scopes: frozenset[str]
     expires_at: float
+    limits: Limits = UNLIMITED
+    key_id: str | None = None
 
     def require(self, scope: Scope) -> None:
         """Raises ForbiddenError, naming the scope that is missing."""

@@ -1,0 +1,108 @@
+"""API keys at hand for whoever presents them: no read for each call, and none to wait for while the store is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from persistence.key_records import PresentedKey
+from persistence.ports import ApiKeyStore, StoreUnavailableError
+
+FRESH_S = 5.0  # for so long another process's write may go unseen, where nobody tells of it
+USABLE_S = 300.0  # while the store can't be read
+TRIAL_INTERVAL_S = 5.0  # between two reads that fail
+UNKNOWN_S = 1.0  # what was no key a moment ago is none now
+MAX_KEYS = 10_000
+MAX_READS = 32
+"""Reads at once, for keys that nobody has presented before: whoever makes them up waits for his own like."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """At `stale_at` it is read anew. Monotonic seconds."""
+
+    found: PresentedKey
+    read_at: float
+    stale_at: float
+
+
+class KeyCache:
+    """By digest. What is no key is remembered apart, so that whoever makes keys up drives no real one out. `clock` is
+    monotonic, in seconds."""
+
+    def __init__(self, store: ApiKeyStore, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._unknown: OrderedDict[str, float] = OrderedDict()  # until when
+        self._reads = asyncio.Semaphore(MAX_READS)
+        self._writes = 0
+
+    def at_hand(self, digest: str) -> PresentedKey | None:
+        """Only what is fresh."""
+        known = self._known.get(digest)
+        if known is None or self._clock() >= known.stale_at:
+            return None
+        self._known.move_to_end(digest)
+        return known.found
+
+    async def find(self, digest: str) -> PresentedKey | None:
+        """One caller reads; the others have what was known meanwhile. Raises StoreUnavailableError where nothing usable
+        is at hand."""
+        now = self._clock()
+        if now < self._unknown.get(digest, now):
+            return None
+        known = self._known.get(digest)
+        if known is None:
+            return await self._read(digest)
+        if now < known.stale_at:
+            return known.found
+        usable = now < known.read_at + USABLE_S
+        if usable:
+            self._keep(digest, replace(known, stale_at=min(now + TRIAL_INTERVAL_S, known.read_at + USABLE_S)))
+        try:
+            return await self._read(digest)
+        except StoreUnavailableError:
+            if not usable:
+                raise
+            return known.found
+        except asyncio.CancelledError:
+            self.outdate(known.found.key.organisation, known.found.key.id)  # the next caller reads
+            raise
+
+    def outdate(self, organisation: str, key_id: str) -> None:
+        """It has been written, by whatever process: what is known serves only until it is read, or while the store is
+        away."""
+        self._outdate(lambda known: (known.found.key.organisation, known.found.key.id) == (organisation, key_id))
+
+    def outdate_all(self) -> None:
+        self._outdate(lambda _: True)
+
+    def _outdate(self, concerns: Callable[[_Known], bool]) -> None:
+        self._writes += 1
+        now = self._clock()
+        for digest, known in self._known.items():
+            if concerns(known):
+                self._known[digest] = replace(known, stale_at=now)
+
+    async def _read(self, digest: str) -> PresentedKey | None:
+        async with self._reads:
+            writes = self._writes
+            found = await self._store.by_digest(digest)
+        now = self._clock()
+        if found is None:
+            self._known.pop(digest, None)
+            self._unknown[digest] = now + UNKNOWN_S
+            if len(self._unknown) > MAX_KEYS:
+                self._unknown.popitem(last=False)
+        else:  # what was read may be older than a write that ended meanwhile
+            self._keep(digest, _Known(found, now, now + FRESH_S if writes == self._writes else now))
+        return found
+
+    def _keep(self, digest: str, known: _Known) -> None:
+        self._known[digest] = known
+        self._known.move_to_end(digest)
+        if len(self._known) > MAX_KEYS:
+            self._known.popitem(last=False)

@@ -64,7 +64,7 @@ class GraphQLEndpoint:
         try:
             if await self._show_page(exchange):
                 return
-            principal = self._runtime.authenticator.from_header(_text(exchange.headers.get(b"authorization")))
+            principal = await self._principal(exchange)
             request = await self._read(exchange)
             context = Context(self._runtime.services, principal, exchange.request_id)
             with exchange.until_client_leaves():
@@ -92,6 +92,10 @@ class GraphQLEndpoint:
                 principal=principal.subject if principal else None,
                 duration_ms=round((time.perf_counter() - started) * 1000, 2),
             )
+
+    async def _principal(self, exchange: Exchange) -> Principal:
+        address = self._runtime.address_of(exchange.scope.get("client"), exchange.headers)
+        return await self._runtime.authenticator.from_header(_text(exchange.headers.get(b"authorization")), address)
 
     async def _show_page(self, exchange: Exchange) -> bool:
         browser = exchange.scope["method"] == "GET" and b"text/html" in exchange.headers.get(b"accept", b"")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from persistence.ports import JobQueue, LedgerStore, ObjectStore, StoreUnavailableError
+from persistence.ports import ApiKeyStore, JobQueue, LedgerStore, ObjectStore, StoreUnavailableError
 from persistence.sqlite.database import open_database
 from persistence.sqlite.ledger import SQLiteLedger
 from persistence.sqlite.queue import SQLiteQueue
@@ -19,12 +19,15 @@ from providers.prices import load_prices
 from providers.registry import ProviderRow, build_providers
 from providers.scripted import ScriptedProvider
 from providers.types import Credentials
+from resolvers.api_keys import ApiKeys
 from resolvers.config_cache import ConfigCache
 from resolvers.configs import Configs
 from resolvers.draining import Drain
 from resolvers.errors import ServiceUnavailableError
 from resolvers.following import following
 from resolvers.health import Health
+from resolvers.key_cache import KeyCache
+from resolvers.key_entrance import KeyEntrance, open_key_entrance
 from resolvers.key_pool import KeyPool, ProviderKey
 from resolvers.ledger import Ledger, open_ledger
 from resolvers.live_usage import open_live_usage
@@ -34,14 +37,17 @@ from resolvers.recovery import recovering
 from resolvers.routing import Circuits, Vendor
 from resolvers.run import Services
 from resolvers.running import RunningCompletions
+from resolvers.sessions import Sessions, open_sessions
 from resolvers.shared_circuits import sharing_circuits
 from resolvers.shared_keys import SharedKeys, open_shared_keys
 from resolvers.siblings import Siblings, open_siblings
 from resolvers.sinks import LEDGER_JOB
 from resolvers.worker import Handler, working
 
-from .auth import Authenticator
+from .auth import Authenticator, TokenMint
+from .client_address import client_address
 from .declared_providers import provider_rows
+from .key_forms import KeyForms
 from .keys import DeploymentKeys, deployment_keys
 from .object_links import ObjectLinks
 from .readiness import Dependency, Readiness, readiness
@@ -63,7 +69,12 @@ class Runtime:
     services: Services
     objects: ObjectStore
     object_links: ObjectLinks
+    sessions: Sessions
     servers: Sequence[Dependency] = ()
+
+    def address_of(self, peer: object, headers: Mapping[bytes, bytes]) -> str | None:
+        """Where a request comes from: see `client_address`."""
+        return client_address(peer, headers, self.settings.TRUSTED_PROXIES)
 
     async def readiness(self) -> Readiness:
         ledger = self.services.ledger
@@ -98,16 +109,19 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     links = ObjectLinks(keys.signing_secret)
     async with AsyncExitStack() as stack:
         stores = await open_stores(settings, stack, links)
-        services = await _open_services(settings, keys, stores, stack)
+        entrance, sessions, api_keys = await _open_keys(keys, stores.documents.api_keys, stack)
+        services = await _open_services(settings, keys, stores, api_keys, stack)
         if settings.CONSUMER_STATUS:
             await stack.enter_async_context(
                 working(stores.queue, handlers(stores.ledger), prefetch=settings.PREFETCH_COUNT)
             )
-        authenticator = Authenticator(keys.signing_secret)
-        yield Runtime(settings, keys, authenticator, services, stores.objects, links, stores.servers)
+        authenticator = Authenticator(keys.signing_secret, keys=entrance)
+        yield Runtime(settings, keys, authenticator, services, stores.objects, links, sessions, stores.servers)
 
 
-async def _open_services(settings: Settings, keys: DeploymentKeys, stores: Stores, stack: AsyncExitStack) -> Services:
+async def _open_services(
+    settings: Settings, keys: DeploymentKeys, stores: Stores, api_keys: ApiKeys, stack: AsyncExitStack
+) -> Services:
     ledger = await _open_ledger(stores, stack)
     transport = await _open_transport(settings, stack)
     rows = provider_rows(settings)
@@ -117,7 +131,7 @@ async def _open_services(settings: Settings, keys: DeploymentKeys, stores: Store
     configs = ConfigCache(documents.configs, time.monotonic)
     prices = PriceCache(documents.prices, time.monotonic, _now)
     if documents.feed is not None:
-        await stack.enter_async_context(following(documents.feed, configs, prices))
+        await stack.enter_async_context(following(documents.feed, configs, prices, api_keys.cache))
     running = RunningCompletions()
     siblings, shared_keys = await _open_shared(stores.redis, stack, running, circuits)
     return Services(
@@ -131,6 +145,8 @@ async def _open_services(settings: Settings, keys: DeploymentKeys, stores: Store
         running=running,
         live_usage=await stack.enter_async_context(open_live_usage(ledger, _now)),
         usage_links=SignedLinks(keys.signing_secret),
+        api_keys=api_keys,
+        tokens=TokenMint(keys.signing_secret),
         clock=time.monotonic,
         random=random.random,
         siblings=siblings,
@@ -174,6 +190,16 @@ async def open_queue(settings: Settings) -> AsyncIterator[JobQueue]:
     except StoreUnavailableError as error:
         variable = "DATA_DIR" if settings.QUEUE_CONNECTIONURL is None else "QUEUE_CONNECTIONURL"
         raise SettingsError(f"{variable}: {error}") from None
+
+
+async def _open_keys(
+    keys: DeploymentKeys, store: ApiKeyStore, stack: AsyncExitStack
+) -> tuple[KeyEntrance, Sessions, ApiKeys]:
+    cache, forms = KeyCache(store, time.monotonic), KeyForms([keys.encryption_key])
+    sessions = await stack.enter_async_context(open_sessions(store, _now))
+    cache.changed, cache.anything_changed = sessions.suspect, sessions.suspect_all
+    entrance = await stack.enter_async_context(open_key_entrance(cache, forms, store, _now))
+    return entrance, sessions, ApiKeys(store, cache, forms, _now)
 
 
 async def _open_transport(settings: Settings, stack: AsyncExitStack) -> HttpTransport:

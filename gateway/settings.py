@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -100,6 +101,11 @@ class Settings(_VendorSettings):
     ALLOWED_ORIGINS: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Origins of browser pages that may call the API (CORS) and open a WebSocket, separated by commas.",
+    )
+    TRUSTED_PROXIES: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        default=(),
+        description="Addresses and networks of the proxies in front, separated by commas: what they say in "
+        "`X-Forwarded-For` is where a request comes from, for API keys that are limited to networks.",
     )
     MAX_BODY_BYTES: int = Field(default=4 * 1024 * 1024, ge=1024, description="The largest request body.")
     MAX_UPSTREAM_CONNECTIONS: int = Field(default=1000, ge=1, description="Connections to vendors, all together.")
@@ -231,7 +237,7 @@ class Settings(_VendorSettings):
             raise ValueError("the embedded stores belong to one process: set 1, or leave it out")
         return value
 
-    @field_validator("ALLOWED_ORIGINS", mode="before")
+    @field_validator("ALLOWED_ORIGINS", "TRUSTED_PROXIES", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -14,6 +14,7 @@ import structlog
 from persistence.inflight import open_inflight_log
 from persistence.objects.store import FolderLinks, Objects, open_objects
 from persistence.ports import (
+    ApiKeyStore,
     ChangeFeed,
     ConfigStore,
     InflightLog,
@@ -22,6 +23,7 @@ from persistence.ports import (
     PriceStore,
     StoreUnavailableError,
 )
+from persistence.sqlite.api_keys import SQLiteApiKeys
 from persistence.sqlite.configs import SQLiteConfigs
 from persistence.sqlite.database import Database, open_database
 from persistence.sqlite.ledger import open_sqlite_ledger
@@ -51,10 +53,12 @@ log = structlog.get_logger("runtime")
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """Where configs and price rules are. `feed` tells of other processes' writes; None where there are no others."""
+    """Where configs, price rules and API keys are. `feed` tells of other processes' writes; None where there are no
+    others."""
 
     configs: ConfigStore
     prices: PriceStore
+    api_keys: ApiKeyStore
     feed: ChangeFeed | None = None
 
 
@@ -143,8 +147,8 @@ async def _open_documents(
     settings: Settings, stack: AsyncExitStack, database: Database, servers: list[Dependency]
 ) -> Documents:
     if settings.MONGODB_CONNECTION_URI is None:
-        return Documents(SQLiteConfigs(database), SQLitePrices(database))
-    from persistence.mongo import changes, client, configs, prices
+        return Documents(SQLiteConfigs(database), SQLitePrices(database), SQLiteApiKeys(database))
+    from persistence.mongo import api_keys, changes, client, configs, prices
 
     try:
         opening = client.open_mongo(
@@ -160,7 +164,12 @@ async def _open_documents(
         raise SettingsError(f"MONGODB_CONNECTION_URI: {error}") from None
     except StoreUnavailableError as error:
         log.warning("configs and price rules can't be reached", reason=str(error))
-    return Documents(configs.MongoConfigs(mongo), prices.MongoPrices(mongo), changes.MongoChanges(mongo))
+    return Documents(
+        configs.MongoConfigs(mongo),
+        prices.MongoPrices(mongo),
+        api_keys.MongoApiKeys(mongo),
+        changes.MongoChanges(mongo),
+    )
 
 
 async def _open_queue(

@@ -6,7 +6,7 @@ Each operation builds its principal anew, so that an expired token opens nothing
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, cast
@@ -23,13 +23,15 @@ from strawberry.exceptions import ConnectionRejectionError
 from strawberry.http.exceptions import WebSocketDisconnected
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler, Operation
+from strawberry.subscriptions.protocols.graphql_transport_ws.types import ConnectionInitMessage
 from strawberry.types.unset import UnsetType
 from uuid_utils import uuid7
 
 from graph.context import Context
 from graph.engine import Engine
 from graph.errors import internal, refusal
-from resolvers.errors import DomainError, UnauthenticatedError
+from resolvers.errors import DomainError, ServiceUnavailableError, UnauthenticatedError
+from resolvers.principal import Principal
 
 from .endpoint import payload
 from .runtime import Runtime
@@ -46,6 +48,8 @@ class SocketContext:
     """What belongs to a socket: the token it was opened with, looked at again for each operation."""
 
     header: str | None
+    address: str | None
+    principal: Principal | None = None
     connection_params: Mapping[str, Any] = field(default_factory=dict)
 
     def authorization(self) -> str | None:
@@ -58,6 +62,18 @@ class SocketContext:
 
 class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
     view: GraphQLSocket
+
+    async def handle(self) -> None:
+        with ExitStack() as self.session:
+            await super().handle()
+
+    async def handle_connection_init(self, message: ConnectionInitMessage) -> None:
+        await super().handle_connection_init(message)
+        if self.connection_acknowledged and (principal := self.context.principal) is not None:
+            self.session.enter_context(self.view.runtime.sessions.session(principal, self._revoked))
+
+    async def _revoked(self) -> None:
+        await self.websocket.close(code=4403, reason="Forbidden")
 
     async def handle_message(self, message: Any) -> None:
         if not _well_formed(message):
@@ -80,7 +96,7 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
 
     async def _run(self, operation: Operation[SocketContext, None], request_id: str) -> None:
         runtime = self.view.runtime
-        principal = runtime.authenticator.from_header(self.context.authorization())
+        principal = await runtime.authenticator.from_header(self.context.authorization(), self.context.address)
         results = await self.view.engine.stream(
             operation.query,
             variables=operation.variables,
@@ -127,12 +143,14 @@ class GraphQLSocket(GraphQL[SocketContext, None]):
         self.runtime = runtime
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> SocketContext:
-        return SocketContext(header=request.headers.get("authorization"))
+        headers = dict(request.headers.raw)
+        address = self.runtime.address_of(request.scope.get("client"), headers)
+        return SocketContext(header=request.headers.get("authorization"), address=address)
 
     async def on_ws_connect(self, context: SocketContext) -> UnsetType | dict[str, object] | None:
         try:
-            self.runtime.authenticator.from_header(context.authorization())
-        except UnauthenticatedError as error:
+            context.principal = await self.runtime.authenticator.from_header(context.authorization(), context.address)
+        except (UnauthenticatedError, ServiceUnavailableError) as error:
             raise ConnectionRejectionError from error
         return UnsetType()
 

@@ -11,6 +11,7 @@ from .configs.fields import ConfigMutations, ConfigQueries
 from .corrections import CorrectionMutations
 from .embeddings import EmbeddingMutations
 from .executor import CompiledExecutor
+from .keys import KeyMutations, KeyQueries
 from .models import ModelQueries, ModelSubscriptions
 from .prices import PriceMutations, PriceQueries
 from .scalars import SCALARS
@@ -21,7 +22,7 @@ from .viewer import ViewerQueries
 
 
 @strawberry.type(description="Reads. Root fields are nullable: one that fails does not take its siblings with it.")
-class Query(CompletionQueries, ConfigQueries, UsageQueries, ModelQueries, PriceQueries, ViewerQueries):
+class Query(CompletionQueries, ConfigQueries, UsageQueries, ModelQueries, PriceQueries, KeyQueries, ViewerQueries):
     pass
 
 
@@ -31,6 +32,7 @@ class Mutation(
     EmbeddingMutations,
     ConfigMutations,
     PriceMutations,
+    KeyMutations,
     UsageExportMutations,
     CorrectionMutations,
 ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from math import isinf
 from typing import Annotated
 
 import strawberry
@@ -11,11 +12,12 @@ import strawberry
 from graph.completions.fields import record_of
 from graph.configs.types import Config
 from graph.context import Context, GraphInfo
+from graph.keys import ApiKey
 from graph.models import Model
 from graph.node import Node
 from graph.prices import rule_of
 from graph.scopes import Guarded
-from resolvers import configs, history, ids, models, prices
+from resolvers import api_keys, configs, history, ids, models, prices
 from resolvers.errors import NotFoundError
 from resolvers.principal import Scope
 from resolvers.types import CompletionRef, ConfigBy
@@ -28,7 +30,9 @@ class Viewer:
     subject: str = strawberry.field(description="The token's subject; completions are booked under it.")
     organisation: str = strawberry.field(description="Whose data the token opens.")
     scopes: list[str] = strawberry.field(description="What the token may do, as `@requiresScope` names it.")
-    token_expires_at: datetime = strawberry.field(description="From then on the token is refused, UTC.")
+    token_expires_at: datetime | None = strawberry.field(
+        description="From then on the token or key is refused, UTC; null where a key has no end."
+    )
 
 
 @strawberry.type
@@ -40,12 +44,12 @@ class ViewerQueries:
             subject=principal.subject,
             organisation=principal.organisation,
             scopes=sorted(principal.scopes),
-            token_expires_at=datetime.fromtimestamp(principal.expires_at, UTC),
+            token_expires_at=None if isinf(principal.expires_at) else datetime.fromtimestamp(principal.expires_at, UTC),
         )
 
     @strawberry.field(
-        description="An object by its id. NOT_FOUND where the organisation has none such. Configs and price "
-        "rules need the scope that reads them, too.",
+        description="An object by its id. NOT_FOUND where the organisation has none such. Configs, price "
+        "rules and API keys need the scope that reads them, too.",
         extensions=[Guarded(Scope.COMPLETIONS_READ)],
     )
     async def node(self, info: GraphInfo, id: Id) -> Node | None:  # noqa: A002  # the argument's name
@@ -74,9 +78,15 @@ async def _price_rule(context: Context, rule_id: str) -> Node:
     return rule_of(await context.services.prices.get(context.principal, rule_id))
 
 
+async def _api_key(context: Context, key_id: str) -> Node:
+    context.principal.require(Scope.KEYS_READ)
+    return ApiKey.of(await context.services.api_keys.get(context.principal, key_id))
+
+
 _FINDERS: Mapping[str, Callable[[Context, str], Awaitable[Node]]] = {
     ids.COMPLETION_PREFIX: _completion,
     models.ID_PREFIX: _model,
     configs.ID_PREFIX: _config,
     prices.ID_PREFIX: _price_rule,
+    api_keys.ID_PREFIX: _api_key,
 }

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+
+FORGOTTEN_AFTER = timedelta(days=1)
+"""For so long a digest that has ended is remembered, so that who presents it is told what has become of it."""
 
 
 @dataclass(frozen=True, slots=True)

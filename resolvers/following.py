@@ -9,10 +9,11 @@ from contextlib import aclosing, asynccontextmanager, suppress
 
 import structlog
 
-from persistence.change_records import AnythingChanged, Change, ConfigChanged, PricesChanged
+from persistence.change_records import AnythingChanged, ApiKeyChanged, Change, ConfigChanged, PricesChanged
 from persistence.ports import ChangeFeed, StoreUnavailableError
 
 from .config_cache import ConfigCache
+from .key_cache import KeyCache
 from .price_cache import PriceCache
 
 FIRST_WAIT_S = 0.1
@@ -22,10 +23,10 @@ log = structlog.get_logger("changes")
 
 
 @asynccontextmanager
-async def following(feed: ChangeFeed, configs: ConfigCache, prices: PriceCache) -> AsyncIterator[None]:
+async def following(feed: ChangeFeed, configs: ConfigCache, prices: PriceCache, keys: KeyCache) -> AsyncIterator[None]:
     """Follows the feed while it is open. Where the feed breaks off, it is asked anew, after a wait that doubles up to
     MAX_WAIT_S; meanwhile the caches' own time limits hold."""
-    task = asyncio.create_task(_Follower(feed, configs, prices).follow(), name="changes")
+    task = asyncio.create_task(_Follower(feed, configs, prices, keys).follow(), name="changes")
     try:
         yield
     finally:
@@ -35,10 +36,11 @@ async def following(feed: ChangeFeed, configs: ConfigCache, prices: PriceCache) 
 
 
 class _Follower:
-    def __init__(self, feed: ChangeFeed, configs: ConfigCache, prices: PriceCache) -> None:
+    def __init__(self, feed: ChangeFeed, configs: ConfigCache, prices: PriceCache, keys: KeyCache) -> None:
         self._feed = feed
         self._configs = configs
         self._prices = prices
+        self._keys = keys
         self._wait_s = FIRST_WAIT_S
 
     async def follow(self) -> None:
@@ -68,6 +70,9 @@ class _Follower:
                 self._configs.outdate(organisation, slug)
             case PricesChanged(organisation):
                 self._prices.outdate(organisation)
+            case ApiKeyChanged(organisation, key_id):
+                self._keys.outdate(organisation, key_id)
             case AnythingChanged():
                 self._configs.outdate_all()
                 self._prices.outdate_all()
+                self._keys.outdate_all()

@@ -39,6 +39,9 @@ class KeyCache:
         self._unknown: OrderedDict[str, float] = OrderedDict()  # until when
         self._reads = asyncio.Semaphore(MAX_READS)
         self._writes = 0
+        self.changed: Callable[[str, str], None] | None = None
+        """Is told of each key that was written."""
+        self.anything_changed: Callable[[], None] | None = None
 
     def at_hand(self, digest: str) -> PresentedKey | None:
         """Only what is fresh."""
@@ -76,9 +79,13 @@ class KeyCache:
         """It has been written, by whatever process: what is known serves only until it is read, or while the store is
         away."""
         self._outdate(lambda known: (known.found.key.organisation, known.found.key.id) == (organisation, key_id))
+        if self.changed is not None:
+            self.changed(organisation, key_id)
 
     def outdate_all(self) -> None:
         self._outdate(lambda _: True)
+        if self.anything_changed is not None:
+            self.anything_changed()
 
     def _outdate(self, concerns: Callable[[_Known], bool]) -> None:
         self._writes += 1

@@ -22,6 +22,7 @@ class Scope(StrEnum):
     PRICES_WRITE = "prices:write"
     KEYS_READ = "keys:read"
     KEYS_WRITE = "keys:write"
+    TOKENS_MINT = "tokens:mint"
 
 
 class Role(StrEnum):
@@ -37,7 +38,7 @@ class Role(StrEnum):
 _READS = frozenset(scope for scope in Scope if scope.endswith(":read"))
 
 SCOPES_OF: Mapping[Role, frozenset[Scope]] = {
-    Role.CALLER: frozenset({Scope.COMPLETIONS_WRITE, Scope.COMPLETIONS_READ}),
+    Role.CALLER: frozenset({Scope.COMPLETIONS_WRITE, Scope.COMPLETIONS_READ, Scope.TOKENS_MINT}),
     Role.VIEWER: _READS - {Scope.KEYS_READ},
     Role.DEVELOPER: frozenset(
         {
@@ -47,6 +48,7 @@ SCOPES_OF: Mapping[Role, frozenset[Scope]] = {
             Scope.CONFIGS_WRITE,
             Scope.USAGE_READ,
             Scope.PRICES_READ,
+            Scope.TOKENS_MINT,
         }
     ),
     Role.BILLING: frozenset({Scope.USAGE_READ, Scope.USAGE_WRITE, Scope.PRICES_READ, Scope.PRICES_WRITE}),

@@ -14,6 +14,7 @@ from providers.fold import Fold
 from providers.ports import Dispatch, Transport, current_dispatch
 
 from . import booking
+from .api_keys import ApiKeys
 from .configs import Configs
 from .errors import CompletionFailedError, DomainError
 from .health import Health
@@ -26,6 +27,7 @@ from .routing import Circuits, Route, Step, Vendor, tells_of_illness
 from .running import Running, RunningCompletions
 from .shared_keys import SharedKeys
 from .siblings import Siblings
+from .tokens import TokenMaker
 from .types import Command, Target
 from .usage_links import UsageLinks
 
@@ -47,6 +49,8 @@ class Services:
     running: RunningCompletions
     live_usage: LiveUsage
     usage_links: UsageLinks
+    api_keys: ApiKeys
+    tokens: TokenMaker
     clock: Callable[[], float]
     random: Callable[[], float]
     siblings: Siblings | None = None  # this and the next, where there are other processes

@@ -13,6 +13,7 @@ from typing import Any
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import CollectionInvalid, OperationFailure
 
+from ..key_records import FORGOTTEN_AFTER
 from ..mongo.client import NEEDED, SCHEMA, SCHEMA_ID, Database, Document, check_schema, open_mongo, schema_version
 
 REACH_TIMEOUT_S = 5.0
@@ -75,6 +76,35 @@ _RULE = _object(
 )
 _BOOK = _object({"_id": _TEXT, "rules": _COUNT})
 
+_LIST_OR_NONE = {"bsonType": ["array", "null"], "items": _TEXT}
+_LIST = {"bsonType": "array", "items": _TEXT}
+_API_KEY = _object(
+    {
+        "_id": _object({"organisation": _TEXT, "id": _TEXT}, additionalProperties=False),
+        "name": _TEXT,
+        "hint": _TEXT,
+        "grant": _object(
+            {
+                "scopes": _LIST,
+                "roles": _LIST,
+                "models": _LIST_OR_NONE,
+                "configs": _LIST_OR_NONE,
+                "networks": _LIST_OR_NONE,
+            },
+            additionalProperties=False,
+        ),
+        "revision": _NUMBER,
+        "created_at": _TIME,
+        "created_by": _TEXT,
+        "updated_at": _TIME,
+        "expires_at": _TIME_OR_NONE,
+        "revoked_at": _TIME_OR_NONE,
+        "revoked_by": _TEXT_OR_NONE,
+        "last_used_at": _TIME_OR_NONE,
+    }
+)
+_API_KEY_DIGEST = _object({"_id": _TEXT, "organisation": _TEXT, "key_id": _TEXT})
+
 _COLLECTIONS: Mapping[str, tuple[Document, tuple[IndexModel, ...]]] = {
     "configs": (
         _CONFIG,
@@ -105,6 +135,18 @@ async def _live_configs(database: Database) -> None:
     await database.configs.create_indexes([live])
 
 
+async def _api_keys(database: Database) -> None:
+    """A digest that has ended is forgotten by the server itself, a while later."""
+    await _make(database, "api_keys", _API_KEY)
+    await _make(database, "api_key_books", _object({"_id": _TEXT, "keys": _COUNT}))
+    await _make(database, "api_key_digests", _API_KEY_DIGEST)
+    of_a_key = IndexModel([("organisation", ASCENDING), ("key_id", ASCENDING)], name="key")
+    forgotten = IndexModel(
+        [("ends_at", ASCENDING)], name="forgotten", expireAfterSeconds=int(FORGOTTEN_AFTER.total_seconds())
+    )
+    await database.api_key_digests.create_indexes([of_a_key, forgotten])
+
+
 async def _make(database: Database, name: str, schema: Document) -> None:
     validator = {"$jsonSchema": schema}
     try:
@@ -115,7 +157,7 @@ async def _make(database: Database, name: str, schema: Document) -> None:
         await database.command("collMod", name, validator=validator)
 
 
-_STEPS: tuple[Callable[[Database], Awaitable[None]], ...] = (_configs_and_prices, _live_configs)
+_STEPS: tuple[Callable[[Database], Awaitable[None]], ...] = (_configs_and_prices, _live_configs, _api_keys)
 """Step n makes schema n of schema n - 1. Expand first, contract in a later release."""
 
 assert len(_STEPS) == NEEDED  # noqa: S101  # a step without its number would never be asked for

@@ -1,14 +1,27 @@
-"""What any process writes, told to all: MongoDB's change stream of the configs and the price rules."""
+"""What any process writes, told to all: MongoDB's change stream of configs, price rules and API keys."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from ..change_records import AnythingChanged, Change, ConfigChanged, PricesChanged
+from ..change_records import AnythingChanged, ApiKeyChanged, Change, ConfigChanged, PricesChanged
 from .client import Document, HistoryLostError, Mongo
 
+_COLLECTIONS = ["configs", "price_rules", "api_keys"]
+_ONLY_USED = {
+    "ns.coll": "api_keys",
+    "operationType": "update",
+    "updateDescription.updatedFields.revision": {"$exists": False},
+}
+"""When a key was used last is written often, and concerns no cache."""
+
 _PIPELINE = (
-    {"$match": {"$or": [{"ns.coll": {"$in": ["configs", "price_rules"]}}, {"ns.coll": {"$exists": False}}]}},
+    {
+        "$match": {
+            "$or": [{"ns.coll": {"$in": ["configs", "price_rules", "api_keys"]}}, {"ns.coll": {"$exists": False}}]
+        }
+    },
+    {"$match": {"$nor": [_ONLY_USED]}},
     {"$project": {"operationType": 1, "ns": 1, "documentKey": 1}},  # a document's key says whose it is
 )
 
@@ -42,6 +55,8 @@ def _change(event: Document) -> Change:
     key = event.get("documentKey", {}).get("_id")
     if not isinstance(key, dict):
         return AnythingChanged()  # a collection is gone, or its documents are
+    if event["ns"]["coll"] == "api_keys":
+        return ApiKeyChanged(key["organisation"], key["id"])
     if "slug" in key:
         return ConfigChanged(key["organisation"], key["slug"])
     return PricesChanged(key["organisation"])

@@ -274,12 +274,12 @@ def test_headers_that_carry_a_token(header: str) -> None:
 @pytest.mark.parametrize("header", [None, ""])
 def test_no_header_says_how_to_get_a_token(header: str | None) -> None:
     with pytest.raises(UnauthenticatedError, match="ai-middleware token"):
-        Authenticator(SECRET).from_header(header)
+        (await Authenticator(SECRET).from_header(header, None))
 
 
 @pytest.mark.parametrize("header", ["{}", "Bearer", "Bearer ", "Bearer  ", "Basic {}", "Token {}", "Bearer,{}", " {}"])
 def test_headers_that_carry_none(header: str) -> None:
     given = header.format(forged())
     with pytest.raises(UnauthenticatedError) as caught:
-        Authenticator(SECRET).from_header(given)
+        (await Authenticator(SECRET).from_header(given, None))
     assert forged() not in caught.value.message

@@ -21,7 +21,16 @@ from tests.persistence.entries import NOON, at
 from tests.persistence.prices import price_rule
 from tests.servers.mongo import empty_database, migrated_database, shared_mongo
 
-COLLECTIONS = {"configs", "config_versions", "price_rules", "price_books", "schema"}
+COLLECTIONS = {
+    "configs",
+    "config_versions",
+    "price_rules",
+    "price_books",
+    "api_keys",
+    "api_key_digests",
+    "api_key_books",
+    "schema",
+}
 
 
 @pytest.fixture

@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
 
+from gateway.auth import TokenMint
+from gateway.key_forms import KeyForms
 from persistence.config_records import Config, ConfigCursor, ConfigFilter, ConfigOrder
-from persistence.ports import ConfigStore, PriceStore, StoreUnavailableError
+from persistence.ports import ApiKeyStore, ConfigStore, PriceStore, StoreUnavailableError
 from persistence.records import CompletionFilter, Cursor, LedgerEntry
 from persistence.usage_records import UsageCell, UsageSelection
 from providers.errors import ProviderUnavailableError
@@ -33,9 +35,11 @@ from providers.types import (
     Usage,
 )
 from resolvers import completions
+from resolvers.api_keys import ApiKeys
 from resolvers.config_cache import ConfigCache
 from resolvers.configs import Configs
 from resolvers.health import Health
+from resolvers.key_cache import KeyCache
 from resolvers.key_pool import KeyPool
 from resolvers.ledger import open_ledger
 from resolvers.live_usage import open_live_usage
@@ -48,6 +52,7 @@ from resolvers.running import RunningCompletions
 from resolvers.types import CompleteCommand, Completion, CompletionEvent, CompletionRef, Target
 from resolvers.usage import UsageQuery
 from resolvers.usage_links import UsageLink
+from tests.persistence.api_keys import MemoryApiKeys
 from tests.persistence.prices import MemoryPrices
 from tests.persistence.usage_fold import folded
 
@@ -323,6 +328,11 @@ def prices_in(store: PriceStore) -> Prices:
     return Prices(store, PriceCache(store, asyncio.get_running_loop().time, now), {"alpha", "beta", "openai"}, now)
 
 
+def api_keys_in(store: ApiKeyStore) -> ApiKeys:
+    cache = KeyCache(store, asyncio.get_running_loop().time)
+    return ApiKeys(store, cache, KeyForms([b"k" * 32]), partial(datetime.now, UTC))
+
+
 @asynccontextmanager
 async def open_scene() -> AsyncIterator[Scene]:
     """At its end nothing may be left: no task, no running completion, no note of an attempt in flight."""
@@ -347,6 +357,8 @@ async def open_scene() -> AsyncIterator[Scene]:
             running=RunningCompletions(),
             live_usage=live_usage,
             usage_links=OpenLinks(),
+            api_keys=api_keys_in(MemoryApiKeys()),
+            tokens=TokenMint("a-signing-secret-of-more-than-32-bytes"),
             clock=clock,
             random=lambda: jitter[0],
         )

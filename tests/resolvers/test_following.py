@@ -14,7 +14,9 @@ from persistence.change_records import AnythingChanged, Change, ConfigChanged, P
 from persistence.ports import ConfigStore, StoreUnavailableError
 from resolvers.config_cache import ConfigCache
 from resolvers.following import FIRST_WAIT_S, MAX_WAIT_S, following
+from resolvers.key_cache import KeyCache
 from resolvers.price_cache import PriceCache
+from tests.persistence.api_keys import MemoryApiKeys
 from tests.persistence.entries import NOON
 from tests.persistence.prices import MemoryPrices
 
@@ -29,6 +31,9 @@ class Caches:
         self.told: list[Any] = []
         self.configs = ConfigCache(cast("ConfigStore", NoConfigs()), lambda: 0.0)
         self.prices = PriceCache(MemoryPrices(), lambda: 0.0, lambda: NOON)
+        self.keys = KeyCache(MemoryApiKeys(), lambda: 0.0)
+        self.keys.outdate = lambda *key: self.told.append(key)  # type: ignore[method-assign]
+        self.keys.outdate_all = lambda: self.told.append("every key")  # type: ignore[method-assign]
         self.configs.outdate = lambda *key: self.told.append(key)  # type: ignore[method-assign]
         self.configs.outdate_all = lambda: self.told.append("every config")  # type: ignore[method-assign]
         self.prices.outdate = lambda organisation: self.told.append(organisation)  # type: ignore[method-assign]

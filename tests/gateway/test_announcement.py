@@ -39,7 +39,7 @@ def body(text: str) -> dict[str, object]:
     return sent
 
 
-def test_the_line_to_paste_is_complete(tmp_path: Path) -> None:
+async def test_the_line_to_paste_is_complete(tmp_path: Path) -> None:
     settings = load_settings(DATA_DIR=tmp_path)
     text = announcement(settings, 8123)
     words = curl(text)
@@ -47,9 +47,8 @@ def test_the_line_to_paste_is_complete(tmp_path: Path) -> None:
     token = developer_token(settings, deployment_keys(settings))
     assert words[:3] == ["curl", "-sS", "http://localhost:8123/graphql"]
     assert headers == ["content-type: application/json", f"authorization: Bearer {token}"]
-    assert (
-        await Authenticator(deployment_keys(settings).signing_secret).from_header(f"Bearer {token}", None)
-    ).subject == "developer"
+    secret = deployment_keys(settings).signing_secret
+    assert (await Authenticator(secret).from_header(f"Bearer {token}", None)).subject == "developer"
 
 
 @pytest.mark.parametrize("vendor", [None, *(row for row in ROWS if row.base_url)], ids=lambda row: row and row.name)

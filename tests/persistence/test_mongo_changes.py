@@ -9,13 +9,15 @@ from contextlib import aclosing, asynccontextmanager
 import pymongo
 import pytest
 
-from persistence.change_records import AnythingChanged, Change, ConfigChanged, PricesChanged
+from persistence.change_records import AnythingChanged, ApiKeyChanged, Change, ConfigChanged, PricesChanged
 from persistence.migrations.mongo import migrate
+from persistence.mongo.api_keys import MongoApiKeys
 from persistence.mongo.changes import MongoChanges
 from persistence.mongo.client import open_mongo
 from persistence.mongo.configs import MongoConfigs
 from persistence.mongo.prices import MongoPrices
 from persistence.ports import StoreUnavailableError
+from tests.persistence.api_keys import api_key
 from tests.persistence.configs import CONTENT, config
 from tests.persistence.entries import NOON, at
 from tests.persistence.prices import price_rule
@@ -49,6 +51,22 @@ async def test_each_write_is_told_of_with_its_key(server: Server) -> None:
             await prices.end("globex", rule.id, at(9), now=NOON)
             greet, globex = ConfigChanged("acme", "greet"), PricesChanged("globex")
             assert [await anext(changes) for _ in range(4)] == [greet, greet, globex, globex]
+
+
+async def test_a_key_that_is_written_is_told_of_and_one_that_is_used_is_not() -> None:
+    uri = await migrated_database(shared_mongo())
+    async with open_mongo(uri) as ours, open_mongo(uri) as theirs:
+        keys, made = MongoApiKeys(theirs), api_key()
+        async with reading(MongoChanges(ours)) as changes:
+            await anext(changes)
+            await keys.create(made, "digest", at_most=5)
+            await keys.note_uses({("acme", made.id): at(1)})
+            await keys.rotate("acme", made.id, "other", hint="aim_x", until=at(2), at=at(1))
+            await keys.note_uses({("acme", made.id): at(2)})
+            await keys.revoke("acme", made.id, at=at(3), by="x")
+            await MongoConfigs(theirs).create(config(slug="greet"))
+            key = ApiKeyChanged("acme", made.id)
+            assert [await anext(changes) for _ in range(4)] == [key, key, key, ConfigChanged("acme", "greet")]
 
 
 async def test_what_an_operator_does_by_hand_is_told_of_too() -> None:

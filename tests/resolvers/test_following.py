@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 import structlog
 
-from persistence.change_records import AnythingChanged, Change, ConfigChanged, PricesChanged
+from persistence.change_records import AnythingChanged, ApiKeyChanged, Change, ConfigChanged, PricesChanged
 from persistence.ports import ConfigStore, StoreUnavailableError
 from resolvers.config_cache import ConfigCache
 from resolvers.following import FIRST_WAIT_S, MAX_WAIT_S, following
@@ -63,10 +63,12 @@ class Feed:
 
 async def test_each_cache_hears_of_its_own() -> None:
     caches = Caches()
-    feed = Feed([ConfigChanged("acme", "greet"), PricesChanged("globex"), AnythingChanged()])
-    async with following(feed, caches.configs, caches.prices):
+    feed = Feed(
+        [ConfigChanged("acme", "greet"), PricesChanged("globex"), ApiKeyChanged("acme", "key_1"), AnythingChanged()]
+    )
+    async with following(feed, caches.configs, caches.prices, caches.keys):
         await idle()
-    assert caches.told == [("acme", "greet"), "globex", "every config", "all prices"]
+    assert caches.told == [("acme", "greet"), "globex", ("acme", "key_1"), "every config", "all prices", "every key"]
     assert feed.closed == 1, "the feed ends with its reader"
 
 
@@ -77,7 +79,7 @@ async def test_a_feed_that_breaks_off_is_asked_anew_more_and_more_seldom() -> No
     caches = Caches()
     feed = Feed(*[[GONE]] * 10, [PricesChanged("acme"), GONE], [PricesChanged("globex")])
     with structlog.testing.capture_logs() as logs:
-        async with following(feed, caches.configs, caches.prices):
+        async with following(feed, caches.configs, caches.prices, caches.keys):
             with suppress(TimeoutError):
                 async with asyncio.timeout(60):
                     await asyncio.Event().wait()
@@ -95,6 +97,6 @@ async def test_whatever_ends_the_feed_it_goes_on(script: list[Change | Exception
     caches = Caches()
     feed = Feed(script, [PricesChanged("acme")])
     with structlog.testing.capture_logs():
-        async with following(feed, caches.configs, caches.prices):
+        async with following(feed, caches.configs, caches.prices, caches.keys):
             await asyncio.sleep(1)
     assert caches.told == ["acme"]

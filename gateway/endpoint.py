@@ -23,6 +23,7 @@ from graph.engine import Engine
 from graph.errors import formatted, internal, refusal
 from resolvers.errors import DomainError, ServiceUnavailableError, UnauthenticatedError
 from resolvers.principal import Principal
+from resolvers.sessions import End
 
 from .auth import UnusableTokenError
 from .exchange import ASGIScope, ClientLeftError, Exchange, Receive, RequestError, Send
@@ -151,9 +152,21 @@ class GraphQLEndpoint:
         if isinstance(results, ExecutionResult):
             await exchange.respond_json(400, payload(results, context.request_id))
             return
-        async with aclosing(results):
-            await exchange.start(200, media_type=EVENT_STREAM, headers=((b"cache-control", b"no-cache"),))
-            await _write_events(exchange, results, context.request_id)
+        with self._runtime.sessions.session(context.principal, _ends_this_task()):
+            async with aclosing(results):
+                await exchange.start(200, media_type=EVENT_STREAM, headers=((b"cache-control", b"no-cache"),))
+                await _write_events(exchange, results, context.request_id)
+
+
+def _ends_this_task() -> End:
+    """The stream breaks off, and its connection is closed."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  # a request is served by one
+
+    async def end() -> None:
+        task.cancel()
+
+    return end
 
 
 async def _write_events(exchange: Exchange, results: AsyncGenerator[ExecutionResult, None], request_id: str) -> None:

@@ -115,9 +115,15 @@ def token(
         fail("a new token needs --subject and --organisation both; --scope and --hours are for a new one")
     scopes = scope or list(Scope)
     lifetime_s = (DAY_H if hours is None else hours) * 3600
-    typer.echo(
-        mint(keys.signing_secret, subject=subject, organisation=organisation, scopes=scopes, lifetime_s=lifetime_s)
+    token = mint(
+        keys.signing_secret,
+        subject=subject,
+        organisation=organisation,
+        scopes=scopes,
+        lifetime_s=lifetime_s,
+        rules=settings.claim_rules(),
     )
+    typer.echo(token)
 
 
 @app.command()

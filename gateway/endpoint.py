@@ -25,7 +25,7 @@ from resolvers.errors import DomainError, ServiceUnavailableError, Unauthenticat
 from resolvers.principal import Principal
 from resolvers.sessions import End
 
-from .auth import UnusableTokenError
+from .claims import UnusableTokenError
 from .exchange import ASGIScope, ClientLeftError, Exchange, Receive, RequestError, Send
 from .graphiql import Page
 from .runtime import Runtime

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from resolvers.principal import Scope
 
-from .auth import Authenticator, UnusableTokenError, mint
+from .auth import Authenticator, mint
+from .claims import ClaimRules, UnusableTokenError
 from .sealing import Sealer
 from .setting_values import decode_key
 from .settings import MIN_SECRET_BYTES, Environment, Settings, SettingsError
@@ -65,23 +66,25 @@ def developer_token(settings: Settings, keys: DeploymentKeys) -> str:
             "ENVIRONMENT: PRODUCTION has no developer token; `ai-middleware token --subject …` mints one"
         )
     path = settings.DATA_DIR / "token"
-    authenticator = Authenticator(keys.signing_secret)
-    token = _kept(path, lambda: _mint_developer(keys))
+    rules = settings.claim_rules()
+    authenticator = Authenticator(keys.signing_secret, rules=rules)
+    token = _kept(path, lambda: _mint_developer(keys, rules))
     try:
         if authenticator.principal(token, margin_s=_RENEW_BEFORE_S).scopes >= set(Scope):
             return token
     except UnusableTokenError:
         pass
-    return _renewed(path, _mint_developer(keys))
+    return _renewed(path, _mint_developer(keys, rules))
 
 
-def _mint_developer(keys: DeploymentKeys) -> str:
+def _mint_developer(keys: DeploymentKeys, rules: ClaimRules) -> str:
     return mint(
         keys.signing_secret,
         subject=DEVELOPER,
         organisation=DEVELOPER_ORGANISATION,
         scopes=list(Scope),
         lifetime_s=DEVELOPER_TOKEN_DAYS * 24 * 3600,
+        rules=rules,
     )
 
 

@@ -47,6 +47,7 @@ from resolvers.worker import Handler, working
 from .auth import Authenticator, TokenMint
 from .client_address import client_address
 from .declared_providers import provider_rows
+from .jwks import KeySet, fetching, open_key_set
 from .key_forms import KeyForms
 from .keys import DeploymentKeys, deployment_keys
 from .object_links import ObjectLinks
@@ -57,6 +58,9 @@ from .usage_links import SignedLinks
 
 if TYPE_CHECKING:
     from persistence.redis import RedisServer
+
+
+IDENTITY_PROVIDER = "the identity provider"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,21 +113,30 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     links = ObjectLinks(keys.signing_secret)
     async with AsyncExitStack() as stack:
         stores = await open_stores(settings, stack, links)
+        transport = await _open_transport(settings, stack)
         entrance, sessions, api_keys = await _open_keys(keys, stores.documents.api_keys, stack)
-        services = await _open_services(settings, keys, stores, api_keys, stack)
+        services = await _open_services(settings, keys, stores, api_keys, transport, stack)
         if settings.CONSUMER_STATUS:
             await stack.enter_async_context(
                 working(stores.queue, handlers(stores.ledger), prefetch=settings.PREFETCH_COUNT)
             )
-        authenticator = Authenticator(keys.signing_secret, keys=entrance)
-        yield Runtime(settings, keys, authenticator, services, stores.objects, links, sessions, stores.servers)
+        key_set = await _open_key_set(settings, transport, stack)
+        authenticator = Authenticator(keys.signing_secret, rules=settings.claim_rules(), keys=entrance, key_set=key_set)
+        servers = list(stores.servers)
+        if key_set is not None:
+            servers.append(Dependency(IDENTITY_PROVIDER, key_set.look, spared=True))
+        yield Runtime(settings, keys, authenticator, services, stores.objects, links, sessions, servers)
 
 
 async def _open_services(
-    settings: Settings, keys: DeploymentKeys, stores: Stores, api_keys: ApiKeys, stack: AsyncExitStack
+    settings: Settings,
+    keys: DeploymentKeys,
+    stores: Stores,
+    api_keys: ApiKeys,
+    transport: HttpTransport,
+    stack: AsyncExitStack,
 ) -> Services:
     ledger = await _open_ledger(stores, stack)
-    transport = await _open_transport(settings, stack)
     rows = provider_rows(settings)
     ready = vendors(settings, keys, rows)
     circuits = Circuits(time.monotonic)
@@ -146,7 +159,7 @@ async def _open_services(
         live_usage=await stack.enter_async_context(open_live_usage(ledger, _now)),
         usage_links=SignedLinks(keys.signing_secret),
         api_keys=api_keys,
-        tokens=TokenMint(keys.signing_secret),
+        tokens=TokenMint(keys.signing_secret, settings.claim_rules()),
         clock=time.monotonic,
         random=random.random,
         siblings=siblings,
@@ -200,6 +213,12 @@ async def _open_keys(
     cache.changed, cache.anything_changed = sessions.suspect, sessions.suspect_all
     entrance = await stack.enter_async_context(open_key_entrance(cache, forms, store, _now))
     return entrance, sessions, ApiKeys(store, cache, forms, _now)
+
+
+async def _open_key_set(settings: Settings, transport: HttpTransport, stack: AsyncExitStack) -> KeySet | None:
+    if settings.JWT_JWKS_URL is None:
+        return None
+    return await stack.enter_async_context(open_key_set(fetching(transport, settings.JWT_JWKS_URL), time.monotonic))
 
 
 async def _open_transport(settings: Settings, stack: AsyncExitStack) -> HttpTransport:

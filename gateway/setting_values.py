@@ -34,5 +34,12 @@ def is_plain_address(text: str) -> bool:
     )
 
 
+def is_safe_address(text: str) -> bool:
+    """Plain, and https, or of this machine."""
+    return is_plain_address(text) and (
+        urlsplit(text).scheme == "https" or urlsplit(text).hostname in ("localhost", "127.0.0.1", "::1")
+    )
+
+
 def is_plain(text: str) -> bool:
     return text.isascii() and text.isprintable() and " " not in text

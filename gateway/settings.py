@@ -19,8 +19,9 @@ from persistence.timescale.address import dsn
 from persistence.timescale.policies import Policies
 from providers.registry import ROWS, ProviderRow
 
+from .claims import ClaimRules
 from .sealing import Sealer, SealError, is_sealed
-from .setting_values import decode_key, is_plain, is_plain_address
+from .setting_values import decode_key, is_plain, is_plain_address, is_safe_address
 
 MIN_SECRET_BYTES = 32  # HS256 needs a key of at least 256 bits: RFC 7518, 3.2
 
@@ -94,6 +95,22 @@ class Settings(_VendorSettings):
     DATA_DIR: Path = Field(default=Path("data"), description="Where the embedded stores and generated secrets live.")
     JWT_TOKEN_SECRET: SecretStr | None = Field(
         default=None, description="Signs and checks tokens (HS256); at least 32 bytes. Generated with `LOCAL`."
+    )
+    JWT_JWKS_URL: str | None = Field(
+        default=None,
+        description="Takes an identity provider's tokens too (RS256, ES256), by its key set at this address, such as "
+        "`https://example.okta.com/oauth2/default/v1/keys`; `JWT_ISSUER` and `JWT_AUDIENCE` go with it.",
+    )
+    JWT_ISSUER: str | None = Field(default=None, min_length=1, description="What every token's `iss` must be.")
+    JWT_AUDIENCE: str | None = Field(default=None, min_length=1, description="What every token's `aud` must hold.")
+    JWT_ORGANISATION_CLAIM: str = Field(
+        default="org", min_length=1, description="The identity provider's claim with the organisation's name."
+    )
+    JWT_SCOPE_CLAIM: str = Field(
+        default="scope", min_length=1, description="Its claim with the scopes: a text with spaces between, or a list."
+    )
+    JWT_ROLES_CLAIM: str | None = Field(
+        default=None, min_length=1, description="Its claim with a list of roles (`caller`, `viewer`, …), if it has one."
     )
     ENCRYPTION_KEY: SecretStr | None = Field(
         default=None, description="32 bytes in base64: opens the `enc:v1:…` values. Generated with `LOCAL`."
@@ -209,6 +226,13 @@ class Settings(_VendorSettings):
             raise ValueError("an address begins with amqp:// or, with TLS, amqps://")
         return value
 
+    @field_validator("JWT_JWKS_URL")
+    @classmethod
+    def _check_key_set(cls, value: str | None) -> str | None:
+        if value is not None and not is_safe_address(value):
+            raise ValueError("is not an https address; http is for this machine alone (localhost, 127.0.0.1)")
+        return value
+
     @field_validator("OBJECT_STORE_URL")
     @classmethod
     def _check_bucket(cls, value: str | None) -> str | None:
@@ -288,6 +312,12 @@ class Settings(_VendorSettings):
             ca_file = f"{name.rpartition('_')[0].removesuffix('_CONNECTION')}_TLS_CA_FILE"
             if getattr(self, ca_file) is not None and getattr(self, name) is None:
                 raise ValueError(f"{name}: is not set, and {ca_file} is: set both or neither")
+        if self.JWT_JWKS_URL is not None:
+            for name in ("JWT_ISSUER", "JWT_AUDIENCE"):
+                if getattr(self, name) is None:
+                    raise ValueError(
+                        f"{name}: is not set, and JWT_JWKS_URL is: whose tokens, and for whom, must be said"
+                    )
         if self.QUEUE_CONNECTIONURL is None and not self.CONSUMER_STATUS:
             raise ValueError("CONSUMER_STATUS: without QUEUE_CONNECTIONURL nobody else could work on the queue")
         return self
@@ -305,6 +335,15 @@ class Settings(_VendorSettings):
                 if getattr(self, given or "") and not getattr(self, needed or ""):
                     raise ValueError(f"{needed}: is not set, and {given} is: set both or neither")
         return self
+
+    def claim_rules(self) -> ClaimRules:
+        return ClaimRules(
+            self.JWT_ISSUER,
+            self.JWT_AUDIENCE,
+            self.JWT_ORGANISATION_CLAIM,
+            self.JWT_SCOPE_CLAIM,
+            self.JWT_ROLES_CLAIM,
+        )
 
     def ledger_policies(self) -> Policies:
         kept = self.TIMESCALE_RETENTION_DAYS

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import auth
-from gateway.auth import Authenticator, UnusableTokenError, mint
+from gateway.auth import Authenticator, mint
+from gateway.claims import UnusableTokenError
 from resolvers.errors import UnauthenticatedError
 from resolvers.principal import Principal, Scope
 
@@ -150,7 +151,7 @@ def test_a_missing_claim_is_named(claim: str) -> None:
         {"org": ""},
         {"org": 5},
         {"org": ["acme"]},
-        {"scope": ["usage:read"]},
+        {"scope": ["usage:read", 1]},
         {"scope": 1},
         {"exp": str(LATER)},
         {"exp": [LATER]},

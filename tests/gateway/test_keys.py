@@ -13,7 +13,8 @@ from unittest.mock import patch
 
 import pytest
 
-from gateway.auth import Authenticator, UnusableTokenError, mint
+from gateway.auth import Authenticator, mint
+from gateway.claims import UnusableTokenError
 from gateway.keys import DEVELOPER, DEVELOPER_ORGANISATION, DeploymentKeys, deployment_keys, developer_token
 from gateway.settings import Settings, SettingsError, load_settings
 from resolvers.principal import Scope

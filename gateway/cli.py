@@ -24,6 +24,7 @@ from .console import errors, fail
 from .dev_commands import app as dev_app
 from .keys import deployment_keys, developer_token
 from .queue_commands import app as queue_app
+from .rotate_command import rotate
 from .server import serve as run_server
 from .settings import Settings, SettingsError, load_settings
 from .stores import DATABASE_FILE, MONGODB, TIMESCALE
@@ -124,6 +125,18 @@ def token(
         rules=settings.claim_rules(),
     )
     typer.echo(token)
+
+
+@app.command(name="rotate-keys")
+def rotate_keys() -> None:
+    """Seals organisations' provider keys anew, by the first ENCRYPTION_KEY. Afterwards the former ones, which stand
+    behind it, may go, once the `enc:v1:…` settings and the API keys made under them are renewed too."""
+    rotated = rotate(load_settings())
+    typer.echo(f"sealed anew: {rotated.resealed} of {rotated.seen} provider keys")
+    for organisation, provider in rotated.unreadable:
+        typer.echo(f"opens with none of ENCRYPTION_KEY: {organisation} at {provider}", err=True)
+    if rotated.unreadable:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -7,7 +7,7 @@ import os
 import secrets
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from resolvers.principal import Scope
 from .auth import Authenticator, mint
 from .claims import ClaimRules, UnusableTokenError
 from .sealing import Sealer
-from .setting_values import decode_key
+from .setting_values import decode_keys
 from .settings import MIN_SECRET_BYTES, Environment, Settings, SettingsError
 
 DEVELOPER = "developer"
@@ -30,9 +30,15 @@ _RENEW_BEFORE_S = 24 * 3600
 class DeploymentKeys:
     signing_secret: str = field(repr=False)
     encryption_key: bytes = field(repr=False)
+    former_keys: tuple[bytes, ...] = field(default=(), repr=False)
+
+    @property
+    def masters(self) -> Sequence[bytes]:
+        """All that may have sealed something, the present one first."""
+        return (self.encryption_key, *self.former_keys)
 
     def sealer(self) -> Sealer:
-        return Sealer(self.encryption_key)
+        return Sealer(*self.masters)
 
 
 def deployment_keys(settings: Settings) -> DeploymentKeys:
@@ -51,7 +57,8 @@ def deployment_keys(settings: Settings) -> DeploymentKeys:
     if len(secret.encode()) < MIN_SECRET_BYTES:
         raise SettingsError(f"DATA_DIR: {settings.DATA_DIR / 'signing-secret'} is damaged")
     try:
-        return DeploymentKeys(secret, decode_key(key))
+        present, *former = decode_keys(key)
+        return DeploymentKeys(secret, present, tuple(former))
     except ValueError as error:
         raise SettingsError(f"DATA_DIR: {settings.DATA_DIR / 'encryption-key'} {error}") from None
 

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
-from persistence.ports import ApiKeyStore, JobQueue, LedgerStore, ObjectStore, StoreUnavailableError
+from persistence.ports import (
+    ApiKeyStore,
+    JobQueue,
+    LedgerStore,
+    ObjectStore,
+    ProviderKeyStore,
+    StoreUnavailableError,
+)
 from persistence.sqlite.database import open_database
 from persistence.sqlite.ledger import SQLiteLedger
 from persistence.sqlite.queue import SQLiteQueue
 from providers.http import HttpTransport, open_transport
+from providers.ports import ModelProvider
 from providers.prices import load_prices
 from providers.registry import ProviderRow, build_providers
 from providers.scripted import ScriptedProvider
@@ -24,7 +33,7 @@ from resolvers.config_cache import ConfigCache
 from resolvers.configs import Configs
 from resolvers.draining import Drain
 from resolvers.errors import ServiceUnavailableError
-from resolvers.following import following
+from resolvers.following import Caches, following
 from resolvers.health import Health
 from resolvers.key_cache import KeyCache
 from resolvers.key_entrance import KeyEntrance, open_key_entrance
@@ -33,6 +42,7 @@ from resolvers.ledger import Ledger, open_ledger
 from resolvers.live_usage import open_live_usage
 from resolvers.price_cache import PriceCache
 from resolvers.prices import Prices
+from resolvers.provider_keys import ProviderKeys
 from resolvers.recovery import recovering
 from resolvers.routing import Circuits, Vendor
 from resolvers.run import Services
@@ -47,6 +57,7 @@ from resolvers.worker import Handler, working
 from .auth import Authenticator, TokenMint
 from .client_address import client_address
 from .declared_providers import provider_rows
+from .envelopes import Envelopes
 from .jwks import KeySet, fetching, open_key_set
 from .key_forms import KeyForms
 from .keys import DeploymentKeys, deployment_keys
@@ -105,6 +116,23 @@ def vendors(settings: Settings, keys: DeploymentKeys, rows: Sequence[ProviderRow
     return found
 
 
+def keyed(
+    settings: Settings, rows: Sequence[ProviderRow]
+) -> Mapping[str, Callable[[str], tuple[ModelProvider, Credentials]]]:
+    """The providers that an organisation may have a key of its own for, and what is called by it."""
+    providers = build_providers(rows)
+    found: dict[str, Callable[[str], tuple[ModelProvider, Credentials]]] = {}
+    for row in rows:
+        base_url: str | None = getattr(settings, row.base_url_variable) if row.base_url_variable else None
+        if row.key_variable and (base_url or row.base_url):
+            found[row.name] = partial(_called_by, providers[row.name], base_url)
+    return found
+
+
+def _called_by(provider: ModelProvider, base_url: str | None, key: str) -> tuple[ModelProvider, Credentials]:
+    return provider, Credentials(key, base_url)
+
+
 @asynccontextmanager
 async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     """Opens every client; closes them in the opposite order. Raises SettingsError for what the operator can mend."""
@@ -143,15 +171,17 @@ async def _open_services(
     documents = stores.documents
     configs = ConfigCache(documents.configs, time.monotonic)
     prices = PriceCache(documents.prices, time.monotonic, _now)
+    provider_keys = _provider_keys(documents.provider_keys, keys, keyed(settings, rows))
     if documents.feed is not None:
-        await stack.enter_async_context(following(documents.feed, configs, prices, api_keys.cache))
+        caches = Caches(configs, prices, api_keys.cache, provider_keys)
+        await stack.enter_async_context(following(documents.feed, caches))
     running = RunningCompletions()
-    siblings, shared_keys = await _open_shared(stores.redis, stack, running, circuits)
+    shared = await _open_shared(stores.redis, stack, running, circuits)
     return Services(
         vendors=ready,
         transport=transport,
         ledger=ledger,
-        configs=Configs(documents.configs, configs, ready, now=_now),
+        configs=Configs(documents.configs, configs, partial(provider_keys.vendors, deployment=ready), now=_now),
         prices=Prices(documents.prices, prices, {row.name for row in rows} | ready.keys(), _now),
         circuits=circuits,
         health=Health([row.name for row in rows], ready, circuits, time.monotonic),
@@ -160,10 +190,11 @@ async def _open_services(
         usage_links=SignedLinks(keys.signing_secret),
         api_keys=api_keys,
         tokens=TokenMint(keys.signing_secret, settings.claim_rules()),
+        provider_keys=provider_keys,
         clock=time.monotonic,
         random=random.random,
-        siblings=siblings,
-        keys=shared_keys,
+        siblings=shared[0],
+        keys=shared[1],
     )
 
 
@@ -205,10 +236,16 @@ async def open_queue(settings: Settings) -> AsyncIterator[JobQueue]:
         raise SettingsError(f"{variable}: {error}") from None
 
 
+def _provider_keys(
+    store: ProviderKeyStore, keys: DeploymentKeys, own: Mapping[str, Callable[[str], tuple[ModelProvider, Credentials]]]
+) -> ProviderKeys:
+    return ProviderKeys(store, Envelopes(keys.masters), own, time.monotonic, _now)
+
+
 async def _open_keys(
     keys: DeploymentKeys, store: ApiKeyStore, stack: AsyncExitStack
 ) -> tuple[KeyEntrance, Sessions, ApiKeys]:
-    cache, forms = KeyCache(store, time.monotonic), KeyForms([keys.encryption_key])
+    cache, forms = KeyCache(store, time.monotonic), KeyForms(keys.masters)
     sessions = await stack.enter_async_context(open_sessions(store, _now))
     cache.changed, cache.anything_changed = sessions.suspect, sessions.suspect_all
     entrance = await stack.enter_async_context(open_key_entrance(cache, forms, store, _now))

@@ -20,22 +20,16 @@ from persistence.timescale.policies import Policies
 from providers.registry import ROWS, ProviderRow
 
 from .claims import ClaimRules
-from .sealing import Sealer, SealError, is_sealed
-from .setting_values import decode_key, is_plain, is_plain_address, is_safe_address
+from .sealing import Sealer
+from .setting_values import SettingsError as SettingsError
+from .setting_values import decode_keys, is_plain_address, is_safe_address, read_key
 
 MIN_SECRET_BYTES = 32  # HS256 needs a key of at least 256 bits: RFC 7518, 3.2
-
-
-class SettingsError(Exception):
-    """One line that names the variable and what is wrong with it; never its value where that is a secret."""
 
 
 class Environment(StrEnum):
     LOCAL = "LOCAL"
     PRODUCTION = "PRODUCTION"
-
-
-MAX_WEIGHT = 1000
 
 
 class _Environment(BaseSettings):
@@ -113,7 +107,9 @@ class Settings(_VendorSettings):
         default=None, min_length=1, description="Its claim with a list of roles (`caller`, `viewer`, …), if it has one."
     )
     ENCRYPTION_KEY: SecretStr | None = Field(
-        default=None, description="32 bytes in base64: opens the `enc:v1:…` values. Generated with `LOCAL`."
+        default=None,
+        description="32 bytes in base64, for the `enc:v1:…` values, API keys and organisations' provider keys. Former "
+        "ones stand behind it, separated by commas, until `ai-middleware rotate-keys` is done. Generated with `LOCAL`.",
     )
     ALLOWED_ORIGINS: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
@@ -285,7 +281,7 @@ class Settings(_VendorSettings):
     @classmethod
     def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            decode_key(value.get_secret_value())
+            decode_keys(value.get_secret_value())
         return value
 
     @field_validator("*")
@@ -354,7 +350,7 @@ class Settings(_VendorSettings):
         not set. Raises SettingsError for what can't be read, and for one that doesn't open."""
         value: SecretStr | None = getattr(self if variable in type(self).model_fields else _named(variable), variable)
         text = "" if value is None else value.get_secret_value().strip()
-        keys = [_key(variable, each, sealer) for each in text.split(",")] if text else []
+        keys = [read_key(variable, each, sealer) for each in text.split(",")] if text else []
         if len(keys) == 1 and not keys[0][0]:
             return []
         if not all(key for key, _ in keys):
@@ -362,21 +358,6 @@ class Settings(_VendorSettings):
         if len({key for key, _ in keys}) < len(keys):
             raise SettingsError(f"{variable}: the same key stands there twice")
         return keys
-
-
-def _key(variable: str, text: str, sealer: Sealer) -> tuple[str, int]:
-    """One of the list, plain or sealed, and how many calls it gets to another's one: `key*3`."""
-    text, star, weight = (part.strip() for part in text.partition("*"))
-    if star and not (weight.isascii() and weight.isdigit() and 1 <= int(weight) <= MAX_WEIGHT):
-        raise SettingsError(f"{variable}: a key's weight is a whole number, 1 to {MAX_WEIGHT}, as in key*3")
-    if is_sealed(text):
-        try:
-            text = sealer.open(text).strip()
-        except SealError as error:
-            raise SettingsError(f"{variable}: {error}") from None
-    if not is_plain(text):
-        raise SettingsError(f"{variable}: has characters that no HTTP header may carry")
-    return text, int(weight or 1)
 
 
 def _days(count: int) -> timedelta:

@@ -21,6 +21,7 @@ from persistence.ports import (
     JobQueue,
     LedgerStore,
     PriceStore,
+    ProviderKeyStore,
     StoreUnavailableError,
 )
 from persistence.sqlite.api_keys import SQLiteApiKeys
@@ -28,6 +29,7 @@ from persistence.sqlite.configs import SQLiteConfigs
 from persistence.sqlite.database import Database, open_database
 from persistence.sqlite.ledger import open_sqlite_ledger
 from persistence.sqlite.prices import SQLitePrices
+from persistence.sqlite.provider_keys import SQLiteProviderKeys
 from persistence.sqlite.queue import SQLiteQueue
 
 from .readiness import Dependency
@@ -53,12 +55,13 @@ log = structlog.get_logger("runtime")
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """Where configs, price rules and API keys are. `feed` tells of other processes' writes; None where there are no
+    """Where configs, price rules and keys are. `feed` tells of other processes' writes; None where there are no
     others."""
 
     configs: ConfigStore
     prices: PriceStore
     api_keys: ApiKeyStore
+    provider_keys: ProviderKeyStore
     feed: ChangeFeed | None = None
 
 
@@ -98,6 +101,15 @@ async def open_stores(settings: Settings, stack: AsyncExitStack, links: FolderLi
     )
     await asyncio.gather(*(server.trouble() for server in servers))  # so that each may be spared that answers now
     return stores
+
+
+async def open_provider_keys(settings: Settings, stack: AsyncExitStack) -> ProviderKeyStore:
+    """The store of them alone, for a command. Raises SettingsError."""
+    try:
+        database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
+    except StoreUnavailableError as error:
+        raise SettingsError(f"DATA_DIR: {error}") from None
+    return (await _open_documents(settings, stack, database, [])).provider_keys
 
 
 async def open_timescale(settings: Settings, stack: AsyncExitStack) -> TimescaleLedger:
@@ -147,8 +159,10 @@ async def _open_documents(
     settings: Settings, stack: AsyncExitStack, database: Database, servers: list[Dependency]
 ) -> Documents:
     if settings.MONGODB_CONNECTION_URI is None:
-        return Documents(SQLiteConfigs(database), SQLitePrices(database), SQLiteApiKeys(database))
-    from persistence.mongo import api_keys, changes, client, configs, prices
+        return Documents(
+            SQLiteConfigs(database), SQLitePrices(database), SQLiteApiKeys(database), SQLiteProviderKeys(database)
+        )
+    from persistence.mongo import api_keys, changes, client, configs, prices, provider_keys
 
     try:
         opening = client.open_mongo(
@@ -168,6 +182,7 @@ async def _open_documents(
         configs.MongoConfigs(mongo),
         prices.MongoPrices(mongo),
         api_keys.MongoApiKeys(mongo),
+        provider_keys.MongoProviderKeys(mongo),
         changes.MongoChanges(mongo),
     )
 

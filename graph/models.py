@@ -246,9 +246,8 @@ class ModelQueries:
         filter: Filter = None,  # noqa: A002  # the argument's name
     ) -> ModelConnection | None:
         where = models.ModelFilter() if filter is None else filter.conditions()
-        return ModelConnection.of(
-            models.models(info.context.services.vendors, first=first, after=after, where=where), after
-        )
+        vendors = await info.context.services.vendors_of(info.context.principal)
+        return ModelConnection.of(models.models(vendors, first=first, after=after, where=where), after)
 
 
 @strawberry.type

@@ -14,6 +14,7 @@ from .executor import CompiledExecutor
 from .keys import KeyMutations, KeyQueries
 from .models import ModelQueries, ModelSubscriptions
 from .prices import PriceMutations, PriceQueries
+from .provider_keys import ProviderKeyMutations, ProviderKeyQueries
 from .scalars import SCALARS
 from .usage import UsageQueries
 from .usage_export import UsageExportMutations
@@ -22,7 +23,16 @@ from .viewer import ViewerQueries
 
 
 @strawberry.type(description="Reads. Root fields are nullable: one that fails does not take its siblings with it.")
-class Query(CompletionQueries, ConfigQueries, UsageQueries, ModelQueries, PriceQueries, KeyQueries, ViewerQueries):
+class Query(
+    CompletionQueries,
+    ConfigQueries,
+    UsageQueries,
+    ModelQueries,
+    PriceQueries,
+    KeyQueries,
+    ProviderKeyQueries,
+    ViewerQueries,
+):
     pass
 
 
@@ -33,6 +43,7 @@ class Mutation(
     ConfigMutations,
     PriceMutations,
     KeyMutations,
+    ProviderKeyMutations,
     UsageExportMutations,
     CorrectionMutations,
 ):

@@ -65,7 +65,7 @@ async def _completion(context: Context, completion_id: str) -> Node:
 
 
 async def _model(context: Context, model_id: str) -> Node:
-    return Model.of(models.model(context.services.vendors, model_id))
+    return Model.of(models.model(await context.services.vendors_of(context.principal), model_id))
 
 
 async def _config(context: Context, config_id: str) -> Node:

@@ -29,8 +29,15 @@ class ApiKeyChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderKeysChanged:
+    """A key of the organisation's at a provider was set, sealed anew or deleted."""
+
+    organisation: str
+
+
+@dataclass(frozen=True, slots=True)
 class AnythingChanged:
     """What was written is not known: all of it may have been."""
 
 
-Change = ConfigChanged | PricesChanged | ApiKeyChanged | AnythingChanged
+Change = ConfigChanged | PricesChanged | ApiKeyChanged | ProviderKeysChanged | AnythingChanged

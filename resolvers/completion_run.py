@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from providers.errors import ProviderBadResponseError
@@ -10,6 +11,7 @@ from providers.types import CompletionRequest, FinishReason, ProviderCompletion
 from . import booking, structured
 from .errors import CompletionFailedError
 from .principal import Principal
+from .routing import Vendor
 from .run import Run, Services
 from .types import CompleteCommand, Completion, Target
 
@@ -17,9 +19,17 @@ from .types import CompleteCommand, Completion, Target
 class CompletionRun(Run):
     command: CompleteCommand
 
-    def __init__(self, services: Services, principal: Principal, command: CompleteCommand, *, streamed: bool) -> None:
+    def __init__(
+        self,
+        services: Services,
+        vendors: Mapping[str, Vendor],
+        principal: Principal,
+        command: CompleteCommand,
+        *,
+        streamed: bool,
+    ) -> None:
         input_size = booking.input_bytes(command.messages, command.tools)
-        super().__init__(services, principal, command, input_size, streamed=streamed)
+        super().__init__(services, vendors, principal, command, input_size, streamed=streamed)
 
     def request(self, target: Target) -> CompletionRequest:
         command = self.command

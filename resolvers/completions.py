@@ -39,7 +39,7 @@ async def complete(services: Services, principal: Principal, command: CompleteCo
     Raises CompletionFailedError, BadUserInputError, ConflictError or ServiceUnavailableError. When its task is
     cancelled the upstream connection closes, and what is known of the attempt is booked.
     """
-    run = _start(services, principal, command, streamed=False)
+    run = await _start(services, principal, command, streamed=False)
     with claimed(run):
         await prepare(run)
         answer = await within_deadline(run, lambda: try_targets(run, lambda scope: _call(run, scope)), run.cut_short)
@@ -54,7 +54,7 @@ async def stream(
     Errors found before anything is sent are raised; later ones become CompletionFailed. Closing the generator closes
     the upstream connection, and what was produced is booked.
     """
-    run = _start(services, principal, command, streamed=True)
+    run = await _start(services, principal, command, streamed=True)
     with ExitStack() as claim:
         claim.enter_context(claimed(run))
         await prepare(run)
@@ -102,10 +102,13 @@ async def _cancelled_elsewhere(siblings: Siblings, principal: Principal, ref: Co
         ) from error
 
 
-def _start(services: Services, principal: Principal, command: CompleteCommand, *, streamed: bool) -> CompletionRun:
-    check_command(command, services.vendors)
+async def _start(
+    services: Services, principal: Principal, command: CompleteCommand, *, streamed: bool
+) -> CompletionRun:
+    vendors = await services.vendors_of(principal)
+    check_command(command, vendors)
     check_permitted(principal, command)
-    return CompletionRun(services, principal, command, streamed=streamed)
+    return CompletionRun(services, vendors, principal, command, streamed=streamed)
 
 
 async def _call(run: CompletionRun, scope: AttemptScope) -> ProviderCompletion:

@@ -59,6 +59,10 @@ class VersionPage:
     more: bool
 
 
+VendorsOf = Callable[[str], Awaitable[Mapping[str, Vendor]]]
+"""What an organisation's calls go to. Raises ServiceUnavailableError."""
+
+
 @dataclass(frozen=True, slots=True)
 class Configs:
     """The use cases, each within the principal's organisation. All raise ServiceUnavailableError; NotFoundError, the
@@ -70,7 +74,7 @@ class Configs:
 
     store: ConfigStore
     cache: ConfigCache
-    vendors: Mapping[str, Vendor]
+    vendors: VendorsOf
     now: Callable[[], datetime]
     turns: Turns = field(default_factory=Turns)
     small_turns: Turns = field(default_factory=partial(Turns, MAX_WORKS))
@@ -125,7 +129,7 @@ class Configs:
 
     async def check(self, principal: Principal, content: ConfigContent) -> None:
         """Whether a draft like that can be published. Raises BadUserInputError, its path from `DRAFT` on."""
-        await self._worked(principal.organisation, check_content, content, self.vendors)
+        await self._worked(principal.organisation, check_content, content, await self.vendors(principal.organisation))
 
     async def draft_of(self, config: Config) -> ConfigContent:
         if len(config.draft_text) <= SMALL:

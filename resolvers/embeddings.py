@@ -26,9 +26,10 @@ async def embed(services: Services, principal: Principal, command: EmbedCommand)
     Raises CompletionFailedError, BadUserInputError, ConflictError or ServiceUnavailableError. When its task is
     cancelled the upstream connection closes, and what is known of the attempt is booked.
     """
-    _check(command, services.vendors)
+    vendors = await services.vendors_of(principal)
+    _check(command, vendors)
     check_permitted(principal, command)
-    run = _EmbedRun(services, principal, command)
+    run = _EmbedRun(services, vendors, principal, command)
     with claimed(run):
         await prepare(run)
         answer = await within_deadline(run, lambda: try_targets(run, lambda scope: _call(run, scope)), run.cut_short)
@@ -51,9 +52,11 @@ def _check_inputs(inputs: Sequence[str]) -> None:
 class _EmbedRun(Run):
     command: EmbedCommand
 
-    def __init__(self, services: Services, principal: Principal, command: EmbedCommand) -> None:
+    def __init__(
+        self, services: Services, vendors: Mapping[str, Vendor], principal: Principal, command: EmbedCommand
+    ) -> None:
         size = sum(len(text.encode()) for text in command.inputs)
-        super().__init__(services, principal, command, size, streamed=False)
+        super().__init__(services, vendors, principal, command, size, streamed=False)
 
     def request(self) -> EmbeddingRequest:
         command = self.command

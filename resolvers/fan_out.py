@@ -69,11 +69,13 @@ class _FanOut:
     async def _complete(self, asked: Asked) -> Completion:
         if isinstance(asked, DomainError):
             raise asked
-        check_command(asked, self._services.vendors)  # a bad input needs no place, and no other timeout may mend it
+        vendors = await self._services.vendors_of(self._principal)
+        check_command(asked, vendors)  # a bad input needs no place, and no other timeout may mend it
         async with self._places:
             left_ms = int((self._deadline - self._services.clock()) * 1000)
             if left_ms < 1:
                 late = replace(asked, timeout_ms=self._timeout_ms)
-                raise CompletionRun(self._services, self._principal, late, streamed=False).deadline_exceeded()
+                late_run = CompletionRun(self._services, vendors, self._principal, late, streamed=False)
+                raise late_run.deadline_exceeded()
             timeout_ms = min(asked.timeout_ms or DEFAULT_TIMEOUT_MS, left_ms)
             return await completions.complete(self._services, self._principal, replace(asked, timeout_ms=timeout_ms))

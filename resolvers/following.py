@@ -6,15 +6,24 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
 
 import structlog
 
-from persistence.change_records import AnythingChanged, ApiKeyChanged, Change, ConfigChanged, PricesChanged
+from persistence.change_records import (
+    AnythingChanged,
+    ApiKeyChanged,
+    Change,
+    ConfigChanged,
+    PricesChanged,
+    ProviderKeysChanged,
+)
 from persistence.ports import ChangeFeed, StoreUnavailableError
 
 from .config_cache import ConfigCache
 from .key_cache import KeyCache
 from .price_cache import PriceCache
+from .provider_keys import ProviderKeys
 
 FIRST_WAIT_S = 0.1
 MAX_WAIT_S = 5.0
@@ -22,11 +31,21 @@ MAX_WAIT_S = 5.0
 log = structlog.get_logger("changes")
 
 
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """What has to hear of others' writes."""
+
+    configs: ConfigCache
+    prices: PriceCache
+    api_keys: KeyCache
+    provider_keys: ProviderKeys
+
+
 @asynccontextmanager
-async def following(feed: ChangeFeed, configs: ConfigCache, prices: PriceCache, keys: KeyCache) -> AsyncIterator[None]:
+async def following(feed: ChangeFeed, caches: Caches) -> AsyncIterator[None]:
     """Follows the feed while it is open. Where the feed breaks off, it is asked anew, after a wait that doubles up to
     MAX_WAIT_S; meanwhile the caches' own time limits hold."""
-    task = asyncio.create_task(_Follower(feed, configs, prices, keys).follow(), name="changes")
+    task = asyncio.create_task(_Follower(feed, caches).follow(), name="changes")
     try:
         yield
     finally:
@@ -36,11 +55,9 @@ async def following(feed: ChangeFeed, configs: ConfigCache, prices: PriceCache, 
 
 
 class _Follower:
-    def __init__(self, feed: ChangeFeed, configs: ConfigCache, prices: PriceCache, keys: KeyCache) -> None:
+    def __init__(self, feed: ChangeFeed, caches: Caches) -> None:
         self._feed = feed
-        self._configs = configs
-        self._prices = prices
-        self._keys = keys
+        self._caches = caches
         self._wait_s = FIRST_WAIT_S
 
     async def follow(self) -> None:
@@ -65,14 +82,18 @@ class _Follower:
                 self._tell(change)
 
     def _tell(self, change: Change) -> None:
+        caches = self._caches
         match change:
             case ConfigChanged(organisation, slug):
-                self._configs.outdate(organisation, slug)
+                caches.configs.outdate(organisation, slug)
             case PricesChanged(organisation):
-                self._prices.outdate(organisation)
+                caches.prices.outdate(organisation)
             case ApiKeyChanged(organisation, key_id):
-                self._keys.outdate(organisation, key_id)
+                caches.api_keys.outdate(organisation, key_id)
+            case ProviderKeysChanged(organisation):
+                caches.provider_keys.outdate(organisation)
             case AnythingChanged():
-                self._configs.outdate_all()
-                self._prices.outdate_all()
-                self._keys.outdate_all()
+                caches.configs.outdate_all()
+                caches.prices.outdate_all()
+                caches.api_keys.outdate_all()
+                caches.provider_keys.outdate_all()

@@ -23,6 +23,8 @@ class Scope(StrEnum):
     KEYS_READ = "keys:read"
     KEYS_WRITE = "keys:write"
     TOKENS_MINT = "tokens:mint"
+    PROVIDER_KEYS_READ = "provider_keys:read"
+    PROVIDER_KEYS_WRITE = "provider_keys:write"
 
 
 class Role(StrEnum):
@@ -39,7 +41,7 @@ _READS = frozenset(scope for scope in Scope if scope.endswith(":read"))
 
 SCOPES_OF: Mapping[Role, frozenset[Scope]] = {
     Role.CALLER: frozenset({Scope.COMPLETIONS_WRITE, Scope.COMPLETIONS_READ, Scope.TOKENS_MINT}),
-    Role.VIEWER: _READS - {Scope.KEYS_READ},
+    Role.VIEWER: _READS - {Scope.KEYS_READ, Scope.PROVIDER_KEYS_READ},
     Role.DEVELOPER: frozenset(
         {
             Scope.COMPLETIONS_WRITE,

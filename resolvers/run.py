@@ -23,6 +23,7 @@ from .ledger import Ledger
 from .live_usage import LiveUsage
 from .prices import Prices
 from .principal import Principal
+from .provider_keys import ProviderKeys
 from .routing import Circuits, Route, Step, Vendor, tells_of_illness
 from .running import Running, RunningCompletions
 from .shared_keys import SharedKeys
@@ -51,10 +52,15 @@ class Services:
     usage_links: UsageLinks
     api_keys: ApiKeys
     tokens: TokenMaker
+    provider_keys: ProviderKeys
     clock: Callable[[], float]
     random: Callable[[], float]
     siblings: Siblings | None = None  # this and the next, where there are other processes
     keys: SharedKeys | None = None
+
+    async def vendors_of(self, principal: Principal) -> Mapping[str, Vendor]:
+        """What the organisation's calls go to: by its own keys, where it has such. Raises ServiceUnavailableError."""
+        return await self.provider_keys.vendors(principal.organisation, self.vendors)
 
 
 class Run:
@@ -62,7 +68,14 @@ class Run:
     `prices` are there before the first, from the beginning where they are at hand. `input_size` is in bytes."""
 
     def __init__(
-        self, services: Services, principal: Principal, command: Command, input_size: int, *, streamed: bool
+        self,
+        services: Services,
+        vendors: Mapping[str, Vendor],
+        principal: Principal,
+        command: Command,
+        input_size: int,
+        *,
+        streamed: bool,
     ) -> None:
         self.id, self.created_at = new_completion_id()
         self.services = services
@@ -71,7 +84,7 @@ class Run:
         self.input_size = input_size
         self.streamed = streamed
         self.timeout_s = (command.timeout_ms or DEFAULT_TIMEOUT_MS) / 1000
-        self.route = Route((command.target, *command.fallbacks), services.vendors, services.circuits, services.random)
+        self.route = Route((command.target, *command.fallbacks), vendors, services.circuits, services.random)
         self.prices = services.prices.cache.at_hand(principal.organisation)
         self.running: Running | None = None
         self.may_hold_shared_key = False

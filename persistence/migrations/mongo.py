@@ -105,6 +105,16 @@ _API_KEY = _object(
 )
 _API_KEY_DIGEST = _object({"_id": _TEXT, "organisation": _TEXT, "key_id": _TEXT})
 
+_PROVIDER_KEY = _object(
+    {
+        "_id": _object({"organisation": _TEXT, "provider": _TEXT}, additionalProperties=False),
+        "sealed": _TEXT,
+        "hint": _TEXT,
+        "created_at": _TIME,
+        "created_by": _TEXT,
+    }
+)
+
 _COLLECTIONS: Mapping[str, tuple[Document, tuple[IndexModel, ...]]] = {
     "configs": (
         _CONFIG,
@@ -147,6 +157,10 @@ async def _api_keys(database: Database) -> None:
     await database.api_key_digests.create_indexes([of_a_key, forgotten])
 
 
+async def _provider_keys(database: Database) -> None:
+    await _make(database, "provider_keys", _PROVIDER_KEY)
+
+
 async def _make(database: Database, name: str, schema: Document) -> None:
     validator = {"$jsonSchema": schema}
     try:
@@ -157,7 +171,12 @@ async def _make(database: Database, name: str, schema: Document) -> None:
         await database.command("collMod", name, validator=validator)
 
 
-_STEPS: tuple[Callable[[Database], Awaitable[None]], ...] = (_configs_and_prices, _live_configs, _api_keys)
+_STEPS: tuple[Callable[[Database], Awaitable[None]], ...] = (
+    _configs_and_prices,
+    _live_configs,
+    _api_keys,
+    _provider_keys,
+)
 """Step n makes schema n of schema n - 1. Expand first, contract in a later release."""
 
 assert len(_STEPS) == NEEDED  # noqa: S101  # a step without its number would never be asked for

@@ -1,13 +1,13 @@
-"""What any process writes, told to all: MongoDB's change stream of configs, price rules and API keys."""
+"""What any process writes, told to all: MongoDB's change stream of configs, price rules, API keys and provider keys."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from ..change_records import AnythingChanged, ApiKeyChanged, Change, ConfigChanged, PricesChanged
+from ..change_records import AnythingChanged, ApiKeyChanged, Change, ConfigChanged, PricesChanged, ProviderKeysChanged
 from .client import Document, HistoryLostError, Mongo
 
-_COLLECTIONS = ["configs", "price_rules", "api_keys"]
+_COLLECTIONS = ["configs", "price_rules", "api_keys", "provider_keys"]
 _ONLY_USED = {
     "ns.coll": "api_keys",
     "operationType": "update",
@@ -57,6 +57,8 @@ def _change(event: Document) -> Change:
         return AnythingChanged()  # a collection is gone, or its documents are
     if event["ns"]["coll"] == "api_keys":
         return ApiKeyChanged(key["organisation"], key["id"])
+    if event["ns"]["coll"] == "provider_keys":
+        return ProviderKeysChanged(key["organisation"])
     if "slug" in key:
         return ConfigChanged(key["organisation"], key["slug"])
     return PricesChanged(key["organisation"])

@@ -8,6 +8,7 @@ from .errors import Conflict, StoreConflictError, StoreUnavailableError
 from .files import LINK_SECONDS_AT_MOST, ObjectStore
 from .keys import ApiKeyStore
 from .ledger import InflightLog, LedgerStore
+from .provider_keys import ProviderKeyStore
 from .queue import Delivery, JobQueue
 from .shared import LISTENER_BACKLOG, REPLAYED_AT_MOST, Counters, Events, Replays, SharedValues
 
@@ -27,6 +28,7 @@ __all__ = [
     "LedgerStore",
     "ObjectStore",
     "PriceStore",
+    "ProviderKeyStore",
     "Replays",
     "SharedValues",
     "StoreConflictError",

@@ -230,6 +230,7 @@ async def test_what_is_no_key_set_is_told_and_the_keys_before_it_serve(
         EC.public(x=EC.public()["y"]),
         ec_pair(curve=ec.SECP384R1).public(),
         rsa_pair(bits=1024).public(),
+        RSA.public(n="_" * 1400),
         {"kty": "oct", "k": "c2VjcmV0", "kid": "r1"},
         "no key",
         None,

@@ -29,6 +29,7 @@ COLLECTIONS = {
     "api_keys",
     "api_key_digests",
     "api_key_books",
+    "provider_keys",
     "schema",
 }
 

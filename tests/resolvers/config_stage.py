@@ -22,7 +22,7 @@ from resolvers.key_pool import KeyPool
 from resolvers.routing import Vendor
 from resolvers.types import ConfigBy, ConfigCall, ConfigRef
 
-from .scene import ACME, FakeProvider
+from .scene import ACME, FakeProvider, always
 
 CONTENT = ConfigContent(
     model="alpha/a-1",
@@ -87,5 +87,5 @@ async def open_stage(folder: Path) -> AsyncIterator[Stage]:
     async with open_database(folder / "configs.db") as database:
         store = WatchedStore(database)
         cache = ConfigCache(store, lambda: stage.seconds)
-        stage = Stage(store, Configs(store, cache, vendors, lambda: stage.now()))
+        stage = Stage(store, Configs(store, cache, always(vendors), lambda: stage.now()))
         yield stage

@@ -12,14 +12,15 @@ from functools import partial
 from typing import Any, cast
 
 from gateway.auth import TokenMint
+from gateway.envelopes import Envelopes
 from gateway.key_forms import KeyForms
 from persistence.config_records import Config, ConfigCursor, ConfigFilter, ConfigOrder
-from persistence.ports import ApiKeyStore, ConfigStore, PriceStore, StoreUnavailableError
+from persistence.ports import ApiKeyStore, ConfigStore, PriceStore, ProviderKeyStore, StoreUnavailableError
 from persistence.records import CompletionFilter, Cursor, LedgerEntry
 from persistence.usage_records import UsageCell, UsageSelection
 from providers.errors import ProviderUnavailableError
 from providers.fold import Fold
-from providers.ports import Transport, current_dispatch
+from providers.ports import ModelProvider, Transport, current_dispatch
 from providers.types import (
     CompletionRequest,
     Credentials,
@@ -37,7 +38,7 @@ from providers.types import (
 from resolvers import completions
 from resolvers.api_keys import ApiKeys
 from resolvers.config_cache import ConfigCache
-from resolvers.configs import Configs
+from resolvers.configs import Configs, VendorsOf
 from resolvers.health import Health
 from resolvers.key_cache import KeyCache
 from resolvers.key_pool import KeyPool
@@ -46,6 +47,7 @@ from resolvers.live_usage import open_live_usage
 from resolvers.price_cache import PriceCache
 from resolvers.prices import Prices
 from resolvers.principal import Principal
+from resolvers.provider_keys import ProviderKeys
 from resolvers.routing import Circuits, Vendor
 from resolvers.run import Services
 from resolvers.running import RunningCompletions
@@ -54,6 +56,7 @@ from resolvers.usage import UsageQuery
 from resolvers.usage_links import UsageLink
 from tests.persistence.api_keys import MemoryApiKeys
 from tests.persistence.prices import MemoryPrices
+from tests.persistence.provider_keys import MemoryProviderKeys
 from tests.persistence.usage_fold import folded
 
 ALPHA = Target("alpha", "a-1")
@@ -320,12 +323,30 @@ class OpenLinks:
 
 def configs_in(store: ConfigStore, vendors: Mapping[str, Vendor]) -> Configs:
     clock = asyncio.get_running_loop().time
-    return Configs(store, ConfigCache(store, clock), vendors, now=lambda: datetime.now(UTC))
+    return Configs(store, ConfigCache(store, clock), always(vendors), now=lambda: datetime.now(UTC))
 
 
 def prices_in(store: PriceStore) -> Prices:
     now = partial(datetime.now, UTC)
     return Prices(store, PriceCache(store, asyncio.get_running_loop().time, now), {"alpha", "beta", "openai"}, now)
+
+
+def always(vendors: Mapping[str, Vendor]) -> VendorsOf:
+    async def vendors_of(_: str) -> Mapping[str, Vendor]:
+        return vendors
+
+    return vendors_of
+
+
+def provider_keys_in(store: ProviderKeyStore, *providers: FakeProvider) -> ProviderKeys:
+    """`providers` may have keys of an organisation's own."""
+    keyed = {each.name: partial(_by_key, each) for each in providers}
+    clock = asyncio.get_running_loop().time
+    return ProviderKeys(store, Envelopes([b"m" * 32]), keyed, clock, partial(datetime.now, UTC))
+
+
+def _by_key(provider: FakeProvider, key: str) -> tuple[ModelProvider, Credentials]:
+    return provider, Credentials(key)
 
 
 def api_keys_in(store: ApiKeyStore) -> ApiKeys:
@@ -359,6 +380,7 @@ async def open_scene() -> AsyncIterator[Scene]:
             usage_links=OpenLinks(),
             api_keys=api_keys_in(MemoryApiKeys()),
             tokens=TokenMint("a-signing-secret-of-more-than-32-bytes"),
+            provider_keys=provider_keys_in(MemoryProviderKeys(), alpha, beta),
             clock=clock,
             random=lambda: jitter[0],
         )

@@ -10,18 +10,27 @@ from typing import Any, cast
 import pytest
 import structlog
 
-from persistence.change_records import AnythingChanged, ApiKeyChanged, Change, ConfigChanged, PricesChanged
+from persistence.change_records import (
+    AnythingChanged,
+    ApiKeyChanged,
+    Change,
+    ConfigChanged,
+    PricesChanged,
+    ProviderKeysChanged,
+)
 from persistence.ports import ConfigStore, StoreUnavailableError
 from resolvers.config_cache import ConfigCache
 from resolvers.following import FIRST_WAIT_S, MAX_WAIT_S, following
+from resolvers.following import Caches as FollowingCaches
 from resolvers.key_cache import KeyCache
 from resolvers.price_cache import PriceCache
 from tests.persistence.api_keys import MemoryApiKeys
 from tests.persistence.entries import NOON
 from tests.persistence.prices import MemoryPrices
+from tests.persistence.provider_keys import MemoryProviderKeys
 
 from .clockwork import idle
-from .scene import NoConfigs
+from .scene import NoConfigs, provider_keys_in
 
 
 class Caches:
@@ -34,10 +43,16 @@ class Caches:
         self.keys = KeyCache(MemoryApiKeys(), lambda: 0.0)
         self.keys.outdate = lambda *key: self.told.append(key)  # type: ignore[method-assign]
         self.keys.outdate_all = lambda: self.told.append("every key")  # type: ignore[method-assign]
+        self.provider_keys = provider_keys_in(MemoryProviderKeys())
+        self.provider_keys.outdate = lambda organisation: self.told.append(f"keys of {organisation}")  # type: ignore[method-assign]
+        self.provider_keys.outdate_all = lambda: self.told.append("all provider keys")  # type: ignore[method-assign]
         self.configs.outdate = lambda *key: self.told.append(key)  # type: ignore[method-assign]
         self.configs.outdate_all = lambda: self.told.append("every config")  # type: ignore[method-assign]
         self.prices.outdate = lambda organisation: self.told.append(organisation)  # type: ignore[method-assign]
         self.prices.outdate_all = lambda: self.told.append("all prices")  # type: ignore[method-assign]
+
+    def all(self) -> FollowingCaches:
+        return FollowingCaches(self.configs, self.prices, self.keys, self.provider_keys)
 
 
 class Feed:
@@ -64,11 +79,18 @@ class Feed:
 async def test_each_cache_hears_of_its_own() -> None:
     caches = Caches()
     feed = Feed(
-        [ConfigChanged("acme", "greet"), PricesChanged("globex"), ApiKeyChanged("acme", "key_1"), AnythingChanged()]
+        [
+            ConfigChanged("acme", "greet"),
+            PricesChanged("globex"),
+            ApiKeyChanged("acme", "key_1"),
+            ProviderKeysChanged("acme"),
+            AnythingChanged(),
+        ]
     )
-    async with following(feed, caches.configs, caches.prices, caches.keys):
+    async with following(feed, caches.all()):
         await idle()
-    assert caches.told == [("acme", "greet"), "globex", ("acme", "key_1"), "every config", "all prices", "every key"]
+    told = [("acme", "greet"), "globex", ("acme", "key_1"), "keys of acme"]
+    assert caches.told == [*told, "every config", "all prices", "every key", "all provider keys"]
     assert feed.closed == 1, "the feed ends with its reader"
 
 
@@ -79,7 +101,7 @@ async def test_a_feed_that_breaks_off_is_asked_anew_more_and_more_seldom() -> No
     caches = Caches()
     feed = Feed(*[[GONE]] * 10, [PricesChanged("acme"), GONE], [PricesChanged("globex")])
     with structlog.testing.capture_logs() as logs:
-        async with following(feed, caches.configs, caches.prices, caches.keys):
+        async with following(feed, caches.all()):
             with suppress(TimeoutError):
                 async with asyncio.timeout(60):
                     await asyncio.Event().wait()
@@ -97,6 +119,6 @@ async def test_whatever_ends_the_feed_it_goes_on(script: list[Change | Exception
     caches = Caches()
     feed = Feed(script, [PricesChanged("acme")])
     with structlog.testing.capture_logs():
-        async with following(feed, caches.configs, caches.prices, caches.keys):
+        async with following(feed, caches.all()):
             await asyncio.sleep(1)
     assert caches.told == ["acme"]

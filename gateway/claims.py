@@ -9,6 +9,7 @@ from typing import Any
 from resolvers.errors import UnauthenticatedError
 from resolvers.principal import UNLIMITED, Limits, Principal, scopes_of
 
+MAX_NAME_BYTES = 512
 LISTS = ("models", "configs", "networks")
 _LATEST_EXPIRY = 253_402_300_800  # the year 10000: milliseconds, infinity and NaN are no times
 
@@ -49,7 +50,10 @@ def principal_of(claims: Mapping[str, Any], rules: ClaimRules = OURS, *, ours: b
     if not (
         _is_name(subject) and _is_name(organisation) and isinstance(expiry, int | float) and 0 < expiry < _LATEST_EXPIRY
     ):
-        raise UnusableTokenError(f"the token's claims sub, {rules.organisation} and exp are not what they must be")
+        raise UnusableTokenError(
+            f"the token's claims sub, {rules.organisation} and exp are not what they must be: two names of at most"
+            f" {MAX_NAME_BYTES} bytes, and a time"
+        )
     scopes = _names(claims, rules.scope)
     roles = () if rules.roles is None else _names(claims, rules.roles)
     key_id = claims.get("key") if ours else None
@@ -85,5 +89,7 @@ def _limits(claims: Mapping[str, Any]) -> Limits:
 
 
 def _is_name(claim: object) -> bool:
-    """Text that can be stored: JSON's escapes can write half a character."""
-    return isinstance(claim, str) and claim != "" and not any("\ud800" <= character <= "\udfff" for character in claim)
+    """Text that can be stored, also as a part of an index: JSON's escapes can write half a character."""
+    if not isinstance(claim, str) or any("\ud800" <= character <= "\udfff" for character in claim):
+        return False
+    return 0 < len(claim.encode()) <= MAX_NAME_BYTES

@@ -86,7 +86,8 @@ async def report(ledger: Ledger, principal: Principal, query: UsageQuery) -> Usa
     _check(query)
     starts = _starts(query)
     allowed = min(MAX_GROUPS, MAX_CELLS // max(1, len(starts) - 1))
-    edges = [query.since, *starts[1:-1], query.until]
+    # In UTC: of two times of one zone Python compares the wall clock, which shows some hours twice.
+    edges = [edge.astimezone(UTC) for edge in (query.since, *starts[1:-1], query.until)]
     as_of = datetime.now(UTC)
     selection = UsageSelection(tuple(pairwise(edges)), query.group_by, query.where, allowed)
     cells = await ledger.usage(principal.organisation, selection)
@@ -124,7 +125,7 @@ def output_tokens_per_second(sums: UsageSums) -> float | None:
 
 
 def _check(query: UsageQuery) -> None:
-    if query.since >= query.until:
+    if query.since.astimezone(UTC) >= query.until.astimezone(UTC):
         raise BadUserInputError("the range ends before it begins", path=("input", "until"))
     if len(query.group_by) > MAX_DIMENSIONS:
         raise BadUserInputError(f"group by at most {MAX_DIMENSIONS} dimensions", path=("input", "groupBy"))
@@ -151,7 +152,7 @@ def _starts(query: UsageQuery) -> Sequence[datetime]:
         found = boundaries(query.since, query.until, query.bucket, zone, limit=MAX_CELLS)
     except OverflowError:
         raise BadUserInputError("the calendar has no such time", path=("input", "since")) from None
-    if found[-1] < query.until:
+    if found[-1].astimezone(UTC) < query.until.astimezone(UTC):
         raise BadUserInputError(
             f"the range has more than {MAX_CELLS} buckets: ask for longer ones, or a shorter range",
             path=("input", "bucket"),

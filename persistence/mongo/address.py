@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-_ADDRESS = re.compile(r"mongodb(\+srv)?://([^@/?]+@)?[^@/?,:]+(:\d{1,5})?(,[^@/?,:]+(:\d{1,5})?)*(/[^@/?]*)?(\?[^@]*)?")
+_HOST = r"([^@/?,:\[\]]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?"
+_ADDRESS = re.compile(rf"mongodb(\+srv)?://([^@/?]+@)?{_HOST}(,{_HOST})*(/[^@/?]*)?(\?[^@]*)?")
 
 
 def check_address(uri: str) -> None:

@@ -13,8 +13,9 @@ def dsn(url: str) -> str:
     `sslmode` and `sslrootcert` among them say whether and how TLS is used. Raises ValueError without repeating it."""
     try:
         parts = urlsplit(url)
-        named = parts.scheme in _SCHEMES and bool(parts.hostname) and len(parts.path) > 1 and parts.port != 0
-    except ValueError:
+        named = parts.scheme in _SCHEMES and len(parts.path) > 1 and parts.port != 0
+        named = named and bool((parts.hostname or "").encode("idna"))
+    except ValueError:  # of a host that is no name too
         named = False
     if not named:
         raise ValueError("is not an address such as postgresql://user:password@host:5432/database")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import asyncpg  # type: ignore[import-untyped]
@@ -17,6 +17,7 @@ from ..ports import StoreUnavailableError
 from .address import dsn
 
 CONNECT_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 1.0
 STATEMENT_TIMEOUT_S = 15.0
 GRACE_S = 2.0  # for the server to break a statement off by itself, before its connection is given up
 
@@ -143,7 +144,9 @@ async def open_engine(
     try:
         yield Engine(engine, timeout_s=timeout_s)
     finally:
-        await engine.dispose()
+        with suppress(TimeoutError):  # a server that doesn't hear of it finds out
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await engine.dispose()
 
 
 def _is_lost(error: Exception) -> bool:

@@ -19,6 +19,7 @@ from .policies import DROP_MARGIN, REFRESH_WINDOW, Edition, Policies
 from .usage_plan import DAYS, HOURS, QUARTERS, Tier
 
 INTERVAL_S = 60.0
+ROUND_TIMEOUT_S = 3600.0  # for one that asks a server which has gone without a word
 GAP_S = 2.0  # between two rounds at the least: late entries come in crowds
 
 OPEN_FOR = timedelta(hours=1)
@@ -211,11 +212,16 @@ class Upkeep:
                     await self._due.wait()
             self._due.clear()
             try:
-                await keep_up(self._engine, await self._check(self._engine), self._policies)
+                async with asyncio.timeout(ROUND_TIMEOUT_S):
+                    await keep_up(self._engine, await self._check(self._engine), self._policies)
                 healthy = True
-            except StoreUnavailableError as error:  # another schema among them
+            except (
+                StoreUnavailableError,
+                ValueError,
+                TimeoutError,
+            ) as error:  # another schema among them
                 if healthy:
-                    log.warning("the ledger's tables can't be kept up", reason=str(error))
+                    log.warning("the ledger's tables can't be kept up", reason=str(error) or "it takes too long")
                 healthy = False
             await asyncio.sleep(GAP_S)
 

@@ -57,7 +57,10 @@ def plan(asked: UsageSelection, behind: Sequence[datetime] = ()) -> Sequence[Pie
     tiers = _tiers(asked)
     pieces: list[Piece] = []
     for span, (since, until) in enumerate(asked.spans):
-        for tier, start, end in _cut(since, until, tiers, behind):
+        if since.tzinfo is None or until.tzinfo is None:
+            raise ValueError("times must be aware")
+        # In UTC: of two times of one zone Python compares the wall clock, which shows some hours twice.
+        for tier, start, end in _cut(since.astimezone(UTC), until.astimezone(UTC), tiers, behind):
             last = pieces[-1] if pieces else None
             if last is not None and (last.span, last.tier, last.end) == (span, tier, start):
                 pieces[-1] = replace(last, end=end)
@@ -80,8 +83,6 @@ _Cut = tuple[Tier | None, datetime, datetime]
 
 
 def _cut(start: datetime, end: datetime, tiers: Sequence[Tier], behind: Sequence[datetime]) -> Iterator[_Cut]:
-    if start.tzinfo is None or end.tzinfo is None:
-        raise ValueError("times must be aware")
     if start >= end:
         return
     if not tiers:

@@ -51,7 +51,8 @@ _THERE = """
     SELECT FROM ledger_entries AS l
     WHERE l.time = g.time AND l.completion_id = g.completion_id AND l.attempt = g.attempt
 """
-_KEPT = "(CAST(:retention AS interval) IS NULL OR g.time >= now() - CAST(:retention AS interval))"
+# A correction goes where its entry is, which was there a moment ago.
+_KEPT = """(CAST(:retention AS interval) IS NULL OR g.time >= now() - CAST(:retention AS interval) OR g.attempt < 0)"""
 _GIVEN = f"""
     given AS MATERIALIZED (SELECT * FROM unnest({_ARRAYS}) AS g ({_COLUMNS})),
     parked AS (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -154,6 +154,25 @@ async def test_everything_adds_up_and_agrees_with_a_plain_fold(
         assert each.start.tzinfo == ZoneInfo(zone)
         for group in report.groups:
             assert group.buckets[number].sums == expected.get(group.values, UsageSums())
+
+
+@pytest.mark.parametrize("bucket", [Bucket.MINUTE, Bucket.HOUR, Bucket.DAY])
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Australia/Lord_Howe"])
+async def test_the_hour_that_comes_twice_is_there_twice(store: LedgerStore, zone: str, bucket: Bucket) -> None:
+    """The clocks go back within six hours from then: an entry every ten minutes, and the last second of the first."""
+    start = {"Europe/Berlin": "2025-10-25T22:00Z", "Australia/Lord_Howe": "2026-04-04T13:00Z"}[zone]
+    begun, org = datetime.fromisoformat(start), f"org_{uuid4().hex}"
+    times = [begun + timedelta(minutes=10 * number) for number in range(36)]
+    times += [begun + timedelta(hours=hours, seconds=-1) for hours in (2, 3, 4)]
+    await store.append([entry(organisation=org, time=time) for time in times])
+    async with open_ledger(store, MemoryInflight()) as ledger:
+        principal = Principal("p", org, frozenset(), 0.0)
+        query = UsageQuery(begun, begun + timedelta(hours=6), bucket, zone)
+        report = await usage.report(ledger, principal, query)
+    assert report.totals.attempts == len(times)
+    for each in report.buckets:
+        inside = [time for time in times if each.start.astimezone(UTC) <= time < each.end.astimezone(UTC)]
+        assert each.sums.attempts == len(inside), each.start
 
 
 async def test_the_smallest_groups_are_one(store: LedgerStore) -> None:

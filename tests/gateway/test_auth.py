@@ -78,6 +78,13 @@ def test_scopes_are_separated_by_spaces(scope: str, expected: set[str]) -> None:
     assert Authenticator(SECRET).principal(forged(with_claims(scope=scope))).scopes == expected
 
 
+@pytest.mark.parametrize("claim", ["sub", "org"])
+def test_names_are_bounded(claim: str) -> None:
+    """In bytes: a ledger's index has room for so many."""
+    assert Authenticator(SECRET).principal(forged(with_claims(**{claim: "語" * 170}))).expires_at == LATER
+    assert "at most 512 bytes" in refusal(forged(with_claims(**{claim: "語" * 171})))
+
+
 def test_forged_tokens_are_otherwise_good() -> None:
     """What the refusals below stand on: the same token without the flaw is taken."""
     assert Authenticator(SECRET).principal(forged()) == Principal(

@@ -145,6 +145,7 @@ def test_an_address_that_is_none(address: str) -> None:
         "mongodb://u:p%40ss@h:27017,h2:27018,h3/db?replicaSet=rs0&authSource=admin",
         "mongodb+srv://u:p@cluster.example.net/?retryWrites=true",
         "mongodb://127.0.0.1:27017/?directConnection=true",
+        "mongodb://u:p@[::1]:27017,[2001:db8::7]/db?replicaSet=rs0",
     ],
 )
 def test_an_address(address: str) -> None:

@@ -144,7 +144,9 @@ class Settings(_VendorSettings):
         description="Keeps the usage ledger in TimescaleDB or PostgreSQL: `postgresql://user:password@host/database`, "
         "with `?sslmode=` as libpq takes it. Migrated by `ai-middleware migrate`.",
     )
-    TIMESCALE_POOL_SIZE: int = Field(default=5, ge=1, description="Its connections for reports; one more writes.")
+    TIMESCALE_POOL_SIZE: int = Field(
+        default=5, ge=1, description="Its connections for reports; three more write and keep up. A replica has as many."
+    )
     TIMESCALE_TIMEOUT_S: float = Field(default=15.0, ge=1, le=600, description="The longest that one statement takes.")
     TIMESCALE_RETENTION_DAYS: int | None = Field(
         default=None,

@@ -75,11 +75,16 @@ _IS_LAST = f"""
     g.attempt >= 0 AND g.attempt = max(g.attempt) OVER (PARTITION BY g.time, g.completion_id, g.organisation)
         AND NOT EXISTS (SELECT FROM ledger_entries AS o WHERE {_SAME.format("g")} AND o.attempt > g.attempt)
 """
+# An entry that is there already was perhaps written by a statement that was given up and went on: neither that one nor
+# the one which wrote its completion's next attempt saw the other. It comes once more for having been given up.
 _SUMMED_BY_AGGREGATES = text(f"""
     WITH {_GIVEN}, added AS (
-        INSERT INTO ledger_entries ({_COLUMNS}, ends)
-        SELECT {_OWN}, {_IS_LAST} FROM given AS g WHERE {_KEPT}
-        ON CONFLICT DO NOTHING RETURNING time, completion_id, attempt, organisation
+        INSERT INTO ledger_entries AS e ({_COLUMNS}, ends)
+        SELECT {_OWN}, {_IS_LAST}
+        FROM (SELECT DISTINCT ON (time, completion_id, attempt) * FROM given) AS g WHERE {_KEPT}
+        ON CONFLICT (time, completion_id, attempt) DO UPDATE SET ends = false
+            WHERE e.ends AND NOT excluded.ends AND e.organisation = excluded.organisation
+        RETURNING time, completion_id, attempt, organisation
     ), no_longer_last AS (
         UPDATE ledger_entries AS o SET ends = false
         FROM (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from persistence.inflight import open_inflight_log
 from persistence.migrations.timescale import check
 from persistence.timescale import upkeep
 from persistence.timescale.address import dsn
-from persistence.timescale.engine import open_engine
+from persistence.timescale.engine import open_engine, rows_of
 from persistence.timescale.ledger import open_timescale_ledger
-from persistence.timescale.policies import Policies
+from persistence.timescale.policies import Edition, Policies
+from persistence.timescale.writing import insertion
 from resolvers.corrections import CorrectCommand, Tokens, correct
 from resolvers.ledger import open_ledger
 from resolvers.principal import Principal
@@ -84,6 +86,28 @@ async def test_a_correction_of_what_is_about_to_go_is_booked(tmp_path: Path) -> 
                     await correct(ledger, who, CorrectCommand(old.completion_id, 1, "n", Tokens(input_tokens=5)))
         assert await rows(url, "SELECT attempt < 0 FROM ledger_entries ORDER BY attempt") == [(True,), (False,)]
         assert await rows(url, "SELECT 1 FROM ledger_parked") == []
+
+
+@pytest.mark.parametrize("batches", [[(1, 2)], [(2,), (1,)]])
+async def test_what_was_given_up_and_went_on_leaves_one_last_attempt(batches: list[tuple[int, ...]]) -> None:
+    """By the community edition's statement, beside the one before, which the server has not ended."""
+    first = entry(time=ago(seconds=5))
+    async with migrated_database(shared_postgres()) as url, open_engine(url, pool_size=3) as engine:
+        for made in (
+            "DROP TRIGGER usage_counted ON ledger_entries",
+            "ALTER TABLE ledger_entries ADD COLUMN ends boolean NOT NULL DEFAULT false",
+            "CREATE TABLE usage_late (slot timestamptz PRIMARY KEY, version bigint NOT NULL)",
+        ):
+            await rows(url, made)
+        async with engine.transaction() as given_up:
+            await rows_of(given_up, *insertion(Edition.COMMUNITY, [first], None))
+            later, *again = [[replace(first, attempt=attempt) for attempt in batch] for batch in batches]
+            writing = asyncio.create_task(engine.run(*insertion(Edition.COMMUNITY, later, None)))
+            await asyncio.sleep(0.2)  # it waits for the one before, or is done without having seen it
+        await writing
+        for batch in again:
+            await engine.run(*insertion(Edition.COMMUNITY, batch, None))
+        assert await rows(url, "SELECT attempt, ends FROM ledger_entries ORDER BY 1") == [(1, False), (2, True)]
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 70])

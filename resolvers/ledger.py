@@ -6,6 +6,7 @@ Group commit without a timer: while one commit runs, entries gather; the next co
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from .sinks import QueuedEntries, Sink
 from .turns import Turns
 
 MAX_WAITING = 10_000
+MAX_QUEUED_KEYS = 100_000
 TRIAL_INTERVAL_S = 1.0
 PATIENCE_S = 3.0
 """For how long a commit waits for the store, where there is a queue."""
@@ -65,6 +67,7 @@ class Ledger:
         self._wake = asyncio.Event()
         self._missing = asyncio.Event()  # a place to write to
         self._refused: LedgerEntry | None = None
+        self._queued_keys: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._closed = False
 
     @property
@@ -145,12 +148,12 @@ class Ledger:
             return await self._store.completion_by_key(organisation, idempotency_key)
 
     async def key_holder(self, organisation: str, idempotency_key: str) -> str | None:
-        """The id of the completion that the key was last used for, its entries committed or not yet."""
+        """The id of the completion that the key was last used for, its entries committed, queued or not yet."""
         for each in (*self._waiting, *self._at_work, *self._owed):
             if each.entry.idempotency_key == idempotency_key and each.entry.organisation == organisation:
                 return each.entry.completion_id
         entries = await self.completion_by_key(organisation, idempotency_key)
-        return entries[0].completion_id if entries else None
+        return entries[0].completion_id if entries else self._queued_keys.get((organisation, idempotency_key))
 
     async def completions(
         self, organisation: str, *, where: CompletionFilter, limit: int, after: Cursor | None = None
@@ -207,6 +210,8 @@ class Ledger:
             except Exception as error:  # noqa: BLE001  # one entry that can't be stored must not keep the others out
                 await self._part(batch, error)
             else:
+                if sink is not self._sinks[0]:
+                    self._remember_keys(batch)
                 self._committed(batch)
             return
         await self._spool(batch)
@@ -218,6 +223,16 @@ class Ledger:
         middle = len(batch) // 2
         await self._commit(batch[:middle])
         await self._commit(batch[middle:])
+
+    def _remember_keys(self, batch: Sequence[_Booking]) -> None:
+        """Of entries that have gone where the store's reads don't find them yet."""
+        for waiting in batch:
+            if waiting.entry.idempotency_key is not None:
+                name = waiting.entry.organisation, waiting.entry.idempotency_key
+                self._queued_keys[name] = waiting.entry.completion_id
+                self._queued_keys.move_to_end(name)
+        while len(self._queued_keys) > MAX_QUEUED_KEYS:
+            self._queued_keys.popitem(last=False)
 
     def _committed(self, batch: Sequence[_Booking]) -> None:
         for waiting in batch:

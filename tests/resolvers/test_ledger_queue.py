@@ -96,6 +96,25 @@ async def test_the_store_is_used_again_when_it_is_back(ledger: Ledger, store: St
     assert (queue.entries, store.committed) == ([answer("a")], ["b"])
 
 
+async def test_a_key_is_known_while_its_entry_is_in_the_queue(
+    ledger: Ledger, store: Store, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the store is back, and has not got the entry yet."""
+
+    async def nothing(*_: object) -> Sequence[LedgerEntry]:
+        return []
+
+    monkeypatch.setattr(store, "completion_by_key", nothing)
+    monkeypatch.setattr(module, "MAX_QUEUED_KEYS", 2)
+    store.failing = True
+    for number in range(3):
+        await ledger.book(entry(completion_id=f"cmp_{number}", idempotency_key=f"k{number}"))
+    store.failing = False
+    await until(lambda: ledger.readable)
+    assert [await ledger.key_holder("acme", f"k{number}") for number in range(3)] == [None, "cmp_1", "cmp_2"]
+    assert await ledger.key_holder("globex", "k2") is None
+
+
 async def test_a_store_that_hangs_is_not_waited_for(ledger: Ledger, store: Store, queue: Queue) -> None:
     store.free.clear()
     async with asyncio.timeout(2):

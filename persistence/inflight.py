@@ -64,13 +64,14 @@ class FileInflightLog:
         for entry in entries:
             self.begin(entry)
             self._kept.add(_key(entry))
-        file = os.dup(self._file)  # another one may take its place meanwhile
         try:
-            await asyncio.to_thread(os.fsync, file)
+            file = os.dup(self._file)  # another one may take its place meanwhile
+            try:
+                await asyncio.to_thread(os.fsync, file)
+            finally:
+                os.close(file)
         except OSError as error:
             raise StoreUnavailableError(f"{self._path} can't be written: {error.strerror}") from error
-        finally:
-            os.close(file)
 
     def end(self, *entries: LedgerEntry) -> None:
         """Forget entries, in one write. Raises StoreUnavailableError: then the next process may find them again."""

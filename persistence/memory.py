@@ -23,7 +23,7 @@ class MemoryValues:
 
     async def claim(self, organisation: str | None, key: str, value: str, *, seconds: float) -> str | None:
         if (standing := await self.read(organisation, key)) is not None:
-            return standing
+            return None if standing == value else standing
         await self.write(organisation, key, value, seconds=seconds)
         return None
 

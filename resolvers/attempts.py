@@ -55,6 +55,9 @@ async def _holder(run: Run, organisation: str, key: str) -> str | None:
             holder = await keys.claim(organisation, key, run.id)
             if holder is not None or not ledger.readable:
                 return holder
+            with suppress(ServiceUnavailableError):  # the ledger has gone just now
+                return await ledger.key_holder(organisation, key)
+            return None
     return await ledger.key_holder(organisation, key)
 
 

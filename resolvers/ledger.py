@@ -152,8 +152,19 @@ class Ledger:
         for each in (*self._waiting, *self._at_work, *self._owed):
             if each.entry.idempotency_key == idempotency_key and each.entry.organisation == organisation:
                 return each.entry.completion_id
-        entries = await self.completion_by_key(organisation, idempotency_key)
+        entries = await self._by_key_in_time(organisation, idempotency_key)
         return entries[0].completion_id if entries else self._queued_keys.get((organisation, idempotency_key))
+
+    async def _by_key_in_time(self, organisation: str, idempotency_key: str) -> Sequence[LedgerEntry]:
+        """A completion waits for it. Where that is in vain, the next ones need not."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await self.completion_by_key(organisation, idempotency_key)
+        except (TimeoutError, ServiceUnavailableError) as error:
+            if len(self._sinks) > 1:
+                self._sinks[0].tell(f"a key could not be looked up: {error or 'no answer in time'}")
+                self._missing.set()
+            raise _unavailable("the usage ledger can't be read at the moment") from error
 
     async def completions(
         self, organisation: str, *, where: CompletionFilter, limit: int, after: Cursor | None = None
@@ -175,7 +186,12 @@ class Ledger:
             self._at_work = batch = [*self._owed, *self._waiting]
             self._owed, self._waiting = [], []
             if batch:
-                await self._commit(batch)
+                try:
+                    await self._commit(batch)
+                except Exception:  # a defect of ours: the writer is the only one, and must not end
+                    log.exception("a commit went wrong: it is made once more")
+                    self._owed.extend(waiting for waiting in batch if waiting not in self._owed)
+                    self._missing.set()
             self._at_work = ()
             self._tell_availability()
 

@@ -48,7 +48,7 @@ class Sink:
             else:
                 await self._in_time(entries, self._patience_s)
         except StoreUnavailableError as error:
-            self._tell(str(error))
+            self.tell(str(error))
             raise
 
     async def probe(self) -> None:
@@ -56,9 +56,9 @@ class Sink:
         try:
             await self._in_time([], PROBE_S)
         except StoreUnavailableError as error:
-            self._tell(str(error))
+            self.tell(str(error))
         else:
-            self._tell(None)
+            self.tell(None)
 
     async def _in_time(self, entries: Sequence[LedgerEntry], seconds: float) -> None:
         try:
@@ -67,7 +67,8 @@ class Sink:
         except TimeoutError as error:
             raise StoreUnavailableError(f"no answer within {seconds:g} seconds") from error
 
-    def _tell(self, trouble: str | None) -> None:
+    def tell(self, trouble: str | None) -> None:
+        """What keeps it from being reached, as somebody has found out; None where nothing does."""
         if self.reachable and trouble is not None:
             log.warning(f"the {self.name} can't be written", reason=trouble)
         elif not self.reachable and trouble is None:

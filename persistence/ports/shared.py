@@ -16,7 +16,8 @@ class SharedValues(Protocol):
     """
 
     async def claim(self, organisation: str | None, key: str, value: str, *, seconds: float) -> str | None:
-        """None where the value now stands there; else the one that does, which stays."""
+        """None where the value now stands there, also where it did already: a claim may be made again. Else the one
+        that does, which stays."""
         ...
 
     async def read(self, organisation: str | None, key: str) -> str | None: ...

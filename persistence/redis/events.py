@@ -12,6 +12,7 @@ from typing import Self
 
 import structlog
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as BrokenError
 from redis.exceptions import RedisError
 
 from ..memory import Backlog
@@ -20,6 +21,9 @@ from .client import RedisClient, bounded, connection_options
 from .keys import name_of
 
 RECONNECT_S = 0.5
+QUIET_S = 5.0
+"""After so long without a word the server is asked for one; and after as long again the connection is given up: its way
+may be gone without anybody having said so."""
 
 log = structlog.get_logger("redis")
 
@@ -79,22 +83,34 @@ class RedisEvents:
 
     async def _read(self) -> None:
         """A connection that breaks is made anew by the client, its subscriptions with it."""
+        asked = False
         while True:
             try:
-                message = await self._pubsub.get_message(timeout=None)
-            except (RedisError, OSError) as error:
+                message = await self._pubsub.get_message(timeout=QUIET_S)
+                if message is None:
+                    asked = await self._ask_whether_it_lives(asked)
+                    continue
+                asked = False
+            except (RedisError, OSError, TimeoutError) as error:
+                asked = False
                 log.warning("other processes are not heard of", reason=str(error))
                 await asyncio.sleep(RECONNECT_S)
                 with suppress(RedisError, OSError):
                     await self._pubsub.connect()  # type: ignore[no-untyped-call]  # the client's
                 continue
-            if message is None:
-                await asyncio.sleep(RECONNECT_S)
-            elif message["type"] == "subscribe" and (event := self._subscribed.get(message["channel"])):
+            if message["type"] == "subscribe" and (event := self._subscribed.get(message["channel"])):
                 event.set()
             elif message["type"] == "message":
                 for backlog in self._listeners.get(message["channel"], ()):
                     backlog.put(message["data"])
+
+    async def _ask_whether_it_lives(self, asked: bool) -> bool:
+        """Raises RedisError where it has been asked already, and has not said a word since."""
+        if asked:
+            await self._pubsub.connection.disconnect()  # type: ignore[attr-defined]  # it has asked by it
+            raise BrokenError("no answer in time")
+        await self._pubsub.ping()
+        return True
 
 
 def _name(channel: str) -> str:

@@ -22,7 +22,8 @@ class RedisValues:
     async def claim(self, organisation: str | None, key: str, value: str, *, seconds: float) -> str | None:
         name, milliseconds = _name(organisation, key), max(1, round(seconds * 1000))
         standing = await self._client.ask(lambda client: client.set(name, value, nx=True, get=True, px=milliseconds))
-        return None if standing is None else str(standing)
+        # Its own value stands there when the answer to a first try was lost, and it was made once more.
+        return None if standing in (None, value) else str(standing)
 
     async def read(self, organisation: str | None, key: str) -> str | None:
         found = await self._client.ask(lambda client: client.get(_name(organisation, key)))

@@ -72,6 +72,13 @@ async def test_the_first_claim_holds_and_tells_the_others(shared: Shared, key: s
     assert await shared.theirs.read("acme", key) == "one"
 
 
+async def test_a_claim_that_is_made_again_is_still_one_s_own(shared: Shared, key: str) -> None:
+    """As where the answer to the first was lost."""
+    for _ in range(2):
+        assert await shared.ours.claim("acme", key, "one", seconds=60) is None
+    assert await shared.ours.claim("acme", key, "another", seconds=60) == "one"
+
+
 async def test_one_of_many_claims_holds(shared: Shared, key: str) -> None:
     claims = [
         values.claim("acme", key, f"{number}", seconds=60)

@@ -199,6 +199,18 @@ async def test_a_disk_that_cannot_be_synced_is_told(tmp_path: Path, monkeypatch:
             await log.keep([ONE])
 
 
+async def test_a_lack_of_descriptors_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with open_inflight_log(tmp_path) as log:
+        monkeypatch.setattr(os, "dup", fails)
+        with pytest.raises(StoreUnavailableError, match="Too many open files"):
+            await log.keep([ONE])
+        monkeypatch.undo()
+    assert left_in(tmp_path) == [ONE]
+
+
 def test_a_folder_is_held_by_one(tmp_path: Path) -> None:
     refused = pytest.raises(FolderInUseError, match=str(tmp_path))
     with open_inflight_log(tmp_path), refused, open_inflight_log(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from persistence.ports import StoreUnavailableError
 from persistence.redis import RedisServer, client, events, open_redis
 from tests.servers.authority import new_authority
+from tests.servers.proxy import proxy_to
 from tests.servers.redis import Node, free_port, redis_or_skip, running_cluster, running_redis
 
 
@@ -190,3 +191,32 @@ async def test_tls_with_its_own_authority(tmp_path: Path) -> None:
             assert "CERTIFICATE_VERIFY_FAILED" in (await server.look() or "")
     finally:
         node.kill()
+
+
+async def test_one_behind_a_way_that_is_gone_without_a_word_is_heard_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "QUIET_S", 0.2)
+    with running_redis() as node:
+        async with (
+            proxy_to(node.port) as proxy,
+            open_redis(f"redis://127.0.0.1:{proxy.port}/0") as server,
+            server.events.listen("channel") as messages,
+        ):
+            await server.events.publish("channel", "one")
+            assert await anext(messages) == "one"
+            proxy.swallow()
+            await heard(messages, server, "two")
+
+
+async def test_a_quiet_channel_is_not_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "QUIET_S", 0.05)
+    with running_redis() as node:
+        async with (
+            proxy_to(node.port) as proxy,
+            open_redis(f"redis://127.0.0.1:{proxy.port}/0") as server,
+            server.events.listen("channel") as messages,
+        ):
+            opened = proxy.opened
+            await asyncio.sleep(0.5)
+            await server.events.publish("channel", "one")
+            assert await anext(messages) == "one"
+            assert proxy.opened <= opened + 1, "but for the one that publishes"

@@ -115,6 +115,42 @@ async def test_a_key_is_known_while_its_entry_is_in_the_queue(
     assert await ledger.key_holder("globex", "k2") is None
 
 
+async def test_a_look_up_that_is_in_vain_tells_that_the_store_is_away(
+    ledger: Ledger, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the next completions with keys need not wait for as long."""
+
+    async def hangs(*_: object) -> Sequence[LedgerEntry]:
+        await asyncio.Event().wait()
+        return []
+
+    monkeypatch.setattr(store, "completion_by_key", hangs)
+    store.failing = True
+    assert ledger.readable
+    with pytest.raises(ServiceUnavailableError):
+        await ledger.key_holder("acme", "k")
+    assert not ledger.readable
+    store.failing = False
+    await until(lambda: ledger.readable)
+
+
+async def test_the_writer_outlives_a_defect(
+    ledger: Ledger, store: Store, queue: Queue, inflight: Inflight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breaks(*_: object) -> None:
+        raise KeyError("a defect")
+
+    store.failing = queue.failing = True
+    monkeypatch.setattr(inflight, "keep", breaks)
+    booked = ledger.book(answer("a"))
+    await until(lambda: not ledger.available)
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "TRIAL_INTERVAL_S", 0.01)
+    store.failing = queue.failing = False
+    await booked
+    assert store.committed == ["a"]
+
+
 async def test_a_store_that_hangs_is_not_waited_for(ledger: Ledger, store: Store, queue: Queue) -> None:
     store.free.clear()
     async with asyncio.timeout(2):

@@ -18,6 +18,8 @@ class Proxy:
         self._loop = asyncio.get_running_loop()
         self._target = target
         self._open: set[asyncio.Task[None]] = set()
+        self._passing: set[asyncio.Task[None]] = set()
+        self._swallowed: set[asyncio.Task[None] | None] = set()
 
     async def cut(self) -> int:
         """How many connections that were."""
@@ -26,6 +28,10 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*cut, return_exceptions=True)
         return len(cut)
+
+    def swallow(self) -> None:
+        """What is open stays open, and nothing comes through it any more: as where a firewall forgets a connection."""
+        self._swallowed.update(self._passing)
 
     def cut_now(self) -> int:
         """The same, from a thread that is not the proxy's own."""
@@ -51,19 +57,23 @@ class Proxy:
         there: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     ) -> None:
         ways = [asyncio.create_task(self._pass(here[0], there[1])), asyncio.create_task(self._pass(there[0], here[1]))]
+        self._passing.update(ways)
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._passing.difference_update(ways)
+            there[1].transport.abort()
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            there[1].transport.abort()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
+                if asyncio.current_task() in self._swallowed:
+                    continue
                 writer.write(data)
                 await writer.drain()
 
@@ -79,6 +89,7 @@ async def proxy_to(port: int) -> AsyncIterator[Proxy]:
         server.close()
         await proxy.cut()
         await server.wait_closed()
+        await asyncio.sleep(0.01)  # what is aborted is closed a turn of the loop later
 
 
 @contextmanager

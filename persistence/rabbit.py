@@ -327,7 +327,7 @@ def _job(message: AbstractIncomingMessage) -> Job:
         kind=str(headers.get("kind", "")),
         body=message.body.decode(errors="replace"),
         created_at=created_at,
-        failures=failures if isinstance(failures, int) else 0,
+        failures=max(0, failures) if isinstance(failures, int) else 0,
         reason=None if reason is None else str(reason),
     )
 

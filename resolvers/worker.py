@@ -78,12 +78,36 @@ class Worker:
         try:
             await handler([delivery.job for delivery in deliveries])
         except StoreUnavailableError as error:
-            log.warning("jobs wait for what they need", kind=kind, jobs=len(deliveries), reason=str(error))
-            await _each(delivery.put_back() for delivery in deliveries)
-            return False
+            return await self._without(handler, kind, deliveries, error)
         except Exception as error:  # noqa: BLE001  # whatever it is, the job is not to be lost, nor hold up others
             return await self._apart(kind, deliveries, error)
         await _each(delivery.done() for delivery in deliveries)
+        return True
+
+    async def _without(
+        self, handler: Handler, kind: str, deliveries: Sequence[Delivery], error: StoreUnavailableError
+    ) -> bool:
+        """What they need is away; unless one of them alone can be done: then it is others that are at fault, and would
+        hold up the rest for ever."""
+        for tried in (deliveries[0], deliveries[-1]) if len(deliveries) > 1 else ():
+            if await _succeeds(handler, tried.job):
+                await tried.done()
+                return await self._those_that_can_be(handler, kind, [each for each in deliveries if each is not tried])
+        log.warning("jobs wait for what they need", kind=kind, jobs=len(deliveries), reason=str(error))
+        await _each(delivery.put_back() for delivery in deliveries)
+        return False
+
+    async def _those_that_can_be(self, handler: Handler, kind: str, deliveries: Sequence[Delivery]) -> bool:
+        for delivery in deliveries:
+            try:
+                await handler([delivery.job])
+            except StoreUnavailableError as error:
+                log.exception("a job finds what it needs away, which others don't", kind=kind, job=delivery.job.id)
+                await delivery.failed(str(error))
+            except Exception as error:  # noqa: BLE001  # as in `_do`
+                await self._apart(kind, [delivery], error)
+            else:
+                await delivery.done()
         return True
 
     async def _apart(self, kind: str, deliveries: Sequence[Delivery], error: Exception) -> bool:
@@ -104,6 +128,14 @@ async def working(queue: JobQueue, handlers: Mapping[str, Handler], *, prefetch:
     """A worker beside what else this process does."""
     async with beside("worker", Worker(queue, handlers, prefetch=prefetch).run):
         yield
+
+
+async def _succeeds(handler: Handler, job: Job) -> bool:
+    try:
+        await handler([job])
+    except Exception:  # noqa: BLE001  # what it is will be seen when it is tried once more
+        return False
+    return True
 
 
 def _kind(delivery: Delivery) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha1
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
@@ -78,6 +79,17 @@ class RedisClient:
     async def find(self) -> None:
         """One server or a cluster, unless that is known."""
         await bounded(self._client())
+
+    def addresses(self) -> Sequence[str]:
+        """Of a cluster's nodes as they are known now, each as `uri` names one."""
+        if not isinstance(self._found, RedisCluster):
+            return [self._uri]
+        parts = urlsplit(self._uri)
+        credentials = parts.netloc.rpartition("@")[:2]
+        return [
+            urlunsplit(parts._replace(netloc="".join((*credentials, f"{node.host}:{node.port}"))))
+            for node in self._found.get_nodes()
+        ]
 
     async def close(self) -> None:
         if self._finding is not None:

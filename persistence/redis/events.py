@@ -4,6 +4,7 @@ the listeners of all)."""
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -12,6 +13,7 @@ from typing import Self
 
 import structlog
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as BrokenError
 from redis.exceptions import RedisError
 
@@ -33,8 +35,8 @@ class RedisEvents:
 
     def __init__(self, client: RedisClient, uri: str, *, ca_file: Path | None) -> None:
         self._client = client
-        self._node: Redis = Redis.from_url(uri, max_connections=1, **connection_options(uri, ca_file, retries=1))
-        self._pubsub = self._node.pubsub(ignore_subscribe_messages=False)
+        self._ca_file = ca_file
+        self._node, self._pubsub = self._listening(uri)
         self._listeners: defaultdict[str, set[Backlog]] = defaultdict(set)
         self._subscribed: dict[str, asyncio.Event] = {}
         self._reader: asyncio.Task[None] | None = None
@@ -91,18 +93,38 @@ class RedisEvents:
                     asked = await self._ask_whether_it_lives(asked)
                     continue
                 asked = False
-            except (RedisError, OSError, TimeoutError) as error:
+            except (RedisError, OSError, TimeoutError, RuntimeError) as error:  # the last for one that is not connected
                 asked = False
                 log.warning("other processes are not heard of", reason=str(error))
                 await asyncio.sleep(RECONNECT_S)
-                with suppress(RedisError, OSError):
-                    await self._pubsub.connect()  # type: ignore[no-untyped-call]  # the client's
+                await self._come_back()
                 continue
             if message["type"] == "subscribe" and (event := self._subscribed.get(message["channel"])):
                 event.set()
             elif message["type"] == "message":
                 for backlog in self._listeners.get(message["channel"], ()):
                     backlog.put(message["data"])
+
+    def _listening(self, uri: str) -> tuple[Redis, PubSub]:
+        node: Redis = Redis.from_url(uri, max_connections=1, **connection_options(uri, self._ca_file, retries=1))
+        return node, node.pubsub(ignore_subscribe_messages=False)
+
+    async def _come_back(self) -> None:
+        """To the same server; in a cluster to any node, for each hears of every message, and this one may be gone."""
+        addresses = [*self._client.addresses()]
+        if len(addresses) == 1:
+            with suppress(RedisError, OSError):
+                await self._pubsub.connect()  # type: ignore[no-untyped-call]  # the client's
+            return
+        random.shuffle(addresses)
+        for address in addresses:
+            with suppress(RedisError, OSError):  # it is being left
+                await self._pubsub.aclose()  # type: ignore[no-untyped-call]  # the client's
+            await self._node.aclose()
+            self._node, self._pubsub = self._listening(address)
+            with suppress(RedisError, OSError):
+                await self._pubsub.subscribe(*self._listeners)
+                return
 
     async def _ask_whether_it_lives(self, asked: bool) -> bool:
         """Raises RedisError where it has been asked already, and has not said a word since."""

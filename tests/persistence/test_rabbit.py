@@ -123,6 +123,19 @@ async def test_what_somebody_else_put_there_is_a_job_that_nobody_knows(queue: Ra
     assert await queue.drop(parked.id)
 
 
+async def test_a_count_of_failures_that_nobody_can_have_is_none(queue: RabbitQueue) -> None:
+    await queue.depth()
+    connection = await aio_pika.connect(rabbit_or_skip().url)
+    async with connection, connection.channel() as channel:
+        message = aio_pika.Message(b"{}", headers={"kind": "ledger", "failures": -9}, message_id="x")
+        await channel.default_exchange.publish(message, queue.parking.removesuffix(".parked"))
+    async with queue.work(prefetch=1) as batches, aclosing(batches):
+        (delivery,) = await anext(batches)
+        assert delivery.job.failures == 0
+        await delivery.failed("boom")
+    assert (await queue.depth()).resting == 1
+
+
 async def test_a_wrong_password_is_told_without_it() -> None:
     url = rabbit_or_skip().url.replace("guest:guest", "guest:not-the-password")
     async with open_rabbit(url, "jobs") as queue:

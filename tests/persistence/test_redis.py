@@ -9,9 +9,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import redis
 
 from persistence.ports import StoreUnavailableError
 from persistence.redis import RedisServer, client, events, open_redis
+from persistence.redis.keys import name_of
 from tests.servers.authority import new_authority
 from tests.servers.proxy import proxy_to
 from tests.servers.redis import Node, free_port, redis_or_skip, running_cluster, running_redis
@@ -220,3 +222,17 @@ async def test_a_quiet_channel_is_not_left(monkeypatch: pytest.MonkeyPatch) -> N
             await server.events.publish("channel", "one")
             assert await anext(messages) == "one"
             assert proxy.opened <= opened + 1, "but for the one that publishes"
+
+
+async def test_a_cluster_is_heard_though_the_node_that_was_named_is_gone() -> None:
+    with running_cluster() as nodes, redis.Redis(port=nodes[1].port) as talk:
+        async with open_redis(nodes[0].uri) as server, server.events.listen("channel") as messages:
+            await server.events.publish("channel", "one")
+            assert await anext(messages) == "one"
+            nodes[0].kill()
+            hearing = asyncio.ensure_future(anext(messages))
+            async with asyncio.timeout(20):
+                while not hearing.done():
+                    talk.publish(name_of("channel", None, "channel"), "two")
+                    await asyncio.wait([hearing], timeout=0.1)
+            assert await hearing == "two"

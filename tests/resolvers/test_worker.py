@@ -95,6 +95,22 @@ async def test_what_they_need_being_away_is_no_failure_of_theirs(queue: SQLiteQu
     assert tries == [0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("bad", ["0001", "0003", "0005"])
+async def test_one_that_always_finds_its_store_away_holds_up_no_others(queue: SQLiteQueue, bad: str) -> None:
+    """It counts as its own failure where others are done."""
+    done: list[str] = []
+
+    async def handle(jobs: Sequence[Job]) -> None:
+        if bad in [each.id for each in jobs]:
+            raise StoreUnavailableError("57014 QueryCanceledError")
+        done.extend(each.id for each in jobs)
+
+    await queue.publish([job(number) for number in range(1, 6)])
+    async with working(queue, {"sum": handle}):
+        await settled(queue, resting=1)
+    assert sorted(done) == [f"{number:04}" for number in range(1, 6) if f"{number:04}" != bad]
+
+
 async def test_at_its_end_what_is_in_hand_is_done(queue: SQLiteQueue) -> None:
     begun, done = asyncio.Event(), []
 

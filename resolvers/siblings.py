@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from .running import RunningCompletions
 from .types import CompletionRef
 
 ANSWER_TIMEOUT_S = 1.0
+ORDER_S = 3.0
+"""For so long an order is obeyed that was held up on its way: longer than clocks are apart."""
 _ORDERS = "cancel"
 
 log = structlog.get_logger("siblings")
@@ -51,19 +54,28 @@ class Siblings:
             "organisation": organisation,
             "id": ref.id,
             "key": ref.idempotency_key,
+            "until": time.time() + ORDER_S,
         }
+        published = False
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 await self._events.publish(_ORDERS, orjson.dumps(order).decode())
+                published = True
                 return await answer
         except TimeoutError:
-            return None
+            if published:
+                return None
+            raise StoreUnavailableError(
+                f"the other processes could not be asked within {ANSWER_TIMEOUT_S:g} s"
+            ) from None
         finally:
             del self._asked[question]
 
     async def obey(self, message: str) -> None:
         """An order of any process, this one's own too."""
         order = orjson.loads(message)
+        if order["until"] < time.time():
+            return  # whoever asked has been told that it could not be done
         ref = CompletionRef(id=order["id"], idempotency_key=order["key"])
         running = self._running.find(order["organisation"], ref)
         if running is None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 import aiohttp
 import asyncpg
@@ -33,6 +34,7 @@ class Load:
     organisation: str
     answered: dict[str, dict[str, Any]] = field(default_factory=dict)
     refused: int = 0
+    _asked: int = 0
     _enough: int = 0
     _reached: asyncio.Event = field(default_factory=asyncio.Event)
     _over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -85,7 +87,10 @@ class Load:
             await self._note_refusal(event.get("code") or last["errors"][0]["extensions"]["code"], last)
 
     def _body(self, query: str) -> dict[str, Any]:
-        asked = {"model": self.model, "messages": [{"role": "USER", "content": PROMPT}]}
+        asked: dict[str, Any] = {"model": self.model, "messages": [{"role": "USER", "content": PROMPT}]}
+        self._asked += 1
+        if self._asked % 2:  # every other one with a key
+            asked["idempotencyKey"] = uuid4().hex
         return {"query": query, "variables": {"input": asked}}
 
     def _note(self, completion: dict[str, Any]) -> None:

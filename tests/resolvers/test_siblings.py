@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
 
+import orjson
 import pytest
 
 from persistence.memory import MemoryEvents
@@ -71,6 +72,37 @@ async def test_what_another_organisation_runs_is_left_alone(monkeypatch: pytest.
     async with two() as (asking, _, there), running_in(there) as completion:
         assert await asking.cancel("other", BY_ID) is None
         assert not completion.done()
+
+
+class Frozen(MemoryEvents):
+    """Takes what is published when it thaws."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thawed = asyncio.Event()
+
+    async def publish(self, channel: str, message: str) -> None:
+        await self.thawed.wait()
+        await super().publish(channel, message)
+
+
+async def test_an_order_that_nobody_could_be_given_is_told_and_not_obeyed_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(module.time, "time", lambda: now[0])
+    events, there = Frozen(), RunningCompletions()
+    async with (
+        open_siblings(events, RunningCompletions()) as asking,
+        open_siblings(events, there) as other,
+        running_in(there) as run,
+    ):
+        with pytest.raises(StoreUnavailableError, match="could not be asked"):
+            await asking.cancel("acme", BY_ID)
+        held_up = {"question": "q", "answer_to": "x", "organisation": "acme", "id": "cmp_1", "key": None}
+        now[0] += 60
+        await other.obey(orjson.dumps({**held_up, "until": 100.0 + module.ORDER_S}).decode())
+        assert not run.done()
 
 
 async def test_nobody_is_left_when_it_is_closed() -> None:

@@ -156,14 +156,15 @@ class Ledger:
         return entries[0].completion_id if entries else self._queued_keys.get((organisation, idempotency_key))
 
     async def _by_key_in_time(self, organisation: str, idempotency_key: str) -> Sequence[LedgerEntry]:
-        """A completion waits for it. Where that is in vain, the next ones need not."""
+        """A completion waits for it. Where that is in vain and there is a queue, the next ones need not."""
+        if len(self._sinks) == 1:
+            return await self.completion_by_key(organisation, idempotency_key)
         try:
             async with asyncio.timeout(PATIENCE_S):
                 return await self.completion_by_key(organisation, idempotency_key)
         except (TimeoutError, ServiceUnavailableError) as error:
-            if len(self._sinks) > 1:
-                self._sinks[0].tell(f"a key could not be looked up: {error or 'no answer in time'}")
-                self._missing.set()
+            self._sinks[0].tell(f"a key could not be looked up: {error or 'no answer in time'}")
+            self._missing.set()
             raise _unavailable("the usage ledger can't be read at the moment") from error
 
     async def completions(

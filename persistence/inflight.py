@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 import structlog
@@ -26,7 +27,17 @@ COMPACT_AT_BYTES = 8 * 1024 * 1024
 
 log = structlog.get_logger("inflight")
 
+ENDED_IN_PLACE = b"-"
+"""What an entry's line begins with from then on."""
+
 _Key = tuple[datetime, str, int]
+
+
+class _Note(NamedTuple):
+    """A live entry's line, and where the file has lines of its key, in bytes from the beginning."""
+
+    line: bytes
+    offsets: tuple[int, ...]
 
 
 class FolderInUseError(StoreUnavailableError):
@@ -34,7 +45,8 @@ class FolderInUseError(StoreUnavailableError):
 
 
 class FileInflightLog:
-    """An append-only file, one JSON line per record: an entry begins as an object, its key as an array ends it.
+    """An append-only file, one JSON line per record: an entry begins as an object, its key as an array ends it. On a
+    disk that is full, it ends in place: its line is struck out, which takes no room.
 
     Each record is one unbuffered write: it outlives the process, and a loss of power where it is kept. Opened by
     `open_inflight_log`.
@@ -44,19 +56,20 @@ class FileInflightLog:
         self._path = folder / FILE_NAME
         self._compact_at_bytes = compact_at_bytes
         self._abandoned = _replay(self._path)
-        self._live = {key: _line(entry) for key, entry in self._abandoned.items()}
+        self._live = {key: _Note(_line(entry), ()) for key, entry in self._abandoned.items()}
         self._kept: set[_Key] = set()
         self._file, self._size, self._bound = -1, 0, 0
         self._compact()
+        self._sync_folder()
 
     def begin(self, entry: LedgerEntry) -> None:
         """Note an entry; one with the same key is replaced. Raises ValueError for an entry that JSON can't hold."""
         if entry.time.tzinfo is None:
             raise ValueError("an entry's time must be aware")
-        record = _line(entry)
+        key, record = _key(entry), _line(entry)
+        earlier = self._live[key].offsets if key in self._live else ()
         self._append(record)
-        key = _key(entry)
-        self._live[key] = record
+        self._live[key] = _Note(record, (*earlier, self._size - len(record)))
         self._abandoned.pop(key, None)
 
     async def keep(self, entries: Sequence[LedgerEntry]) -> None:
@@ -75,15 +88,20 @@ class FileInflightLog:
 
     def end(self, *entries: LedgerEntry) -> None:
         """Forget entries, in one write. Raises StoreUnavailableError: then the next process may find them again."""
-        ended = []
+        ended: list[bytes] = []
+        offsets: list[int] = []
         for key in map(_key, entries):
             self._abandoned.pop(key, None)
             self._kept.discard(key)
-            if self._live.pop(key, None) is not None:
+            if (note := self._live.pop(key, None)) is not None:
                 ended.append(orjson.dumps(key, option=orjson.OPT_APPEND_NEWLINE))
+                offsets += note.offsets
         if not ended:
             return
-        self._append(b"".join(ended))
+        try:
+            self._append(b"".join(ended))
+        except StoreUnavailableError:
+            self._strike_out(offsets)
         if self._size > self._bound:
             self._try_compact()
 
@@ -103,6 +121,25 @@ class FileInflightLog:
             raise StoreUnavailableError(f"{self._path} can't be written: {error.strerror}") from error
         self._size += len(record)
 
+    def _strike_out(self, offsets: Sequence[int]) -> None:
+        try:
+            file = os.open(self._path, os.O_WRONLY)  # one that only appends can't write anywhere else
+            try:
+                for offset in offsets:
+                    os.pwrite(file, ENDED_IN_PLACE, offset)
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise StoreUnavailableError(f"{self._path} can't be written: {error.strerror}") from error
+
+    def _sync_folder(self) -> None:
+        """So that a loss of power leaves the file under its name."""
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
     def _try_compact(self) -> None:
         try:
             self._compact()
@@ -114,7 +151,7 @@ class FileInflightLog:
         """Write the live records into a new file and put it in the old one's place at once."""
         fresh_path = self._path.with_suffix(".new")
         fresh = os.open(fresh_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
-        records = memoryview(b"".join(self._live.values()))
+        records = memoryview(b"".join(note.line for note in self._live.values()))
         try:
             written = 0
             while written < len(records):
@@ -127,8 +164,13 @@ class FileInflightLog:
             raise
         if self._file >= 0:
             os.close(self._file)
-        self._file, self._size = fresh, written
+        self._file, self._size = fresh, 0
+        for key, note in self._live.items():
+            self._live[key] = _Note(note.line, (self._size,))
+            self._size += len(note.line)
         self._bound = max(self._compact_at_bytes, 2 * written)
+        if self._kept:
+            self._sync_folder()
 
 
 @contextmanager
@@ -178,6 +220,8 @@ def _replay(path: Path) -> dict[_Key, LedgerEntry]:
     begun: dict[_Key, LedgerEntry] = {}
     unreadable = 0
     for line in data.split(b"\n")[:-1]:  # what has no line end was cut off by a kill: its begin never returned
+        if line.startswith(ENDED_IN_PLACE):
+            continue
         try:
             record = orjson.loads(line)
             if isinstance(record, list):

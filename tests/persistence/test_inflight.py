@@ -241,6 +241,31 @@ def test_a_full_disk_refuses_whole_records(tmp_path: Path) -> None:
     assert left_in(tmp_path) == [ONE, THREE]
 
 
+def test_what_ends_on_a_full_disk_has_ended(tmp_path: Path) -> None:
+    """Or the next start would book an attempt as abandoned that is booked, or queued, already."""
+    with open_inflight_log(tmp_path) as log:
+        log.begin(ONE)
+        log.begin(replace(ONE, output_tokens=7))  # a key that has two lines
+        log.begin(TWO)
+        log.begin(THREE)
+        with largest_file((tmp_path / FILE_NAME).stat().st_size):
+            log.end(ONE, TWO)
+        log.begin(TWO)
+        log.end(TWO)
+    assert left_in(tmp_path) == [THREE]
+
+
+def test_what_ends_on_a_full_disk_after_a_new_file(tmp_path: Path) -> None:
+    with open_inflight_log(tmp_path, compact_at_bytes=1) as log:
+        for item in (ONE, TWO, THREE):
+            log.begin(item)
+        log.end(ONE)
+        assert b"cmp_1" not in (tmp_path / FILE_NAME).read_bytes()
+        with largest_file((tmp_path / FILE_NAME).stat().st_size):
+            log.end(TWO)
+    assert left_in(tmp_path) == [THREE]
+
+
 def test_a_compaction_without_room_keeps_the_long_file(tmp_path: Path) -> None:
     with open_inflight_log(tmp_path, compact_at_bytes=1000) as log:
         log.begin(ONE)

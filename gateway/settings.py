@@ -171,7 +171,7 @@ class Settings(_VendorSettings):
     REDIS_URI: SecretStr | None = Field(
         default=None,
         description="What several processes share: `redis://user:password@host:6379/0`, or `rediss://` with TLS; one "
-        "server, or a node of a cluster, which it finds out.",
+        "server, or a node of a cluster, which it finds out, or several of its nodes (`host:6379,other:6379`).",
     )
     REDIS_TLS_CA_FILE: Path | None = Field(
         default=None, description="The authorities that it trusts for `rediss://`, a PEM file; absent: the system's."

@@ -7,6 +7,7 @@ https://redis.io/docs/latest/commands/cluster-keyslot/.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha1
 from pathlib import Path
@@ -24,6 +25,8 @@ from ..ports import StoreUnavailableError
 TIMEOUT_S = 2.0  # for one answer; a call may take twice as long
 _CALLS = 50
 _CONNECTIONS = 2 * _CALLS  # a cluster's client needs some to look around while calls hold theirs
+
+_ADDRESS = re.compile(r"(rediss?://(?:[^/?#]*@)?)([^@/?#]+)(.*)", re.DOTALL)
 
 T = TypeVar("T")
 Client = Redis | RedisCluster
@@ -49,9 +52,12 @@ class RedisClient:
     """
 
     def __init__(self, uri: str, *, ca_file: Path | None) -> None:
-        """Raises ValueError for an address that is none."""
-        self._uri, self._options = uri, connection_options(uri, ca_file)
-        self._node: Redis = Redis.from_url(uri, max_connections=_CONNECTIONS, **self._options)
+        """`uri` may name several nodes of a cluster. Raises ValueError for an address that is none."""
+        self._options = connection_options(ca_file)
+        self._nodes: dict[str, Redis] = {
+            address: Redis.from_url(address, max_connections=_CONNECTIONS, **self._options)
+            for address in addresses_of(uri)
+        }
         self._turns = asyncio.Semaphore(_CALLS)
         self._found: Client | None = None
         self._finding: asyncio.Task[Client] | None = None
@@ -81,10 +87,10 @@ class RedisClient:
         await bounded(self._client())
 
     def addresses(self) -> Sequence[str]:
-        """Of a cluster's nodes as they are known now, each as `uri` names one."""
+        """Of a cluster's nodes as they are known now, else those that were named."""
         if not isinstance(self._found, RedisCluster):
-            return [self._uri]
-        parts = urlsplit(self._uri)
+            return [*self._nodes]
+        parts = urlsplit(next(iter(self._nodes)))
         credentials = parts.netloc.rpartition("@")[:2]
         return [
             urlunsplit(parts._replace(netloc="".join((*credentials, f"{node.host}:{node.port}"))))
@@ -95,9 +101,10 @@ class RedisClient:
         if self._finding is not None:
             self._finding.cancel()
             await asyncio.wait([self._finding])
-        if self._found is not None and self._found is not self._node:
+        if isinstance(self._found, RedisCluster):
             await self._found.aclose()
-        await self._node.aclose()
+        for node in self._nodes.values():
+            await node.aclose()
 
     async def _ask(self, call: Callable[[Client], Awaitable[T]], again: bool) -> T:
         async with self._turns:
@@ -106,7 +113,8 @@ class RedisClient:
                 return await call(client)
             except BrokenError:
                 # The pool takes a connection that its server has closed for a good one, so each would fail in turn.
-                await self._node.connection_pool.disconnect(inuse_connections=False)
+                for node in self._nodes.values():
+                    await node.connection_pool.disconnect(inuse_connections=False)
                 if not again:
                     raise
                 return await call(client)
@@ -130,10 +138,12 @@ class RedisClient:
             return await self._found_out()
 
     async def _found_out(self) -> Client:
-        about: Any = await self._node.info("cluster")
+        address, about = await self._first_answer()
         if not about.get("cluster_enabled"):
-            return self._node
-        cluster: RedisCluster = RedisCluster.from_url(self._uri, max_connections=_CONNECTIONS, **self._options)
+            if len(self._nodes) > 1:
+                raise RedisRefusedError("Redis: several addresses are a cluster's, and this one is none: name one")
+            return self._nodes[address]
+        cluster: RedisCluster = RedisCluster.from_url(address, max_connections=_CONNECTIONS, **self._options)
         try:
             await cluster.initialize()
         except BaseException:  # cancelled too: its connections are closed, and it is told
@@ -141,11 +151,37 @@ class RedisClient:
             raise
         return cluster
 
+    async def _first_answer(self) -> tuple[str, Any]:
+        """Of those that were named, which are asked at once: some of them may be gone."""
+        asking: dict[asyncio.Task[Any], str] = {
+            asyncio.create_task(_about_cluster(node)): address for address, node in self._nodes.items()
+        }
+        waiting = set(asking)
+        try:
+            while True:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                answered = [each for each in done if each.exception() is None]
+                for each in answered or (() if waiting else done):
+                    return asking[each], each.result()
+        finally:
+            for each in waiting:
+                each.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
 
-def connection_options(uri: str, ca_file: Path | None, *, retries: int = 0) -> dict[str, Any]:
-    """Raises ValueError for an address that is none."""
-    if not uri.startswith(("redis://", "rediss://")):
-        raise ValueError("an address begins with redis:// or, with TLS, rediss://")
+
+async def _about_cluster(node: Redis) -> Any:
+    return await node.info("cluster")
+
+
+def addresses_of(uri: str) -> Sequence[str]:
+    """`redis://user:password@one:6379,two:6379/0`: each of the nodes that it names, alone. Raises ValueError."""
+    if (parts := _ADDRESS.fullmatch(uri)) is None:
+        raise ValueError("an address begins with redis:// or, with TLS, rediss://, and then names a host")
+    before, hosts, after = parts.groups()
+    return [f"{before}{host}{after}" for host in hosts.split(",")]
+
+
+def connection_options(ca_file: Path | None, *, retries: int = 0) -> dict[str, Any]:
     options: dict[str, Any] = {
         "decode_responses": True,
         "socket_timeout": TIMEOUT_S,

@@ -33,10 +33,10 @@ log = structlog.get_logger("redis")
 class RedisEvents:
     """Implements `ports.Events`. One connection listens for all listeners, and comes back by itself."""
 
-    def __init__(self, client: RedisClient, uri: str, *, ca_file: Path | None) -> None:
+    def __init__(self, client: RedisClient, *, ca_file: Path | None) -> None:
         self._client = client
         self._ca_file = ca_file
-        self._node, self._pubsub = self._listening(uri)
+        self._node, self._pubsub = self._listening(client.addresses()[0])
         self._listeners: defaultdict[str, set[Backlog]] = defaultdict(set)
         self._subscribed: dict[str, asyncio.Event] = {}
         self._reader: asyncio.Task[None] | None = None
@@ -72,10 +72,19 @@ class RedisEvents:
         """Returns when the server has said that it listens."""
         if name not in self._subscribed:
             self._subscribed[name] = asyncio.Event()
-            await bounded(self._pubsub.subscribe(name))
+            await self._subscribe_first(name)
             if self._reader is None:
                 self._reader = asyncio.create_task(self._read(), name="redis-events")
         await bounded(self._subscribed[name].wait())
+
+    async def _subscribe_first(self, name: str) -> None:
+        """Before anybody reads, this is what finds that a node is gone, and goes to another."""
+        try:
+            await bounded(self._pubsub.subscribe(name))
+        except StoreUnavailableError:
+            if self._reader is not None or len(self._client.addresses()) == 1:
+                raise
+            await bounded(self._come_back())
 
     async def _unsubscribe(self, name: str) -> None:
         del self._listeners[name]
@@ -106,7 +115,7 @@ class RedisEvents:
                     backlog.put(message["data"])
 
     def _listening(self, uri: str) -> tuple[Redis, PubSub]:
-        node: Redis = Redis.from_url(uri, max_connections=1, **connection_options(uri, self._ca_file, retries=1))
+        node: Redis = Redis.from_url(uri, max_connections=1, **connection_options(self._ca_file, retries=1))
         return node, node.pubsub(ignore_subscribe_messages=False)
 
     async def _come_back(self) -> None:

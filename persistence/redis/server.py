@@ -39,7 +39,8 @@ class RedisServer:
 
 @asynccontextmanager
 async def open_redis(uri: str, *, ca_file: Path | None = None) -> AsyncIterator[RedisServer]:
-    """`uri` is redis:// or, with TLS, rediss://; whether it is a cluster's, its server says, now or once it is there.
+    """`uri` is redis:// or, with TLS, rediss://, and names one server, or one or several nodes of a cluster (after each
+    other, with commas); which of the two it is, its server says, now or once it is there.
     Raises ValueError for an address that is none, and where its server answers that the password is wrong."""
     client = RedisClient(uri, ca_file=ca_file)
     try:
@@ -49,7 +50,7 @@ async def open_redis(uri: str, *, ca_file: Path | None = None) -> AsyncIterator[
             raise ValueError(str(error).removeprefix("Redis: ")) from None
         except StoreUnavailableError as error:
             log.warning("it is away: what processes share waits for it", reason=str(error))
-        async with RedisEvents(client, uri, ca_file=ca_file) as events:
+        async with RedisEvents(client, ca_file=ca_file) as events:
             yield RedisServer(client, events)
     finally:
         await client.close()

@@ -236,3 +236,48 @@ async def test_a_cluster_is_heard_though_the_node_that_was_named_is_gone() -> No
                     talk.publish(name_of("channel", None, "channel"), "two")
                     await asyncio.wait([hearing], timeout=0.1)
             assert await hearing == "two"
+
+
+async def test_a_cluster_is_found_though_a_node_that_was_named_is_gone() -> None:
+    with running_cluster() as nodes:
+        async with open_redis(f"redis://127.0.0.1:{free_port()},127.0.0.1:{nodes[1].port}/0") as server:
+            assert await server.look() is None
+            async with server.events.listen("channel") as messages:
+                await server.events.publish("channel", "one")
+                assert await anext(messages) == "one"
+            for organisation in "abcdef":  # of all three nodes
+                await server.values.write(organisation, "k", "v", seconds=9)
+
+
+async def test_nodes_are_named_before_their_cluster_is_there() -> None:
+    with running_cluster() as nodes:
+        for node in nodes:
+            node.stop()
+        async with open_redis(f"redis://127.0.0.1:{free_port()},127.0.0.1:{nodes[1].port}/0") as server:
+            assert await server.look() is not None
+            with pytest.raises(StoreUnavailableError):
+                async with server.events.listen("channel"):
+                    pass
+            for node in nodes:
+                node.start()
+            await tried(partial(server.values.write, "acme", "k", "v", seconds=9))
+            async with server.events.listen("channel") as messages:
+                await heard(messages, server, "here")
+
+
+async def test_several_addresses_are_those_of_one_cluster() -> None:
+    with running_redis() as one, running_redis() as other, pytest.raises(ValueError, match="are a cluster's"):
+        async with open_redis(f"redis://127.0.0.1:{one.port},127.0.0.1:{other.port}/0"):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("uri", "found"),
+    [
+        ("redis://one:1", ["redis://one:1"]),
+        ("rediss://u:p%40w@one:1,two:2/3?x=1", ["rediss://u:p%40w@one:1/3?x=1", "rediss://u:p%40w@two:2/3?x=1"]),
+        ("redis://:pw@[::1]:1,[::2]:2/0", ["redis://:pw@[::1]:1/0", "redis://:pw@[::2]:2/0"]),
+    ],
+)
+def test_addresses_in_one(uri: str, found: list[str]) -> None:
+    assert client.addresses_of(uri) == found

@@ -66,7 +66,7 @@ $(VENV)/.rabbitmq: | $(BIN)/uv
 	else false; fi >/dev/null 2>&1 && touch $@ || echo "RabbitMQ could not be installed: apt-get install rabbitmq-server"
 
 # TimescaleDB for the tests. Its Apache edition comes from Debian, in a root of its own; the community edition is one
-# for Node. Where one can't be had, its tests say so.
+# for Node, and with it comes the oldest PostgreSQL that is served. Where one can't be had, its tests say so.
 $(VENV)/.timescaledb: | $(BIN)/uv
 	@if [ "$$(id -u)" = 0 ] && { command -v mmdebstrap || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	    apt-get install -y -qq --no-install-recommends mmdebstrap; }; } >/dev/null 2>&1; then \
@@ -76,7 +76,7 @@ $(VENV)/.timescaledb: | $(BIN)/uv
 
 tests/servers/pglite/node_modules: tests/servers/pglite/package-lock.json
 	@if command -v npm >/dev/null; then (cd $(@D) && npm ci --no-audit --no-fund --silent); else false; fi \
-	  && touch $@ || echo "TimescaleDB for Node could not be installed: Node and npm are needed"
+	  && touch $@ || echo "TimescaleDB for Node and PostgreSQL 14 could not be installed: Node and npm are needed"
 
 # The tests' own mongod comes with the packages; this is the one library that it asks of the system.
 $(VENV)/.mongo: | $(VENV)/.installed-dev

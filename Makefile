@@ -124,19 +124,19 @@ soak: $(VENV)/.installed-dev ## The long runs: 100 kills of a working server, st
 	$(BIN)/pytest -m soak -o addopts=
 
 .PHONY: bench
-bench: $(VENV)/.installed-dev ## Measure against a bare pass-through and write benchmarks/results.md
+bench: $(VENV)/.installed-dev ## Measure against a bare pass-through and write the first chapter of benchmarks/results.md
 	$(BIN)/python -m benchmarks
 
 .PHONY: bench-reports
-bench-reports: $(VENV)/.installed-dev ## Measure usage reports by the ledger's size and write benchmarks/reports.md
+bench-reports: $(VENV)/.installed-dev ## Measure usage reports by the ledger's size and write their chapter of benchmarks/results.md
 	$(BIN)/python -m benchmarks.reports --rows $(SIZES)
 
 .PHONY: bench-ledger
-bench-ledger: $(VENV)/.installed-dev $(VENV)/.postgres $(VENV)/.timescaledb tests/servers/pglite/node_modules ## Measure the ledger on PostgreSQL and TimescaleDB and write benchmarks/ledger.md
+bench-ledger: $(VENV)/.installed-dev $(VENV)/.postgres $(VENV)/.timescaledb tests/servers/pglite/node_modules ## Measure the ledger on PostgreSQL and TimescaleDB and write its chapter of benchmarks/results.md
 	$(BIN)/python -m benchmarks.ledger --rows $(ROWS)
 
 .PHONY: bench-servers
-bench-servers: $(VENV)/.installed-dev $(VENV)/.redis $(VENV)/.rabbitmq ## Measure the queue and what a completion asks of Redis and write benchmarks/servers.md
+bench-servers: $(VENV)/.installed-dev $(VENV)/.redis $(VENV)/.rabbitmq ## Measure the queue and what a completion asks of Redis and write their chapter of benchmarks/results.md
 	$(BIN)/python -m benchmarks.servers
 
 .PHONY: clean

@@ -1,4 +1,4 @@
-"""`make bench`: measures, writes benchmarks/results.md, and fails where a bound is not kept."""
+"""`make bench`: measures, writes its chapter of results.md, and fails where a bound is not kept."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from resolvers.principal import Scope
 
 from . import load
 from .processes import cpu_seconds, free_port, running, server_environment
+from .results import write_chapter
 
-RESULTS = Path(__file__).with_name("results.md")
 OURS, YARDSTICK = "this server", "pass-through"
 ROUNDS = 7
 COMPLETIONS, MANY, FEW = 1500, 64, 16
@@ -200,7 +200,7 @@ def main() -> int:
     text, kept = report(asyncio.run(run(arguments.rounds)), arguments.rounds)
     sys.stdout.write(text)
     if not arguments.dry:
-        RESULTS.write_text(text)
+        write_chapter(text)
     return 0 if kept else 1
 
 

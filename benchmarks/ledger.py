@@ -1,4 +1,5 @@
-"""`make bench-ledger`: what the ledger costs on PostgreSQL and TimescaleDB, to write and to read; writes ledger.md."""
+"""`make bench-ledger`: what the ledger costs on PostgreSQL and TimescaleDB, to write and to read; writes its chapter
+of results.md."""
 
 from __future__ import annotations
 
@@ -34,8 +35,8 @@ from tests.servers.community import running_community
 from tests.servers.postgres import Kind, running_postgres
 
 from .reports import DAYS, READER, reports
+from .results import write_chapter
 
-RESULTS = Path(__file__).with_name("ledger.md")
 COMMITS = (1, 10, 100, 1000)
 COMMITTED_S = 3.0
 RUNS = 7
@@ -205,7 +206,7 @@ def main() -> int:
     found = measure_all(rows)
     results = page(found, rows, load)
     sys.stdout.write(results)
-    RESULTS.write_text(results)
+    write_chapter(results)
     late = [each.name for each in found if (each.reports[BOUND_REPORT] or float("inf")) > BOUND_MS]
     sys.stderr.writelines(f"over its bound: {BOUND_REPORT}, {each}\n" for each in late)
     return 1 if late else 0

@@ -1,4 +1,5 @@
-"""`make bench-reports`: how long usage reports take, by the ledger's size; writes benchmarks/reports.md."""
+"""`make bench-reports`: how long usage reports take, by the ledger's size; writes its chapter of
+results.md."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ from resolvers.ledger import Ledger, open_ledger
 from resolvers.principal import Principal
 from resolvers.usage import UsageQuery
 
-RESULTS = Path(__file__).with_name("reports.md")
+from .results import write_chapter
+
 SIZES = (10_000, 1_000_000)
 DAYS = 30
 RUNS = 7
@@ -148,7 +150,7 @@ def main() -> int:
         found = {size: asyncio.run(measure(size, ledger)) for size, ledger in ledgers.items()}
     text = page(found)
     sys.stdout.write(text)
-    RESULTS.write_text(text)
+    write_chapter(text)
     late = [
         f"{report.name} at {size:,} entries"
         for report in reports(datetime.now(UTC))

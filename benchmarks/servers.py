@@ -1,4 +1,5 @@
-"""`make bench-servers`: what queued jobs cost, and what a completion asks of Redis; writes servers.md."""
+"""`make bench-servers`: what queued jobs cost, and what a completion asks of Redis; writes its chapter of
+results.md."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ from tests.persistence.entries import entry
 from tests.servers.rabbit import running_rabbit
 from tests.servers.redis import running_redis
 
-RESULTS = Path(__file__).with_name("servers.md")
+from .results import write_chapter
+
 ALONE, TOGETHER, AT_ONCE, PREFETCH = 300, 10_000, 100, 50
 COMPLETIONS = 200
 _OWN = {"cmdstat_ping", "cmdstat_info", "cmdstat_config|resetstat", "cmdstat_hello", "cmdstat_client|setinfo"}
@@ -177,7 +179,7 @@ def main() -> None:
         completions=COMPLETIONS,
         asked="\n".join(f"| {name} | {count:.2f} |" for name, count in trips),
     )
-    RESULTS.write_text(page)
+    write_chapter(page)
     sys.stdout.write(page)
 
 

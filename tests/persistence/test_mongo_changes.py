@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 import pymongo
 import pytest
 
-from persistence.change_records import AnythingChanged, ApiKeyChanged, Change, ConfigChanged, PricesChanged
+from persistence.change_records import (
+    AnythingChanged,
+    ApiKeyChanged,
+    Change,
+    ConfigChanged,
+    PricesChanged,
+    ProviderKeysChanged,
+)
 from persistence.migrations.mongo import migrate
 from persistence.mongo.api_keys import MongoApiKeys
 from persistence.mongo.changes import MongoChanges
 from persistence.mongo.client import open_mongo
 from persistence.mongo.configs import MongoConfigs
 from persistence.mongo.prices import MongoPrices
+from persistence.mongo.provider_keys import MongoProviderKeys
 from persistence.ports import StoreUnavailableError
 from tests.persistence.api_keys import api_key
 from tests.persistence.configs import CONTENT, config
 from tests.persistence.entries import NOON, at
 from tests.persistence.prices import price_rule
+from tests.persistence.provider_keys import provider_key
 from tests.servers.mongo import Mongo as Server
 from tests.servers.mongo import empty_database, migrated_database, running_mongo, shared_mongo
 from tests.servers.proxy import proxy_to
@@ -36,6 +47,13 @@ def server() -> Iterator[Server]:
 async def reading(feed: MongoChanges) -> AsyncIterator[AsyncGenerator[Change, None]]:
     async with asyncio.timeout(20), aclosing(feed.changes()) as changes:
         yield changes
+
+
+def operation(client: pymongo.MongoClient[dict[str, Any]], order: int) -> Any:
+    """When the oldest or the newest of the server's history was."""
+    found = client.local["oplog.rs"].find_one(sort=[("$natural", order)])
+    assert found is not None
+    return found["ts"]
 
 
 async def test_each_write_is_told_of_with_its_key(server: Server) -> None:
@@ -67,6 +85,15 @@ async def test_a_key_that_is_written_is_told_of_and_one_that_is_used_is_not() ->
             await MongoConfigs(theirs).create(config(slug="greet"))
             key = ApiKeyChanged("acme", made.id)
             assert [await anext(changes) for _ in range(4)] == [key, key, key, ConfigChanged("acme", "greet")]
+
+
+async def test_an_organisations_provider_key_is_told_of() -> None:
+    uri = await migrated_database(shared_mongo())
+    async with open_mongo(uri) as ours, open_mongo(uri) as theirs, reading(MongoChanges(ours)) as changes:
+        await anext(changes)
+        await MongoProviderKeys(theirs).put(provider_key(organisation="acme"))
+        await MongoProviderKeys(theirs).delete("acme", provider_key().provider)
+        assert [await anext(changes) for _ in range(2)] == [ProviderKeysChanged("acme")] * 2
 
 
 async def test_what_an_operator_does_by_hand_is_told_of_too() -> None:
@@ -148,6 +175,27 @@ async def test_a_history_that_is_lost_is_told_as_anything() -> None:
                 await anext(changes)
         async with reading(feed) as changes:
             assert await anext(changes) == AnythingChanged()
+
+
+async def test_a_history_that_has_rolled_over_is_told_as_anything() -> None:
+    with running_mongo(options=("--oplogSize=1", "--syncdelay=1")) as small:
+        uri = await migrated_database(small)
+        async with open_mongo(uri) as mongo:
+            feed = MongoChanges(mongo)
+            async with reading(feed) as changes:
+                await anext(changes)
+                await MongoConfigs(mongo).create(config(slug="greet"))
+                await anext(changes)
+            with pymongo.MongoClient(uri) as client:
+                seen, until = operation(client, pymongo.DESCENDING), time.monotonic() + 60
+                while operation(client, pymongo.ASCENDING) <= seen:
+                    assert time.monotonic() < until
+                    client.other.texts.insert_many([{"text": "x" * 10_000} for _ in range(100)])
+            async with reading(feed) as changes:
+                with pytest.raises(StoreUnavailableError, match="MongoDB: "):
+                    await anext(changes)
+            async with reading(feed) as changes:
+                assert await anext(changes) == AnythingChanged()
 
 
 async def test_it_is_idle_for_longer_than_a_call_may_take() -> None:

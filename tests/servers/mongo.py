@@ -60,9 +60,11 @@ class Node:
 
     def start(self) -> None:
         self.folder.mkdir(exist_ok=True)
+        named = {option.partition("=")[0] for option in self.options}
+        usual = [option for option in _QUICK if option.partition("=")[0] not in named]
         data = (f"--dbpath={self.folder}", f"--port={self.port}", f"--logpath={self.folder / 'log'}", "--replSet=rs0")
         self.process = subprocess.Popen(
-            [self.binary, *data, "--logappend", *_QUICK, *self.options],
+            [self.binary, *data, "--logappend", *usual, *self.options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

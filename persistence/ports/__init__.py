@@ -10,6 +10,7 @@ from .keys import ApiKeyStore
 from .ledger import InflightLog, LedgerStore
 from .provider_keys import ProviderKeyStore
 from .queue import Delivery, JobQueue
+from .reservations import Reservations
 from .shared import LISTENER_BACKLOG, REPLAYED_AT_MOST, Counters, Events, Replays, SharedValues
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "PriceStore",
     "ProviderKeyStore",
     "Replays",
+    "Reservations",
     "SharedValues",
     "StoreConflictError",
     "StoreUnavailableError",

@@ -13,6 +13,7 @@ from .client import RedisClient, RedisRefusedError
 from .counters import RedisCounters
 from .events import RedisEvents
 from .replays import RedisReplays
+from .reservations import RedisReservations
 from .values import RedisValues
 
 log = structlog.get_logger("redis")
@@ -27,6 +28,7 @@ class RedisServer:
         self.values = RedisValues(client)
         self.counters = RedisCounters(client)
         self.replays = RedisReplays(client)
+        self.reservations = RedisReservations(client)
 
     async def look(self) -> str | None:
         """What keeps it from its work, in a line; None where nothing does."""

@@ -1,0 +1,205 @@
+"""Limits where there is one process: the embedded default."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from math import floor
+
+from .reservation_records import PARTS, Allowance, Expired, Kind, Refused, Settled, Unbegun
+
+_Name = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Window:
+    """Amounts by the number of the part of time that they were taken in."""
+
+    seconds: float
+    parts: dict[int, int] = field(default_factory=dict)
+    total: int = 0
+
+    def now_is(self, now: float) -> int:
+        """Drops what has left it; the number of the present part."""
+        length = self.seconds / PARTS
+        first = floor((now - self.seconds) / length)
+        for part in [part for part in self.parts if part < first]:
+            self.total -= self.parts.pop(part)
+        return floor(now / length)
+
+    def add(self, part: int, amount: int) -> None:
+        self.parts[part] = self.parts.get(part, 0) + amount
+        self.total += amount
+
+    def room_in(self, amount: int, now: float) -> float | None:
+        """Seconds until so much will have left it."""
+        length = self.seconds / PARTS
+        for part, taken in sorted(self.parts.items()):
+            amount -= taken
+            if amount <= 0:
+                return (part + 1) * length + self.seconds - now
+        return None
+
+
+@dataclass(slots=True)
+class _Budget:
+    settled: int = 0
+    reserved: int = 0
+    begun: bool = False
+
+
+@dataclass(slots=True)
+class _Held:
+    asked: Sequence[Allowance]
+    parts: Sequence[int]
+    note: str
+    ends: float
+
+
+class MemoryReservations:
+    """Implements `ports.Reservations`. `clock` is in seconds. It keeps what is in use, and budgets for their time."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._windows: dict[_Name, _Window] = {}
+        self._budgets: dict[_Name, _Budget] = {}
+        self._places: defaultdict[_Name, dict[str, float]] = defaultdict(dict)
+        self._held: defaultdict[str, dict[str, _Held]] = defaultdict(dict)
+        self._ends: list[tuple[float, Kind, _Name]] = []
+
+    async def reserve(
+        self, organisation: str, reservation: str, asked: Sequence[Allowance], *, lease_s: float, note: str = ""
+    ) -> Refused | Unbegun | None:
+        now = self._forget()
+        if reservation in self._held.get(organisation, {}):
+            return None
+        for allowance in asked:
+            if (refusal := self._refusal((organisation, allowance.key), allowance, now)) is not None:
+                return refusal
+        parts = [self._take((organisation, each.key), each, now, lease_s) for each in asked]
+        self._held[organisation][reservation] = _Held(tuple(asked), parts, note, now + lease_s)
+        return None
+
+    async def settle(self, organisation: str, settled: Sequence[Settled]) -> None:
+        self._forget()
+        for each in settled:
+            held = self._held[organisation].pop(each.reservation, None)
+            asked = each.asked if held is None else held.asked
+            for number, (allowance, amount) in enumerate(zip(asked, each.amounts, strict=True)):
+                name = organisation, allowance.key
+                if allowance.kind is Kind.BUDGET and (budget := self._budgets.get(name)) is not None:
+                    budget.settled += amount
+                    budget.reserved -= 0 if held is None else allowance.amount
+                elif allowance.kind is Kind.PLACES:
+                    self._leave(name, allowance.holder)
+                elif held is not None and (window := self._windows.get(name)) is not None:
+                    window.now_is(self._clock())
+                    if held.parts[number] in window.parts:
+                        window.add(held.parts[number], amount - allowance.amount)
+            if not self._held[organisation]:
+                del self._held[organisation]
+
+    async def prolong(self, organisation: str, reservations: Sequence[str], *, lease_s: float) -> None:
+        ends = self._clock() + lease_s
+        for reservation in reservations:
+            if (held := self._held.get(organisation, {}).get(reservation)) is not None:
+                held.ends = ends
+                for allowance in held.asked:
+                    if allowance.kind is Kind.PLACES:
+                        self._places[organisation, allowance.key][allowance.holder] = ends
+
+    async def expired(self, organisation: str, *, lease_s: float, limit: int) -> Sequence[Expired]:
+        now = self._clock()
+        over = [(held.ends, name) for name, held in self._held.get(organisation, {}).items() if held.ends <= now]
+        found = []
+        for _, name in sorted(over)[:limit]:
+            held = self._held[organisation][name]
+            held.ends = now + lease_s
+            found.append(Expired(name, held.note, held.asked))
+        return found
+
+    async def open(self, organisation: str, budget: Allowance) -> None:
+        self._budget((organisation, budget.key), budget)
+
+    async def begin(self, organisation: str, budget: Allowance, spent: int) -> None:
+        found = self._budget((organisation, budget.key), budget)
+        if not found.begun:
+            found.begun = True
+            found.settled += spent
+
+    async def used(self, organisation: str, asked: Sequence[Allowance]) -> Sequence[int | None]:
+        now = self._forget()
+        return [self._used((organisation, allowance.key), allowance.kind, now) for allowance in asked]
+
+    async def organisations(self) -> Sequence[str]:
+        return [organisation for organisation, held in self._held.items() if held]
+
+    def _leave(self, name: _Name, holder: str) -> None:
+        self._places[name].pop(holder, None)
+        if not self._places[name]:
+            del self._places[name]
+
+    def _used(self, name: _Name, kind: Kind, now: float) -> int | None:
+        if kind is Kind.BUDGET:
+            budget = self._budgets.get(name)
+            return None if budget is None or not budget.begun else budget.settled + budget.reserved
+        if kind is Kind.PLACES:
+            return sum(ends > now for ends in self._places.get(name, {}).values())
+        if (window := self._windows.get(name)) is None:
+            return 0
+        window.now_is(now)
+        return window.total
+
+    def _refusal(self, name: _Name, asked: Allowance, now: float) -> Refused | Unbegun | None:
+        used = self._used(name, asked.kind, now)
+        if used is None:
+            return Unbegun(asked)
+        if asked.kind is Kind.PLACES and asked.holder in self._places.get(name, {}):
+            return None
+        if used + asked.amount <= asked.limit:
+            return None
+        if asked.kind is Kind.BUDGET:
+            return Refused(asked, used, self._budgets[name].settled)
+        window = self._windows.get(name) if asked.amount <= asked.limit else None
+        room_in = None if window is None else window.room_in(used + asked.amount - asked.limit, now)
+        return Refused(asked, used, used, room_in)
+
+    def _take(self, name: _Name, asked: Allowance, now: float, lease_s: float) -> int:
+        """The number of the window's part, for what is one."""
+        if asked.kind is Kind.BUDGET:
+            self._budgets[name].reserved += asked.amount
+        elif asked.kind is Kind.PLACES:
+            self._places[name][asked.holder] = now + lease_s
+        else:
+            window = self._windows.get(name)
+            if window is None:
+                window = self._windows[name] = _Window(asked.seconds)
+                heappush(self._ends, (now + 2 * asked.seconds, Kind.WINDOW, name))
+            part = window.now_is(now)
+            window.add(part, asked.amount)
+            return part
+        return 0
+
+    def _budget(self, name: _Name, asked: Allowance) -> _Budget:
+        if name not in self._budgets:
+            self._budgets[name] = _Budget()
+            heappush(self._ends, (self._clock() + asked.seconds, Kind.BUDGET, name))
+        return self._budgets[name]
+
+    def _forget(self) -> float:
+        """What is empty or over is forgotten; what is not is looked at again later."""
+        now = self._clock()
+        while self._ends and self._ends[0][0] <= now:
+            _, kind, name = heappop(self._ends)
+            if kind is Kind.BUDGET:
+                del self._budgets[name]
+                continue
+            window = self._windows[name]
+            window.now_is(now)
+            if window.parts:
+                heappush(self._ends, (now + 2 * window.seconds, kind, name))
+            else:
+                del self._windows[name]
+        return now

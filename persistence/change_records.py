@@ -36,8 +36,15 @@ class ProviderKeysChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitsChanged:
+    """A limit of the organisation's was set or removed."""
+
+    organisation: str
+
+
+@dataclass(frozen=True, slots=True)
 class AnythingChanged:
     """What was written is not known: all of it may have been."""
 
 
-Change = ConfigChanged | PricesChanged | ApiKeyChanged | ProviderKeysChanged | AnythingChanged
+Change = ConfigChanged | PricesChanged | ApiKeyChanged | ProviderKeysChanged | LimitsChanged | AnythingChanged

@@ -115,6 +115,21 @@ _PROVIDER_KEY = _object(
     }
 )
 
+_COUNT_OR_NONE = {"bsonType": ["int", "long", "null"], "minimum": 0}
+_MONEY_OR_NONE = {"bsonType": ["decimal", "null"], "minimum": 0}
+_LIMIT = _object(
+    {
+        "_id": _object({"organisation": _TEXT, "limited": _TEXT, "name": _TEXT}, additionalProperties=False),
+        "requests_per_minute": _COUNT_OR_NONE,
+        "tokens_per_minute": _COUNT_OR_NONE,
+        "usd_per_day": _MONEY_OR_NONE,
+        "usd_per_month": _MONEY_OR_NONE,
+        "streams": _COUNT_OR_NONE,
+        "updated_at": _TIME,
+        "updated_by": _TEXT,
+    }
+)
+
 _COLLECTIONS: Mapping[str, tuple[Document, tuple[IndexModel, ...]]] = {
     "configs": (
         _CONFIG,
@@ -161,6 +176,10 @@ async def _provider_keys(database: Database) -> None:
     await _make(database, "provider_keys", _PROVIDER_KEY)
 
 
+async def _limits(database: Database) -> None:
+    await _make(database, "limits", _LIMIT)
+
+
 async def _make(database: Database, name: str, schema: Document) -> None:
     validator = {"$jsonSchema": schema}
     try:
@@ -176,6 +195,7 @@ _STEPS: tuple[Callable[[Database], Awaitable[None]], ...] = (
     _live_configs,
     _api_keys,
     _provider_keys,
+    _limits,
 )
 """Step n makes schema n of schema n - 1. Expand first, contract in a later release."""
 

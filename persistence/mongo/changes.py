@@ -1,13 +1,21 @@
-"""What any process writes, told to all: MongoDB's change stream of configs, price rules, API keys and provider keys."""
+"""What any process writes, told to all: MongoDB's change stream of configs, price rules, keys and limits."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from ..change_records import AnythingChanged, ApiKeyChanged, Change, ConfigChanged, PricesChanged, ProviderKeysChanged
+from ..change_records import (
+    AnythingChanged,
+    ApiKeyChanged,
+    Change,
+    ConfigChanged,
+    LimitsChanged,
+    PricesChanged,
+    ProviderKeysChanged,
+)
 from .client import Document, HistoryLostError, Mongo
 
-_COLLECTIONS = ["configs", "price_rules", "api_keys", "provider_keys"]
+_COLLECTIONS = ["configs", "price_rules", "api_keys", "provider_keys", "limits"]
 _ONLY_USED = {
     "ns.coll": "api_keys",
     "operationType": "update",
@@ -55,6 +63,8 @@ def _change(event: Document) -> Change:
         return ApiKeyChanged(key["organisation"], key["id"])
     if event["ns"]["coll"] == "provider_keys":
         return ProviderKeysChanged(key["organisation"])
+    if event["ns"]["coll"] == "limits":
+        return LimitsChanged(key["organisation"])
     if "slug" in key:
         return ConfigChanged(key["organisation"], key["slug"])
     return PricesChanged(key["organisation"])

@@ -8,6 +8,7 @@ from .errors import Conflict, StoreConflictError, StoreUnavailableError
 from .files import LINK_SECONDS_AT_MOST, ObjectStore
 from .keys import ApiKeyStore
 from .ledger import InflightLog, LedgerStore
+from .limits import LimitStore
 from .provider_keys import ProviderKeyStore
 from .queue import Delivery, JobQueue
 from .reservations import Reservations
@@ -27,6 +28,7 @@ __all__ = [
     "InflightLog",
     "JobQueue",
     "LedgerStore",
+    "LimitStore",
     "ObjectStore",
     "PriceStore",
     "ProviderKeyStore",

@@ -30,6 +30,7 @@ COLLECTIONS = {
     "api_key_digests",
     "api_key_books",
     "provider_keys",
+    "limits",
     "schema",
 }
 

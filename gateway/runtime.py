@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
+from persistence.memory_reservations import MemoryReservations
 from persistence.ports import (
     ApiKeyStore,
     JobQueue,
@@ -39,6 +40,8 @@ from resolvers.key_cache import KeyCache
 from resolvers.key_entrance import KeyEntrance, open_key_entrance
 from resolvers.key_pool import KeyPool, ProviderKey
 from resolvers.ledger import Ledger, open_ledger
+from resolvers.limit_cache import LimitCache
+from resolvers.limits import Limiter, open_limiter
 from resolvers.live_usage import open_live_usage
 from resolvers.price_cache import PriceCache
 from resolvers.prices import Prices
@@ -172,8 +175,9 @@ async def _open_services(
     configs = ConfigCache(documents.configs, time.monotonic)
     prices = PriceCache(documents.prices, time.monotonic, _now)
     provider_keys = _provider_keys(documents.provider_keys, keys, keyed(settings, rows))
+    limits = await _open_limiter(settings, stores, ledger, stack)
     if documents.feed is not None:
-        caches = Caches(configs, prices, api_keys.cache, provider_keys)
+        caches = Caches(configs, prices, api_keys.cache, provider_keys, limits.cache)
         await stack.enter_async_context(following(documents.feed, caches))
     running = RunningCompletions()
     shared = await _open_shared(stores.redis, stack, running, circuits)
@@ -191,6 +195,7 @@ async def _open_services(
         api_keys=api_keys,
         tokens=TokenMint(keys.signing_secret, settings.claim_rules()),
         provider_keys=provider_keys,
+        limits=limits,
         clock=time.monotonic,
         random=random.random,
         siblings=shared[0],
@@ -240,6 +245,16 @@ def _provider_keys(
     store: ProviderKeyStore, keys: DeploymentKeys, own: Mapping[str, Callable[[str], tuple[ModelProvider, Credentials]]]
 ) -> ProviderKeys:
     return ProviderKeys(store, Envelopes(keys.masters), own, time.monotonic, _now)
+
+
+async def _open_limiter(settings: Settings, stores: Stores, ledger: Ledger, stack: AsyncExitStack) -> Limiter:
+    cache = LimitCache(stores.documents.limits, time.monotonic)
+    shared = None if stores.redis is None else stores.redis.reservations
+    local = MemoryReservations(time.monotonic)
+    opening = open_limiter(
+        cache, ledger, local, shared, share=settings.LIMIT_FALLBACK_SHARE, now=_now, clock=time.monotonic
+    )
+    return await stack.enter_async_context(opening)
 
 
 async def _open_keys(

@@ -173,6 +173,13 @@ class Settings(_VendorSettings):
         description="What several processes share: `redis://user:password@host:6379/0`, or `rediss://` with TLS; one "
         "server, or a node of a cluster, which it finds out, or several of its nodes (`host:6379,other:6379`).",
     )
+    LIMIT_FALLBACK_SHARE: int = Field(
+        default=4,
+        ge=1,
+        le=10_000,
+        description="While Redis is away each process allows this fraction of every limit of requests, tokens and "
+        "streams: the number of processes.",
+    )
     REDIS_TLS_CA_FILE: Path | None = Field(
         default=None, description="The authorities that it trusts for `rediss://`, a PEM file; absent: the system's."
     )

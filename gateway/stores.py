@@ -20,6 +20,7 @@ from persistence.ports import (
     InflightLog,
     JobQueue,
     LedgerStore,
+    LimitStore,
     PriceStore,
     ProviderKeyStore,
     StoreUnavailableError,
@@ -28,6 +29,7 @@ from persistence.sqlite.api_keys import SQLiteApiKeys
 from persistence.sqlite.configs import SQLiteConfigs
 from persistence.sqlite.database import Database, open_database
 from persistence.sqlite.ledger import open_sqlite_ledger
+from persistence.sqlite.limits import SQLiteLimits
 from persistence.sqlite.prices import SQLitePrices
 from persistence.sqlite.provider_keys import SQLiteProviderKeys
 from persistence.sqlite.queue import SQLiteQueue
@@ -62,6 +64,7 @@ class Documents:
     prices: PriceStore
     api_keys: ApiKeyStore
     provider_keys: ProviderKeyStore
+    limits: LimitStore
     feed: ChangeFeed | None = None
 
 
@@ -160,9 +163,13 @@ async def _open_documents(
 ) -> Documents:
     if settings.MONGODB_CONNECTION_URI is None:
         return Documents(
-            SQLiteConfigs(database), SQLitePrices(database), SQLiteApiKeys(database), SQLiteProviderKeys(database)
+            SQLiteConfigs(database),
+            SQLitePrices(database),
+            SQLiteApiKeys(database),
+            SQLiteProviderKeys(database),
+            SQLiteLimits(database),
         )
-    from persistence.mongo import api_keys, changes, client, configs, prices, provider_keys
+    from persistence.mongo import api_keys, changes, client, configs, limits, prices, provider_keys
 
     try:
         opening = client.open_mongo(
@@ -183,6 +190,7 @@ async def _open_documents(
         prices.MongoPrices(mongo),
         api_keys.MongoApiKeys(mongo),
         provider_keys.MongoProviderKeys(mongo),
+        limits.MongoLimits(mongo),
         changes.MongoChanges(mongo),
     )
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import structlog
 from graphql import GraphQLError
 
-from resolvers.errors import BadUserInputError, CompletionFailedError, DomainError
+from resolvers.errors import (
+    BadUserInputError,
+    BudgetExceededError,
+    CompletionFailedError,
+    DomainError,
+    RateLimitedError,
+)
 from resolvers.types import Attempt
 
 UNEXPECTED = "Something went wrong on our side; the request id finds it in the log."
@@ -45,6 +52,8 @@ def extensions_of(error: DomainError, request_id: str) -> dict[str, Any]:
     extensions["retryable"] = error.retryable
     if error.retry_after_ms is not None:
         extensions["retryAfterMs"] = error.retry_after_ms
+    if isinstance(error, RateLimitedError | BudgetExceededError) and error.detail is not None:
+        extensions["limit"] = asdict(error.detail)
     if isinstance(error, CompletionFailedError):
         extensions["completionId"] = error.completion_id
         extensions["attempts"] = [_attempt(attempt) for attempt in error.attempts]

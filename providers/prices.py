@@ -141,6 +141,13 @@ def listed_models(provider: str) -> tuple[ListedModel, ...]:
     return tuple(sorted((ListedModel(each.id, each.context_window) for each in vendor.models), key=lambda it: it.name))
 
 
+@lru_cache(_MODELS)
+def context_window(provider: str, model: str) -> int | None:
+    """In tokens; None where the table does not say."""
+    info = _find(provider, model)
+    return None if info is None else info.context_window
+
+
 def list_prices(provider: str, model: str, at: datetime) -> ListPrices | None:
     """The prices in force at the aware time `at`, in the table's lowest tier; None where the table has none."""
     rates = _rates_at(_schedule(provider, model), at)

@@ -114,7 +114,7 @@ async def within_deadline(run: Run, work: Callable[[], Awaitable[Answer]], cut_s
 async def try_targets(
     run: Run, call: Callable[[AttemptScope], Awaitable[Answer]], follower: Follower | None = None
 ) -> Answer:
-    """Attempts along the route until one answers. Raises CompletionFailedError."""
+    """Attempts along the route until one answers. Raises CompletionFailedError, and as `Limiter.reserve`."""
     step = run.route.first()
     if step is None:
         raise run.blocked()
@@ -124,8 +124,9 @@ async def try_targets(
         if step.delay_s:
             await asyncio.sleep(step.delay_s)
         try:
-            with run.attempt(step) as scope:
-                return await call(scope)
+            async with run.reserving(step):
+                with run.attempt(step) as scope:
+                    return await call(scope)
         except ProviderError as error:
             committed = run.last is not None and run.last.first_token_ms is not None
             following = None if committed else run.route.after(error, time_left_s=run.time_left_s())

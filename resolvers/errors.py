@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -45,9 +46,35 @@ class ConflictError(DomainError):
     code = "CONFLICT"
 
 
-class RateLimitedError(DomainError):
-    code = "RATE_LIMITED"
+@dataclass(frozen=True, slots=True)
+class LimitDetail:
+    """Of whose calls (`limited` and `name`, as in `LimitRule`) which figure (`measure`, its field) is at its limit.
+    Counts and USD as decimal text: `used` holds what is reserved for calls that run."""
+
+    limited: str
+    name: str
+    measure: str
+    limit: str
+    used: str
+    asked: str
+
+
+class _LimitError(DomainError):
+    """`detail` is None where it is no limit that somebody has set."""
+
     retryable = True
+
+    def __init__(self, message: str, detail: LimitDetail | None = None) -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
+class RateLimitedError(_LimitError):
+    code = "RATE_LIMITED"
+
+
+class BudgetExceededError(_LimitError):
+    code = "BUDGET_EXCEEDED"
 
 
 class ServiceUnavailableError(DomainError):

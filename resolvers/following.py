@@ -15,6 +15,7 @@ from persistence.change_records import (
     ApiKeyChanged,
     Change,
     ConfigChanged,
+    LimitsChanged,
     PricesChanged,
     ProviderKeysChanged,
 )
@@ -22,6 +23,7 @@ from persistence.ports import ChangeFeed, StoreUnavailableError
 
 from .config_cache import ConfigCache
 from .key_cache import KeyCache
+from .limit_cache import LimitCache
 from .price_cache import PriceCache
 from .provider_keys import ProviderKeys
 
@@ -39,6 +41,7 @@ class Caches:
     prices: PriceCache
     api_keys: KeyCache
     provider_keys: ProviderKeys
+    limits: LimitCache
 
 
 @asynccontextmanager
@@ -92,8 +95,11 @@ class _Follower:
                 caches.api_keys.outdate(organisation, key_id)
             case ProviderKeysChanged(organisation):
                 caches.provider_keys.outdate(organisation)
+            case LimitsChanged(organisation):
+                caches.limits.outdate(organisation)
             case AnythingChanged():
                 caches.configs.outdate_all()
                 caches.prices.outdate_all()
                 caches.api_keys.outdate_all()
                 caches.provider_keys.outdate_all()
+                caches.limits.outdate_all()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -20,6 +21,7 @@ from .errors import CompletionFailedError, DomainError
 from .health import Health
 from .ids import new_completion_id
 from .ledger import Ledger
+from .limits import Call, Hold, Limiter
 from .live_usage import LiveUsage
 from .prices import Prices
 from .principal import Principal
@@ -34,6 +36,8 @@ from .usage_links import UsageLinks
 
 DEFAULT_TIMEOUT_MS = 120_000
 MAX_INT = 2**31 - 1  # GraphQL's Int; a vendor may ask to wait for longer
+COUNTING_S = 2.0
+"""For how long an answer waits until it is counted against its limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ class Services:
     api_keys: ApiKeys
     tokens: TokenMaker
     provider_keys: ProviderKeys
+    limits: Limiter
     clock: Callable[[], float]
     random: Callable[[], float]
     siblings: Siblings | None = None  # this and the next, where there are other processes
@@ -94,6 +99,8 @@ class Run:
         self._started = services.clock()
         self._entries: list[LedgerEntry] = []
         self._commits: list[asyncio.Future[None]] = []
+        self._holds: list[Hold] = []
+        self._targets: set[Target] = set()
 
     def elapsed_ms(self) -> int:
         return round((self.services.clock() - self._started) * 1000)
@@ -110,9 +117,56 @@ class Run:
         self._commits.append(self.services.ledger.book(entry))
 
     async def settled(self) -> None:
-        """Returns when every entry of this completion is committed. Raises ServiceUnavailableError."""
+        """Returns when every entry of this completion is committed, and counted where that takes no longer than
+        COUNTING_S. Raises ServiceUnavailableError."""
         for commit in self._commits:
             await commit  # cancelled with its waiter, the entry is committed all the same
+        await self._counted()
+
+    @asynccontextmanager
+    async def reserving(self, step: Step) -> AsyncIterator[None]:
+        """Holds what the attempt may come to, if that is limited. Raises as `Limiter.reserve`, and
+        CompletionFailedError where attempts were made before."""
+        try:
+            await self._counted()
+            hold = await self.services.limits.reserve(self._call(step))
+        except BaseException as error:  # whatever it is: this may be the circuit's probe, and its place must be free
+            self.services.circuits.undecided(step.circuit, self.route)
+            if isinstance(error, DomainError) and self._entries:
+                raise self.refused(error) from error
+            raise
+        booked = len(self._entries)
+        try:
+            yield
+        finally:
+            self._targets.add(step.target)
+            if hold is not None:
+                self._holds.append(hold)
+                sent = len(self._entries) > booked
+                entry, commit = (self._entries[-1], self._commits[-1]) if sent else (None, None)
+                self.services.limits.settle(hold, entry, commit)
+
+    def _call(self, step: Step) -> Call:
+        assert self.prices is not None  # noqa: S101  # no vendor is called before it is known what that costs
+        return Call(
+            principal=self.principal,
+            command=self.command,
+            target=step.target,
+            input_size=self.input_size,
+            streamed=self.streamed,
+            completion_id=self.id,
+            attempt=self.attempts_begun + 1,
+            prices=self.prices,
+            first=not self._targets,
+            first_at_target=step.target not in self._targets,
+        )
+
+    async def _counted(self) -> None:
+        """So that a caller who has its answer finds room for the next."""
+        waiting = [hold.settled for hold in self._holds]
+        self._holds.clear()
+        if waiting:
+            await asyncio.wait(waiting, timeout=COUNTING_S)
 
     @property
     def entries(self) -> Sequence[LedgerEntry]:

@@ -15,6 +15,7 @@ from gateway.auth import TokenMint
 from gateway.envelopes import Envelopes
 from gateway.key_forms import KeyForms
 from persistence.config_records import Config, ConfigCursor, ConfigFilter, ConfigOrder
+from persistence.memory_reservations import MemoryReservations
 from persistence.ports import ApiKeyStore, ConfigStore, PriceStore, ProviderKeyStore, StoreUnavailableError
 from persistence.records import CompletionFilter, Cursor, LedgerEntry
 from persistence.usage_records import UsageCell, UsageSelection
@@ -43,6 +44,8 @@ from resolvers.health import Health
 from resolvers.key_cache import KeyCache
 from resolvers.key_pool import KeyPool
 from resolvers.ledger import open_ledger
+from resolvers.limit_cache import LimitCache
+from resolvers.limits import open_limiter
 from resolvers.live_usage import open_live_usage
 from resolvers.price_cache import PriceCache
 from resolvers.prices import Prices
@@ -55,6 +58,7 @@ from resolvers.types import CompleteCommand, Completion, CompletionEvent, Comple
 from resolvers.usage import UsageQuery
 from resolvers.usage_links import UsageLink
 from tests.persistence.api_keys import MemoryApiKeys
+from tests.persistence.limits import MemoryLimits
 from tests.persistence.prices import MemoryPrices
 from tests.persistence.provider_keys import MemoryProviderKeys
 from tests.persistence.usage_fold import folded
@@ -273,6 +277,7 @@ class Scene:
     rules: MemoryPrices
     alpha: FakeProvider
     beta: FakeProvider
+    limits: MemoryLimits
     jitter: list[float] = field(default_factory=lambda: [0.0])
 
     async def complete(self, principal: Principal = ACME, **changes: Any) -> Completion:
@@ -360,10 +365,13 @@ async def open_scene() -> AsyncIterator[Scene]:
     before = other_tasks()
     store, inflight, rules, jitter = MemoryStore(), MemoryInflight(), MemoryPrices(), [0.0]
     alpha, beta = FakeProvider("alpha"), FakeProvider("beta")
-    clock = asyncio.get_running_loop().time
+    clock, now, limits = asyncio.get_running_loop().time, partial(datetime.now, UTC), MemoryLimits()
     async with (
         open_ledger(store, inflight) as ledger,
-        open_live_usage(ledger, partial(datetime.now, UTC)) as live_usage,
+        open_live_usage(ledger, now) as live_usage,
+        open_limiter(
+            LimitCache(limits, clock), ledger, MemoryReservations(clock), share=1, now=now, clock=clock
+        ) as limiter,
     ):
         vendors = {each.name: Vendor(each, KeyPool.of(Credentials("secret"))) for each in (alpha, beta)}
         circuits = Circuits(clock)
@@ -381,11 +389,12 @@ async def open_scene() -> AsyncIterator[Scene]:
             api_keys=api_keys_in(MemoryApiKeys()),
             tokens=TokenMint("a-signing-secret-of-more-than-32-bytes"),
             provider_keys=provider_keys_in(MemoryProviderKeys(), alpha, beta),
+            limits=limiter,
             clock=clock,
             random=lambda: jitter[0],
         )
-        yield Scene(services, store, inflight, rules, alpha, beta, jitter)
+        yield Scene(services, store, inflight, rules, alpha, beta, limits, jitter)
         assert len(services.running) == 0
-        assert other_tasks() - before == {"ledger-writer", "ledger-mender"}
+        assert other_tasks() - before == {"ledger-writer", "ledger-mender", "limits-settler"}
     assert other_tasks() == before
     assert inflight.noted == {}

@@ -15,6 +15,7 @@ from persistence.change_records import (
     ApiKeyChanged,
     Change,
     ConfigChanged,
+    LimitsChanged,
     PricesChanged,
     ProviderKeysChanged,
 )
@@ -23,9 +24,11 @@ from resolvers.config_cache import ConfigCache
 from resolvers.following import FIRST_WAIT_S, MAX_WAIT_S, following
 from resolvers.following import Caches as FollowingCaches
 from resolvers.key_cache import KeyCache
+from resolvers.limit_cache import LimitCache
 from resolvers.price_cache import PriceCache
 from tests.persistence.api_keys import MemoryApiKeys
 from tests.persistence.entries import NOON
+from tests.persistence.limits import MemoryLimits
 from tests.persistence.prices import MemoryPrices
 from tests.persistence.provider_keys import MemoryProviderKeys
 
@@ -46,13 +49,16 @@ class Caches:
         self.provider_keys = provider_keys_in(MemoryProviderKeys())
         self.provider_keys.outdate = lambda organisation: self.told.append(f"keys of {organisation}")  # type: ignore[method-assign]
         self.provider_keys.outdate_all = lambda: self.told.append("all provider keys")  # type: ignore[method-assign]
+        self.limits = LimitCache(MemoryLimits(), lambda: 0.0)
+        self.limits.outdate = lambda organisation: self.told.append(f"limits of {organisation}")  # type: ignore[method-assign]
+        self.limits.outdate_all = lambda: self.told.append("all limits")  # type: ignore[method-assign]
         self.configs.outdate = lambda *key: self.told.append(key)  # type: ignore[method-assign]
         self.configs.outdate_all = lambda: self.told.append("every config")  # type: ignore[method-assign]
         self.prices.outdate = lambda organisation: self.told.append(organisation)  # type: ignore[method-assign]
         self.prices.outdate_all = lambda: self.told.append("all prices")  # type: ignore[method-assign]
 
     def all(self) -> FollowingCaches:
-        return FollowingCaches(self.configs, self.prices, self.keys, self.provider_keys)
+        return FollowingCaches(self.configs, self.prices, self.keys, self.provider_keys, self.limits)
 
 
 class Feed:
@@ -84,13 +90,14 @@ async def test_each_cache_hears_of_its_own() -> None:
             PricesChanged("globex"),
             ApiKeyChanged("acme", "key_1"),
             ProviderKeysChanged("acme"),
+            LimitsChanged("acme"),
             AnythingChanged(),
         ]
     )
     async with following(feed, caches.all()):
         await idle()
-    told = [("acme", "greet"), "globex", ("acme", "key_1"), "keys of acme"]
-    assert caches.told == [*told, "every config", "all prices", "every key", "all provider keys"]
+    told = [("acme", "greet"), "globex", ("acme", "key_1"), "keys of acme", "limits of acme"]
+    assert caches.told == [*told, "every config", "all prices", "every key", "all provider keys", "all limits"]
     assert feed.closed == 1, "the feed ends with its reader"
 
 

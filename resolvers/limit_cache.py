@@ -1,0 +1,84 @@
+"""Limits at hand for completions: none of them waits for a read in the usual case."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from persistence.limit_records import LimitRule
+from persistence.ports import LimitStore, StoreUnavailableError
+
+FRESH_S = 5.0  # for so long another process's write may go unseen, where nobody tells of it
+TRIAL_INTERVAL_S = 5.0
+MAX_ORGANISATIONS = 10_000
+
+Rules = Sequence[LimitRule]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Monotonic seconds."""
+
+    rules: Rules
+    stale_at: float
+
+
+class LimitCache:
+    """`clock` is monotonic, in seconds.
+
+    While the store can't be read, the last that is known holds for as long as that lasts: a limit must not be escaped
+    by waiting. An organisation that nothing is known of has none meanwhile: its completions go on.
+    """
+
+    def __init__(self, store: LimitStore, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._writes = 0
+
+    def at_hand(self, organisation: str) -> Rules | None:
+        known = self._known.get(organisation)
+        return None if known is None or self._clock() >= known.stale_at else known.rules
+
+    async def rules(self, organisation: str) -> Rules:
+        """One caller reads; the others have what was known meanwhile."""
+        known, now = self._known.get(organisation), self._clock()
+        if known is not None:
+            if now < known.stale_at:
+                return known.rules
+            self._keep(organisation, _Known(known.rules, now + TRIAL_INTERVAL_S))
+        try:
+            return await self._read(organisation)
+        except StoreUnavailableError:
+            rules = known.rules if known is not None else ()
+            self._keep(organisation, _Known(rules, self._clock() + TRIAL_INTERVAL_S))
+            return rules
+        except asyncio.CancelledError:
+            self.outdate(organisation)  # the next caller reads
+            raise
+
+    def outdate(self, organisation: str) -> None:
+        """Its rules have been written, by whatever process."""
+        self._writes += 1
+        if (known := self._known.get(organisation)) is not None:
+            self._known[organisation] = _Known(known.rules, self._clock())
+
+    def outdate_all(self) -> None:
+        for organisation in list(self._known):
+            self.outdate(organisation)
+        self._writes += 1
+
+    async def _read(self, organisation: str) -> Rules:
+        writes = self._writes
+        rules = tuple(await self._store.of(organisation))
+        now = self._clock()
+        self._keep(organisation, _Known(rules, now + FRESH_S if writes == self._writes else now))
+        return rules
+
+    def _keep(self, organisation: str, known: _Known) -> None:
+        self._known[organisation] = known
+        self._known.move_to_end(organisation)
+        if len(self._known) > MAX_ORGANISATIONS:
+            self._known.popitem(last=False)

@@ -43,4 +43,4 @@ class Sealer:
                     return cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _PURPOSE).decode()
         except (binascii.Error, ValueError):
             raise SealError("the value after enc:v1: is not what `ai-middleware encrypt` prints") from None
-        raise SealError("was sealed with another ENCRYPTION_KEY, or has been changed")
+        raise SealError("was sealed with another ENCRYPTION_KEY, or has been changed") from None

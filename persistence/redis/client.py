@@ -61,6 +61,7 @@ class RedisClient:
         self._turns = asyncio.Semaphore(_CALLS)
         self._found: Client | None = None
         self._finding: asyncio.Task[Client] | None = None
+        self._asking: set[asyncio.Task[Any]] = set()
 
     async def ask(self, call: Callable[[Client], Awaitable[T]], *, again: bool = True) -> T:
         """`again`: where the connection breaks, once more, for what may be done twice."""
@@ -101,6 +102,11 @@ class RedisClient:
         if self._finding is not None:
             self._finding.cancel()
             await asyncio.wait([self._finding])
+        if self._asking:
+            _, late = await asyncio.wait(self._asking, timeout=TIMEOUT_S)
+            for each in late:
+                each.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         if isinstance(self._found, RedisCluster):
             await self._found.aclose()
         for node in self._nodes.values():
@@ -152,21 +158,26 @@ class RedisClient:
         return cluster
 
     async def _first_answer(self) -> tuple[str, Any]:
-        """Of those that were named, which are asked at once: some of them may be gone."""
+        """Of those that were named, which are asked at once: some of them may be gone. The others are waited for by
+        `close`: a call that is cancelled while it connects leaves its connection open."""
         asking: dict[asyncio.Task[Any], str] = {
-            asyncio.create_task(_about_cluster(node)): address for address, node in self._nodes.items()
+            asyncio.create_task(_about_cluster(node), name="redis-find"): address
+            for address, node in self._nodes.items()
         }
+        for each in asking:
+            self._asking.add(each)
+            each.add_done_callback(self._asked)
         waiting = set(asking)
-        try:
-            while True:
-                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                answered = [each for each in done if each.exception() is None]
-                for each in answered or (() if waiting else done):
-                    return asking[each], each.result()
-        finally:
-            for each in waiting:
-                each.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+        while True:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            answered = [each for each in done if each.exception() is None]
+            for each in answered or (() if waiting else done):
+                return asking[each], each.result()
+
+    def _asked(self, asking: asyncio.Task[Any]) -> None:
+        self._asking.discard(asking)
+        if not asking.cancelled():
+            asking.exception()  # seen: another may have answered
 
 
 async def _about_cluster(node: Redis) -> Any:

@@ -45,9 +45,9 @@ class RedisEvents:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.wait([self._reader])
+        while self._reader is not None and not self._reader.done():
+            self._reader.cancel()  # again, where the client has swallowed it
+            await asyncio.wait([self._reader], timeout=RECONNECT_S)
         with suppress(RedisError, OSError):  # it is being left anyway
             await self._pubsub.aclose()  # type: ignore[no-untyped-call]  # the client's
         await self._node.aclose()
@@ -132,7 +132,10 @@ class RedisEvents:
             await self._node.aclose()
             self._node, self._pubsub = self._listening(address)
             with suppress(RedisError, OSError):
-                await self._pubsub.subscribe(*self._listeners)
+                if self._listeners:
+                    await self._pubsub.subscribe(*self._listeners)
+                else:
+                    await self._pubsub.connect()  # type: ignore[no-untyped-call]  # the client's
                 return
 
     async def _ask_whether_it_lives(self, asked: bool) -> bool:

@@ -41,6 +41,7 @@ from resolvers.key_entrance import KeyEntrance, open_key_entrance
 from resolvers.key_pool import KeyPool, ProviderKey
 from resolvers.ledger import Ledger, open_ledger
 from resolvers.limit_cache import LimitCache
+from resolvers.limit_rules import LimitRules
 from resolvers.limits import Limiter, open_limiter
 from resolvers.live_usage import open_live_usage
 from resolvers.price_cache import PriceCache
@@ -196,6 +197,7 @@ async def _open_services(
         tokens=TokenMint(keys.signing_secret, settings.claim_rules()),
         provider_keys=provider_keys,
         limits=limits,
+        limit_rules=LimitRules(documents.limits, limits, api_keys, _now),
         clock=time.monotonic,
         random=random.random,
         siblings=shared[0],

@@ -12,6 +12,7 @@ from .corrections import CorrectionMutations
 from .embeddings import EmbeddingMutations
 from .executor import CompiledExecutor
 from .keys import KeyMutations, KeyQueries
+from .limits import LimitMutations, LimitQueries
 from .models import ModelQueries, ModelSubscriptions
 from .prices import PriceMutations, PriceQueries
 from .provider_keys import ProviderKeyMutations, ProviderKeyQueries
@@ -31,6 +32,7 @@ class Query(
     PriceQueries,
     KeyQueries,
     ProviderKeyQueries,
+    LimitQueries,
     ViewerQueries,
 ):
     pass
@@ -44,6 +46,7 @@ class Mutation(
     PriceMutations,
     KeyMutations,
     ProviderKeyMutations,
+    LimitMutations,
     UsageExportMutations,
     CorrectionMutations,
 ):

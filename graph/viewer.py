@@ -13,6 +13,7 @@ from graph.completions.fields import record_of
 from graph.configs.types import Config
 from graph.context import Context, GraphInfo
 from graph.keys import ApiKey
+from graph.limits import LimitState
 from graph.models import Model
 from graph.node import Node
 from graph.prices import rule_of
@@ -33,6 +34,13 @@ class Viewer:
     token_expires_at: datetime | None = strawberry.field(
         description="From then on the token or key is refused, UTC; null where a key has no end."
     )
+
+    @strawberry.field(
+        description="How the limits stand that one's calls may meet: the organisation's, one's own key's, models'."
+    )
+    async def limits(self, info: GraphInfo) -> list[LimitState] | None:
+        context = info.context
+        return [LimitState.of(state) for state in await context.services.limit_rules.states_for(context.principal)]
 
 
 @strawberry.type

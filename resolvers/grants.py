@@ -13,7 +13,7 @@ from .permits import lies_within
 from .principal import Limits, Principal, Role, Scope, scopes_of
 
 MAX_LISTED = 100
-_MODEL = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}/[^\s\x00-\x1f]{1,256}")
+MODEL_FORM = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}/[^\s\x00-\x1f]{1,256}")
 _SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -23,7 +23,7 @@ def check_grant(grant: Grant) -> None:
         raise BadUserInputError("a key without scopes and roles may do nothing: give it one", path=("input", "scopes"))
     _check_named("scopes", grant.scopes, [scope.value for scope in Scope])
     _check_named("roles", grant.roles, [role.value for role in Role])
-    _check_form("models", grant.models, _MODEL, "is written provider/model, or provider/* for all of a provider's")
+    _check_form("models", grant.models, MODEL_FORM, "is written provider/model, or provider/* for all of a provider's")
     _check_form("configs", grant.configs, _SLUG, "is a config's slug")
     for index, network in enumerate(_listed("networks", grant.networks)):
         try:

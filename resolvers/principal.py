@@ -25,6 +25,8 @@ class Scope(StrEnum):
     TOKENS_MINT = "tokens:mint"
     PROVIDER_KEYS_READ = "provider_keys:read"
     PROVIDER_KEYS_WRITE = "provider_keys:write"
+    LIMITS_READ = "limits:read"
+    LIMITS_WRITE = "limits:write"
 
 
 class Role(StrEnum):
@@ -53,7 +55,16 @@ SCOPES_OF: Mapping[Role, frozenset[Scope]] = {
             Scope.TOKENS_MINT,
         }
     ),
-    Role.BILLING: frozenset({Scope.USAGE_READ, Scope.USAGE_WRITE, Scope.PRICES_READ, Scope.PRICES_WRITE}),
+    Role.BILLING: frozenset(
+        {
+            Scope.USAGE_READ,
+            Scope.USAGE_WRITE,
+            Scope.PRICES_READ,
+            Scope.PRICES_WRITE,
+            Scope.LIMITS_READ,
+            Scope.LIMITS_WRITE,
+        }
+    ),
     Role.ADMIN: frozenset(Scope),
 }
 

@@ -21,6 +21,7 @@ from .errors import CompletionFailedError, DomainError
 from .health import Health
 from .ids import new_completion_id
 from .ledger import Ledger
+from .limit_rules import LimitRules
 from .limits import Call, Hold, Limiter
 from .live_usage import LiveUsage
 from .prices import Prices
@@ -58,6 +59,7 @@ class Services:
     tokens: TokenMaker
     provider_keys: ProviderKeys
     limits: Limiter
+    limit_rules: LimitRules
     clock: Callable[[], float]
     random: Callable[[], float]
     siblings: Siblings | None = None  # this and the next, where there are other processes

@@ -45,6 +45,7 @@ from resolvers.key_cache import KeyCache
 from resolvers.key_pool import KeyPool
 from resolvers.ledger import open_ledger
 from resolvers.limit_cache import LimitCache
+from resolvers.limit_rules import LimitRules
 from resolvers.limits import open_limiter
 from resolvers.live_usage import open_live_usage
 from resolvers.price_cache import PriceCache
@@ -374,7 +375,7 @@ async def open_scene() -> AsyncIterator[Scene]:
         ) as limiter,
     ):
         vendors = {each.name: Vendor(each, KeyPool.of(Credentials("secret"))) for each in (alpha, beta)}
-        circuits = Circuits(clock)
+        circuits, api_keys = Circuits(clock), api_keys_in(MemoryApiKeys())
         services = Services(
             vendors=vendors,
             transport=cast("Transport", None),
@@ -386,10 +387,11 @@ async def open_scene() -> AsyncIterator[Scene]:
             running=RunningCompletions(),
             live_usage=live_usage,
             usage_links=OpenLinks(),
-            api_keys=api_keys_in(MemoryApiKeys()),
+            api_keys=api_keys,
             tokens=TokenMint("a-signing-secret-of-more-than-32-bytes"),
             provider_keys=provider_keys_in(MemoryProviderKeys(), alpha, beta),
             limits=limiter,
+            limit_rules=LimitRules(limits, limiter, api_keys, now),
             clock=clock,
             random=lambda: jitter[0],
         )

@@ -1,0 +1,176 @@
+"""Limits, as they are set and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from persistence.limit_records import Limited, LimitRule
+from persistence.ports import LimitStore, StoreUnavailableError
+from persistence.reservation_records import Kind
+
+from .allowances import MAX_USD, MONEY, Measure, Most, Need, needs, usd
+from .api_keys import ApiKeys
+from .errors import BadUserInputError, NotFoundError, ServiceUnavailableError
+from .grants import MODEL_FORM
+from .limits import Limiter
+from .principal import Principal
+
+MAX_RULES = 1_000
+MAX_COUNT = 2**31 - 1
+MAX_TOKENS = 2**50
+
+_NAMES = {
+    Measure.REQUESTS: "requestsPerMinute",
+    Measure.TOKENS: "tokensPerMinute",
+    Measure.USD_A_DAY: "usdPerDay",
+    Measure.USD_A_MONTH: "usdPerMonth",
+    Measure.STREAMS: "streams",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NewLimits:
+    """See `LimitRule`. Of an API key or a model where one is named, else of the organisation."""
+
+    api_key: str | None = None
+    model: str | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    usd_per_day: Decimal | None = None
+    usd_per_month: Decimal | None = None
+    streams: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitState:
+    """How one limit stands: in USD, or in numbers. `used` holds what is reserved for calls that run. `ends_at`: when a
+    budget begins anew; None for what is counted by the minute, or at the moment."""
+
+    limited: Limited
+    name: str
+    measure: Measure
+    limit: Decimal
+    used: Decimal
+    ends_at: datetime | None
+
+    @property
+    def left(self) -> Decimal:
+        return max(Decimal(0), self.limit - self.used)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRules:
+    """The use cases, each within the principal's organisation. All raise ServiceUnavailableError, and what they say
+    themselves. `now` is aware UTC."""
+
+    store: LimitStore
+    limiter: Limiter
+    api_keys: ApiKeys
+    now: Callable[[], datetime]
+
+    async def put(self, principal: Principal, asked: NewLimits) -> LimitRule:
+        """In the place of what was set for the same before. Raises BadUserInputError, and NotFoundError for a key that
+        the organisation does not have."""
+        limited, name = _subject(asked.api_key, asked.model)
+        _check(asked)
+        if asked.api_key is not None:
+            await self.api_keys.get(principal, asked.api_key)
+        now = self.now()
+        rule = LimitRule(
+            organisation=principal.organisation,
+            limited=limited,
+            name=name,
+            requests_per_minute=asked.requests_per_minute,
+            tokens_per_minute=asked.tokens_per_minute,
+            usd_per_day=asked.usd_per_day,
+            usd_per_month=asked.usd_per_month,
+            streams=asked.streams,
+            updated_at=now.replace(microsecond=now.microsecond // 1000 * 1000),
+            updated_by=principal.subject,
+        )
+        with self._written(principal.organisation), _told():
+            standing = {(each.limited, each.name) for each in await self.store.of(principal.organisation)}
+            if len(standing) >= MAX_RULES and (limited, name) not in standing:
+                raise BadUserInputError(f"an organisation has at most {MAX_RULES} limited keys and models")
+            await self.store.put(rule)
+        return rule
+
+    async def remove(self, principal: Principal, api_key: str | None, model: str | None) -> tuple[Limited, str]:
+        """What was limited is not any more. Raises BadUserInputError and NotFoundError."""
+        limited, name = _subject(api_key, model)
+        with self._written(principal.organisation), _told():
+            if not await self.store.delete(principal.organisation, limited, name):
+                raise NotFoundError("there is no such limit")
+        return limited, name
+
+    async def listed(self, principal: Principal) -> Sequence[LimitRule]:
+        with _told():
+            return await self.store.of(principal.organisation)
+
+    async def states(self, principal: Principal, rules: Sequence[LimitRule]) -> Sequence[LimitState]:
+        """How each limit of the rules stands."""
+        asked = list(needs(rules, Most(1, 0, Decimal(0), ""), self.now()))
+        used = await self.limiter.used(principal.organisation, asked)
+        return [_state(need, each) for need, each in zip(asked, used, strict=True)]
+
+    async def states_for(self, principal: Principal) -> Sequence[LimitState]:
+        """How the limits stand that the principal's calls may meet: other keys' are not among them."""
+        rules = await self.limiter.cache.rules(principal.organisation)
+        mine = [rule for rule in rules if rule.limited is not Limited.API_KEY or rule.name == principal.key_id]
+        return await self.states(principal, mine)
+
+    @contextmanager
+    def _written(self, organisation: str) -> Iterator[None]:
+        """Whatever becomes of the write, what this process remembers is read anew."""
+        try:
+            yield
+        finally:
+            self.limiter.cache.outdate(organisation)
+
+
+def _subject(api_key: str | None, model: str | None) -> tuple[Limited, str]:
+    if api_key is not None and model is not None:
+        raise BadUserInputError("either an API key or a model, not both", path=("input", "model"))
+    if api_key is not None:
+        return Limited.API_KEY, api_key
+    if model is None:
+        return Limited.ORGANISATION, ""
+    if MODEL_FORM.fullmatch(model) is None:
+        raise BadUserInputError(
+            f"{model[:60]!r}: a model is written provider/model, or provider/* for all of a provider's",
+            path=("input", "model"),
+        )
+    return Limited.MODEL, model
+
+
+def _check(asked: NewLimits) -> None:
+    given = {measure: getattr(asked, measure) for measure in Measure}
+    if all(value is None for value in given.values()):
+        raise BadUserInputError("say at least one limit; removeLimits takes them away", path=("input",))
+    for measure, value in given.items():
+        if value is None:
+            continue
+        most = MAX_USD if measure in MONEY else MAX_TOKENS if measure is Measure.TOKENS else MAX_COUNT
+        if not 0 <= value <= most:
+            raise BadUserInputError(f"{_NAMES[measure]} is from 0 to {most}", path=("input", _NAMES[measure]))
+        if isinstance(value, Decimal) and value != round(value, 9):
+            raise BadUserInputError(f"{_NAMES[measure]} has at most 9 decimal places", path=("input", _NAMES[measure]))
+
+
+def _state(need: Need, used: int) -> LimitState:
+    is_money = need.asked.kind is Kind.BUDGET
+    limit, taken = (usd(each) if is_money else Decimal(each) for each in (need.asked.limit, used))
+    return LimitState(need.rule.limited, need.rule.name, need.measure, limit, taken, need.ends_at)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """The store's errors as the caller's."""
+    try:
+        yield
+    except StoreUnavailableError as error:
+        raise ServiceUnavailableError("the limits can't be reached at the moment") from error

@@ -29,6 +29,7 @@ from providers.registry import ProviderRow, build_providers
 from providers.scripted import ScriptedProvider
 from providers.types import Credentials
 from resolvers.api_keys import ApiKeys
+from resolvers.audit import AuditLog
 from resolvers.config_cache import ConfigCache
 from resolvers.configs import Configs
 from resolvers.draining import Drain
@@ -85,6 +86,7 @@ class Runtime:
     objects: ObjectStore
     object_links: ObjectLinks
     sessions: Sessions
+    audit: AuditLog
     servers: Sequence[Dependency] = ()
 
     def address_of(self, peer: object, headers: Mapping[bytes, bytes]) -> str | None:
@@ -153,7 +155,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         servers = list(stores.servers)
         if key_set is not None:
             servers.append(Dependency(IDENTITY_PROVIDER, key_set.look, spared=True))
-        yield Runtime(settings, keys, authenticator, services, stores.objects, links, sessions, servers)
+        audit = AuditLog(stores.documents.audit)
+        yield Runtime(settings, keys, authenticator, services, stores.objects, links, sessions, audit, servers)
 
 
 async def _open_services(

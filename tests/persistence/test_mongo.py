@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -12,15 +13,17 @@ import pymongo
 import pytest
 from pymongo.errors import WriteError
 
+from persistence.audit_records import AuditFilter
 from persistence.config_records import ConfigCursor, ConfigFilter, ConfigOrder
 from persistence.mongo import client as module
 from persistence.mongo.address import check_address
+from persistence.mongo.audit import MongoAuditLog
 from persistence.mongo.client import Mongo, open_mongo
 from persistence.mongo.configs import MongoConfigs
 from persistence.mongo.prices import MongoPrices
 from persistence.ports import StoreConflictError, StoreUnavailableError
 from persistence.price_records import Override, PriceFilter
-from tests.persistence.audit import noted
+from tests.persistence.audit import audit_event, noted
 from tests.persistence.configs import CONTENT, config
 from tests.persistence.entries import NOON, at
 from tests.persistence.prices import price_rule
@@ -43,7 +46,8 @@ def database(uri: str) -> Iterator[pymongo.database.Database[dict[str, Any]]]:
 
 async def test_every_query_goes_by_an_index_that_begins_with_the_organisation(uri: str, database: Any) -> None:
     async with open_mongo(uri) as mongo:
-        configs, prices, made, rule = MongoConfigs(mongo), MongoPrices(mongo), config(), price_rule()
+        configs, prices, log = MongoConfigs(mongo), MongoPrices(mongo), MongoAuditLog(mongo)
+        made, rule = config(), price_rule()
         database.command("profile", 2)
         await configs.create(made, audit=noted)
         await configs.by_id("acme", made.id)
@@ -58,9 +62,12 @@ async def test_every_query_goes_by_an_index_that_begins_with_the_organisation(ur
         await prices.unended("acme", since=NOON)
         await prices.page("acme", where=PriceFilter(active_at=NOON), limit=5, before="z")
         await prices.end("acme", rule.id, at(9), now=NOON, audit=noted)
+        await log.append(audit_event())
+        for where in (AuditFilter(), AuditFilter(action="a"), AuditFilter(subject_id="s"), AuditFilter(actor="a")):
+            await log.page("acme", where=replace(where, since=NOON, until=at(9)), limit=5, before="aud_f")
         database.command("profile", 0)
     plans = [each["planSummary"] for each in database.system.profile.find({"planSummary": {"$exists": True}})]
-    assert len(plans) >= 11
+    assert len(plans) >= 15
     indexed = re.compile(r"(IXSCAN \{ (_id: -?1|_id\.organisation: 1).*\}(, )?)+|IDHACK")
     assert [plan for plan in plans if indexed.fullmatch(plan) is None] == []
 

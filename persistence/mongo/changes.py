@@ -16,11 +16,7 @@ _ONLY_USED = {
 """When a key was used last is written often, and concerns no cache."""
 
 _PIPELINE = (
-    {
-        "$match": {
-            "$or": [{"ns.coll": {"$in": ["configs", "price_rules", "api_keys"]}}, {"ns.coll": {"$exists": False}}]
-        }
-    },
+    {"$match": {"$or": [{"ns.coll": {"$in": _COLLECTIONS}}, {"ns.coll": {"$exists": False}}]}},
     {"$match": {"$nor": [_ONLY_USED]}},
     {"$project": {"operationType": 1, "ns": 1, "documentKey": 1}},  # a document's key says whose it is
 )

@@ -9,19 +9,28 @@ from contextlib import aclosing, asynccontextmanager
 import pymongo
 import pytest
 
-from persistence.change_records import AnythingChanged, ApiKeyChanged, Change, ConfigChanged, PricesChanged
+from persistence.change_records import (
+    AnythingChanged,
+    ApiKeyChanged,
+    Change,
+    ConfigChanged,
+    PricesChanged,
+    ProviderKeysChanged,
+)
 from persistence.migrations.mongo import migrate
 from persistence.mongo.api_keys import MongoApiKeys
 from persistence.mongo.changes import MongoChanges
 from persistence.mongo.client import open_mongo
 from persistence.mongo.configs import MongoConfigs
 from persistence.mongo.prices import MongoPrices
+from persistence.mongo.provider_keys import MongoProviderKeys
 from persistence.ports import StoreUnavailableError
 from tests.persistence.api_keys import api_key
 from tests.persistence.audit import noted
 from tests.persistence.configs import CONTENT, config
 from tests.persistence.entries import NOON, at
 from tests.persistence.prices import price_rule
+from tests.persistence.provider_keys import provider_key
 from tests.servers.mongo import Mongo as Server
 from tests.servers.mongo import empty_database, migrated_database, running_mongo, shared_mongo
 from tests.servers.proxy import proxy_to
@@ -68,6 +77,18 @@ async def test_a_key_that_is_written_is_told_of_and_one_that_is_used_is_not() ->
             await MongoConfigs(theirs).create(config(slug="greet"), audit=noted)
             key = ApiKeyChanged("acme", made.id)
             assert [await anext(changes) for _ in range(4)] == [key, key, key, ConfigChanged("acme", "greet")]
+
+
+async def test_an_organisation_s_own_provider_keys_are_told_of() -> None:
+    uri = await migrated_database(shared_mongo())
+    async with open_mongo(uri) as ours, open_mongo(uri) as theirs:
+        keys, made = MongoProviderKeys(theirs), provider_key()
+        async with reading(MongoChanges(ours)) as changes:
+            await anext(changes)
+            await keys.put(made, audit=noted)
+            assert await keys.reseal(made, "env:v1:YW5ldw==")
+            assert await keys.delete("acme", "openai", audit=noted)
+            assert [await anext(changes) for _ in range(3)] == [ProviderKeysChanged("acme")] * 3
 
 
 async def test_what_an_operator_does_by_hand_is_told_of_too() -> None:

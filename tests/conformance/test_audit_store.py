@@ -3,6 +3,7 @@ write."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -337,3 +338,24 @@ async def test_what_is_ended_or_revoked_already_is_not_noted_again(documents: Do
     with pytest.raises(StoreConflictError):
         await documents.prices.end("acme", RULE.id, at(9), now=at(5), audit=Telling())
     assert await listed(documents.log) == told
+
+
+async def test_of_writes_at_once_each_tells_what_it_found(documents: Documents) -> None:
+    """And of a transaction that begins anew only what was committed is there."""
+    await fill(documents)
+
+    def audit(before: Any, after: Any) -> AuditEvent:
+        told = {"before": {"revision": before.revision}, "after": {"revision": after.revision}}
+        return audit_event(request_id="at once", subject_id=KEY.id, **told)
+
+    await asyncio.gather(
+        *(
+            documents.api_keys.rotate(
+                "acme", KEY.id, f"digest {n}", hint=f"aim_{n}", until=at(9), at=at(n), audit=audit
+            )
+            for n in range(8)
+        )
+    )
+    events = [each for each in await listed(documents.log, subject_id=KEY.id) if each.request_id == "at once"]
+    revisions = sorted((each.before["revision"], each.after["revision"]) for each in events if each.before)
+    assert revisions == [(number, number + 1) for number in range(1, 9)]

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -22,7 +22,7 @@ from graph.context import Context
 from graph.engine import Engine
 from graph.errors import formatted, internal, refusal
 from resolvers.errors import DomainError, ServiceUnavailableError, UnauthenticatedError
-from resolvers.principal import Principal
+from resolvers.principal import Origin, Principal
 from resolvers.sessions import End
 
 from .claims import UnusableTokenError
@@ -67,7 +67,7 @@ class GraphQLEndpoint:
                 return
             principal = await self._principal(exchange)
             request = await self._read(exchange)
-            context = Context(self._runtime.services, principal, exchange.request_id)
+            context = Context(self._runtime.services, principal, exchange.request_id, self._runtime.audit)
             with exchange.until_client_leaves():
                 await self._answer(exchange, request, context)
         except ClientLeftError:
@@ -96,7 +96,9 @@ class GraphQLEndpoint:
 
     async def _principal(self, exchange: Exchange) -> Principal:
         address = self._runtime.address_of(exchange.scope.get("client"), exchange.headers)
-        return await self._runtime.authenticator.from_header(_text(exchange.headers.get(b"authorization")), address)
+        header = _text(exchange.headers.get(b"authorization"))
+        principal = await self._runtime.authenticator.from_header(header, address)
+        return replace(principal, origin=Origin(address, exchange.request_id))
 
     async def _show_page(self, exchange: Exchange) -> bool:
         browser = exchange.scope["method"] == "GET" and b"text/html" in exchange.headers.get(b"accept", b"")

@@ -30,6 +30,7 @@ from providers.registry import ProviderRow, build_providers
 from providers.scripted import ScriptedProvider
 from providers.types import Credentials
 from resolvers.api_keys import ApiKeys
+from resolvers.audit import AuditLog
 from resolvers.config_cache import ConfigCache
 from resolvers.configs import Configs
 from resolvers.draining import Drain
@@ -68,7 +69,7 @@ from .keys import DeploymentKeys, deployment_keys
 from .object_links import ObjectLinks
 from .readiness import Dependency, Readiness, readiness
 from .settings import Environment, Settings, SettingsError
-from .stores import DATABASE_FILE, Stores, open_rabbit_queue, open_stores, open_timescale
+from .stores import DATABASE_FILE, Documents, Stores, open_rabbit_queue, open_stores, open_timescale
 from .usage_links import SignedLinks
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class Runtime:
     objects: ObjectStore
     object_links: ObjectLinks
     sessions: Sessions
+    audit: AuditLog
     servers: Sequence[Dependency] = ()
 
     def address_of(self, peer: object, headers: Mapping[bytes, bytes]) -> str | None:
@@ -157,7 +159,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         servers = list(stores.servers)
         if key_set is not None:
             servers.append(Dependency(IDENTITY_PROVIDER, key_set.look, spared=True))
-        yield Runtime(settings, keys, authenticator, services, stores.objects, links, sessions, servers)
+        audit = AuditLog(stores.documents.audit)
+        yield Runtime(settings, keys, authenticator, services, stores.objects, links, sessions, audit, servers)
 
 
 async def _open_services(
@@ -171,16 +174,13 @@ async def _open_services(
     ledger = await _open_ledger(stores, stack)
     rows = provider_rows(settings)
     ready = vendors(settings, keys, rows)
-    circuits = Circuits(time.monotonic)
+    circuits, running = Circuits(time.monotonic), RunningCompletions()
     documents = stores.documents
     configs = ConfigCache(documents.configs, time.monotonic)
     prices = PriceCache(documents.prices, time.monotonic, _now)
     provider_keys = _provider_keys(documents.provider_keys, keys, keyed(settings, rows))
     limits = await _open_limiter(settings, stores, ledger, stack)
-    if documents.feed is not None:
-        caches = Caches(configs, prices, api_keys.cache, provider_keys, limits.cache)
-        await stack.enter_async_context(following(documents.feed, caches))
-    running = RunningCompletions()
+    await _follow(documents, Caches(configs, prices, api_keys.cache, provider_keys, limits.cache), stack)
     shared = await _open_shared(stores.redis, stack, running, circuits)
     return Services(
         vendors=ready,
@@ -203,6 +203,11 @@ async def _open_services(
         siblings=shared[0],
         keys=shared[1],
     )
+
+
+async def _follow(documents: Documents, caches: Caches, stack: AsyncExitStack) -> None:
+    if documents.feed is not None:
+        await stack.enter_async_context(following(documents.feed, caches))
 
 
 def handlers(ledger: LedgerStore) -> Mapping[str, Handler]:

@@ -15,6 +15,7 @@ from persistence.inflight import open_inflight_log
 from persistence.objects.store import FolderLinks, Objects, open_objects
 from persistence.ports import (
     ApiKeyStore,
+    AuditStore,
     ChangeFeed,
     ConfigStore,
     InflightLog,
@@ -26,6 +27,7 @@ from persistence.ports import (
     StoreUnavailableError,
 )
 from persistence.sqlite.api_keys import SQLiteApiKeys
+from persistence.sqlite.audit import SQLiteAuditLog
 from persistence.sqlite.configs import SQLiteConfigs
 from persistence.sqlite.database import Database, open_database
 from persistence.sqlite.ledger import open_sqlite_ledger
@@ -57,13 +59,14 @@ log = structlog.get_logger("runtime")
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """Where configs, price rules and keys are. `feed` tells of other processes' writes; None where there are no
-    others."""
+    """Where configs, price rules, keys and the audit log are. `feed` tells of other processes' writes; None where there
+    are no others."""
 
     configs: ConfigStore
     prices: PriceStore
     api_keys: ApiKeyStore
     provider_keys: ProviderKeyStore
+    audit: AuditStore
     limits: LimitStore
     feed: ChangeFeed | None = None
 
@@ -167,9 +170,10 @@ async def _open_documents(
             SQLitePrices(database),
             SQLiteApiKeys(database),
             SQLiteProviderKeys(database),
+            SQLiteAuditLog(database),
             SQLiteLimits(database),
         )
-    from persistence.mongo import api_keys, changes, client, configs, limits, prices, provider_keys
+    from persistence.mongo import api_keys, audit, changes, client, configs, limits, prices, provider_keys
 
     try:
         opening = client.open_mongo(
@@ -190,6 +194,7 @@ async def _open_documents(
         prices.MongoPrices(mongo),
         api_keys.MongoApiKeys(mongo),
         provider_keys.MongoProviderKeys(mongo),
+        audit.MongoAuditLog(mongo),
         limits.MongoLimits(mongo),
         changes.MongoChanges(mongo),
     )

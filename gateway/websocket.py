@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack, aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, cast
 
@@ -31,7 +31,7 @@ from graph.context import Context
 from graph.engine import Engine
 from graph.errors import internal, refusal
 from resolvers.errors import DomainError, ServiceUnavailableError, UnauthenticatedError
-from resolvers.principal import Principal
+from resolvers.principal import Origin, Principal
 
 from .endpoint import payload
 from .runtime import Runtime
@@ -96,12 +96,13 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
 
     async def _run(self, operation: Operation[SocketContext, None], request_id: str) -> None:
         runtime = self.view.runtime
-        principal = await runtime.authenticator.from_header(self.context.authorization(), self.context.address)
+        found = await runtime.authenticator.from_header(self.context.authorization(), self.context.address)
+        principal = replace(found, origin=Origin(self.context.address, request_id))
         results = await self.view.engine.stream(
             operation.query,
             variables=operation.variables,
             operation_name=operation.operation_name,
-            context=Context(runtime.services, principal, request_id),
+            context=Context(runtime.services, principal, request_id, runtime.audit),
             allowed=_ALL,
         )
         log.info(

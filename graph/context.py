@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from strawberry.types import Info
 
+from resolvers.audit import AuditLog
 from resolvers.principal import Principal
 from resolvers.run import Services
 
@@ -17,6 +18,7 @@ class Context:
     services: Services
     principal: Principal
     request_id: str
+    audit: AuditLog
 
 
 GraphInfo = Info[Context, None]

@@ -73,4 +73,6 @@ class CorrectionMutations:
     )
     async def correct_usage(self, info: GraphInfo, input: Input) -> CompletionRecord | None:  # noqa: A002  # the argument's name
         context = info.context
-        return record_of(await corrections.correct(context.services.ledger, context.principal, input.command()))
+        return record_of(
+            await corrections.correct(context.services.ledger, context.audit, context.principal, input.command())
+        )

@@ -308,8 +308,13 @@ class KeyMutations:
         context = info.context
         services = context.services
         lifetime_s = _A_QUARTER if input.lifetime_seconds is None else input.lifetime_seconds
-        minted = mint_token(
-            services.tokens, context.principal, input.grant.grant(), lifetime_s=lifetime_s, now=services.api_keys.now
+        minted = await mint_token(
+            services.tokens,
+            context.audit,
+            context.principal,
+            input.grant.grant(),
+            lifetime_s=lifetime_s,
+            now=services.api_keys.now,
         )
         return MintedToken(token=minted.token, expires_at=minted.expires_at)
 

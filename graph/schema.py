@@ -5,6 +5,7 @@ from __future__ import annotations
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 
+from .audit import AuditQueries
 from .completions.events import EVENT_TYPES
 from .completions.fields import CompletionMutations, CompletionQueries, CompletionSubscriptions
 from .configs.fields import ConfigMutations, ConfigQueries
@@ -32,6 +33,7 @@ class Query(
     PriceQueries,
     KeyQueries,
     ProviderKeyQueries,
+    AuditQueries,
     LimitQueries,
     ViewerQueries,
 ):

@@ -41,5 +41,5 @@ class UsageExportMutations:
         input: Input,  # noqa: A002  # the argument's name
     ) -> UsageExport | None:
         context = info.context
-        link = usage_links.export(context.services.usage_links, context.principal, input.query())
+        link = await usage_links.export(context.services.usage_links, context.audit, context.principal, input.query())
         return UsageExport(url=link.url, expires_at=link.expires_at)

@@ -11,9 +11,11 @@ from typing import Protocol
 
 from uuid_utils import uuid7
 
+from persistence.audit_records import Action
 from persistence.key_records import ApiKey, ApiKeyFilter, Grant
 from persistence.ports import ApiKeyStore, StoreConflictError, StoreUnavailableError
 
+from .audit_fields import audit_of_key
 from .errors import BadUserInputError, ConflictError, NotFoundError, ServiceUnavailableError
 from .grants import check_grant, check_within
 from .key_cache import KeyCache
@@ -100,8 +102,9 @@ class ApiKeys:
             updated_at=now,
             expires_at=_end(now, asked.expires_at),
         )
+        audit = audit_of_key(principal, Action.API_KEY_CREATE, key.id)
         with _told():
-            await self.store.create(key, self.maker.digests(secret)[0], at_most=MAX_KEYS)
+            await self.store.create(key, self.maker.digests(secret)[0], at_most=MAX_KEYS, audit=audit)
         return secret, key
 
     async def change(
@@ -123,8 +126,9 @@ class ApiKeys:
             check_grant(change.grant)
             check_within(change.grant, principal)
         expected = standing.revision if expected_revision is None else expected_revision
+        audit = audit_of_key(principal, Action.API_KEY_UPDATE, key_id)
         with self._written(standing), _told():
-            return _found(await self.store.save(changed, expected_revision=expected))
+            return _found(await self.store.save(changed, expected_revision=expected, audit=audit))
 
     async def rotate(self, principal: Principal, key_id: str, *, overlap_s: int) -> tuple[str, ApiKey]:
         """A new key in the place of the old one, which serves for `overlap_s` more. Told here and never again. Raises
@@ -138,9 +142,11 @@ class ApiKeys:
         secret, hint = self.maker.make()
         now = self._time()
         until = now + timedelta(seconds=overlap_s)
+        audit = audit_of_key(principal, Action.API_KEY_ROTATE, key_id)
+        digest = self.maker.digests(secret)[0]
         with self._written(standing), _told():
             rotated = await self.store.rotate(
-                principal.organisation, key_id, self.maker.digests(secret)[0], hint=hint, until=until, at=now
+                principal.organisation, key_id, digest, hint=hint, until=until, at=now, audit=audit
             )
         return secret, _found(rotated)
 
@@ -148,7 +154,13 @@ class ApiKeys:
         """For good, and at once. One that is revoked stays as it is."""
         standing = await self.get(principal, key_id)
         with self._written(standing), _told():
-            revoked = await self.store.revoke(principal.organisation, key_id, at=self._time(), by=principal.subject)
+            revoked = await self.store.revoke(
+                principal.organisation,
+                key_id,
+                at=self._time(),
+                by=principal.subject,
+                audit=audit_of_key(principal, Action.API_KEY_REVOKE, key_id),
+            )
         return _found(revoked)
 
     async def get(self, principal: Principal, key_id: str) -> ApiKey:

@@ -16,9 +16,11 @@ from weakref import WeakValueDictionary
 
 from uuid_utils import uuid7
 
+from persistence.audit_records import Action
 from persistence.config_records import Config, ConfigContent, ConfigCursor, ConfigFilter, ConfigOrder, ConfigVersion
 from persistence.ports import ConfigStore, StoreConflictError, StoreUnavailableError
 
+from .audit_fields import audit_of_config, content_fields
 from .config_cache import ConfigCache
 from .config_content import check_content, checked_text, command_of
 from .config_diff import ConfigDiff, diff
@@ -93,8 +95,9 @@ class Configs:
         text = await self._worked(principal.organisation, checked_text, draft)
         at = self._time()
         config = Config(ID_PREFIX + uuid7().hex, principal.organisation, slug, 1, text, at, at)
+        audit = audit_of_config(principal, Action.CONFIG_CREATE, config.id, ({}, content_fields(draft)))
         with _told():
-            await self.store.create(config)
+            await self.store.create(config, audit=audit)
         return config
 
     async def update_draft(
@@ -102,14 +105,19 @@ class Configs:
     ) -> Config:
         """Raises BadUserInputError for a draft too large, ConflictError for a stale revision."""
         await self._worked(principal.organisation, checked_text, draft)
-        return await self._change(
-            principal,
-            by,
-            expected_revision,
-            lambda config: self.store.save_draft(
-                config.organisation, config.id, draft, expected_revision=config.revision, at=self._time()
-            ),
-        )
+
+        async def saved(config: Config) -> Config | None:
+            content = content_fields(await self.draft_of(config)), content_fields(draft)
+            return await self.store.save_draft(
+                config.organisation,
+                config.id,
+                draft,
+                expected_revision=config.revision,
+                at=self._time(),
+                audit=audit_of_config(principal, Action.CONFIG_UPDATE, config.id, content),
+            )
+
+        return await self._change(principal, by, expected_revision, saved)
 
     async def publish(self, principal: Principal, by: ConfigBy, *, expected_revision: int | None = None) -> Config:
         """The draft becomes the next version, and that one the published. Raises BadUserInputError for what no
@@ -123,6 +131,7 @@ class Configs:
                 expected_revision=config.revision,
                 at=self._time(),
                 by=principal.subject,
+                audit=audit_of_config(principal, Action.CONFIG_PUBLISH, config.id),
             )
 
         return await self._change(principal, by, expected_revision, published)
@@ -151,7 +160,12 @@ class Configs:
             by,
             expected_revision,
             lambda config: self.store.publish_version(
-                config.organisation, config.id, number, expected_revision=config.revision, at=self._time()
+                config.organisation,
+                config.id,
+                number,
+                expected_revision=config.revision,
+                at=self._time(),
+                audit=audit_of_config(principal, Action.CONFIG_ROLLBACK, config.id),
             ),
         )
 
@@ -251,8 +265,14 @@ class Configs:
             if (config.archived_at is not None) is archived:
                 return config
             at = self._time()
+            action = Action.CONFIG_ARCHIVE if archived else Action.CONFIG_UNARCHIVE
             return await self.store.archive(
-                config.organisation, config.id, at if archived else None, expected_revision=config.revision, at=at
+                config.organisation,
+                config.id,
+                at if archived else None,
+                expected_revision=config.revision,
+                at=at,
+                audit=audit_of_config(principal, action, config.id),
             )
 
         return await self._change(principal, by, expected_revision, write)

@@ -9,8 +9,10 @@ from decimal import Decimal
 
 from pydantic.alias_generators import to_camel
 
+from persistence.audit_records import Action, AuditEvent
 from persistence.records import CostSource, LedgerEntry
 
+from .audit import AuditLog, Fields, Subject, event
 from .errors import BadUserInputError, ConflictError, NotFoundError
 from .history import CompletionRecord, record_of
 from .ledger import Ledger
@@ -52,19 +54,23 @@ class CorrectCommand:
     cost: Decimal | None = None
 
 
-async def correct(ledger: Ledger, principal: Principal, command: CorrectCommand) -> CompletionRecord:
+async def correct(ledger: Ledger, audit: AuditLog, principal: Principal, command: CorrectCommand) -> CompletionRecord:
     """Books what is missing between the attempt's figures, earlier corrections included, and those of the command;
-    nothing where they are the same already, so that it may be repeated.
+    nothing where they are the same already, so that it may be repeated. The audit log has it before it is booked.
 
     Raises BadUserInputError, its path from ("input", …); NotFoundError for a completion that the organisation does not
     have, or has no such attempt of; ConflictError; and ServiceUnavailableError.
     """
     _check(command)
+    noted = False
     for _ in range(_TRIALS):
         entries = await ledger.completion(principal.organisation, command.completion_id)
         entry = _correction(entries, command, principal)
         if entry is None:
             return record_of(entries)
+        if not noted:
+            await audit.note(_event(principal, entries, entry))
+            noted = True
         await ledger.book(entry)
         entries = await ledger.completion(principal.organisation, command.completion_id)
         if entry in entries:  # else another correction came first, and has this one's number
@@ -116,6 +122,23 @@ def _correction(entries: Sequence[LedgerEntry], command: CorrectCommand, princip
         corrected_at=_now(),
         note=command.note,
     )
+
+
+def _event(principal: Principal, entries: Sequence[LedgerEntry], entry: LedgerEntry) -> AuditEvent:
+    standing = [each for each in entries if entry.corrects in (each.attempt, each.corrects)]
+    return event(
+        principal,
+        Action.USAGE_CORRECT,
+        Subject("completion", entry.completion_id),
+        before=_figures(standing),
+        after={**_figures([*standing, entry]), "attempt": entry.corrects, "note": entry.note},
+    )
+
+
+def _figures(entries: Sequence[LedgerEntry]) -> Fields:
+    known = [each.cost for each in entries if each.cost is not None]
+    tokens = {to_camel(field.name): sum(getattr(each, field.name) for each in entries) for field in fields(Tokens)}
+    return {**tokens, "cost": sum(known, Decimal(0)) if known else None}
 
 
 def _missing_tokens(standing: Sequence[LedgerEntry], right: Tokens) -> dict[str, int]:

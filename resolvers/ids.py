@@ -11,6 +11,11 @@ COMPLETION_PREFIX = "cmp_"
 
 
 def new_completion_id() -> tuple[str, datetime]:
-    """A fresh id, `cmp_` and the 32 hex digits of a UUIDv7 (RFC 9562, 5.7), with the millisecond that it carries."""
+    return new_id(COMPLETION_PREFIX)
+
+
+def new_id(prefix: str) -> tuple[str, datetime]:
+    """A fresh id, the prefix and the 32 hex digits of a UUIDv7 (RFC 9562, 5.7), with the millisecond that it
+    carries."""
     value = uuid7()
-    return COMPLETION_PREFIX + value.hex, _EPOCH + timedelta(milliseconds=value.int >> 80)
+    return prefix + value.hex, _EPOCH + timedelta(milliseconds=value.int >> 80)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+from persistence.audit_records import Action
 from persistence.limit_records import Limited, LimitRule
 from persistence.ports import LimitStore, StoreUnavailableError
 from persistence.reservation_records import Kind
 
 from .allowances import MAX_USD, MONEY, Measure, Most, Need, needs, usd
 from .api_keys import ApiKeys
+from .audit_fields import audit_of_limits
 from .errors import BadUserInputError, NotFoundError, ServiceUnavailableError
 from .grants import MODEL_FORM
 from .limits import Limiter
@@ -96,14 +98,15 @@ class LimitRules:
             standing = {(each.limited, each.name) for each in await self.store.of(principal.organisation)}
             if len(standing) >= MAX_RULES and (limited, name) not in standing:
                 raise BadUserInputError(f"an organisation has at most {MAX_RULES} limited keys and models")
-            await self.store.put(rule)
+            await self.store.put(rule, audit=audit_of_limits(principal, Action.LIMITS_SET, name or limited.value))
         return rule
 
     async def remove(self, principal: Principal, api_key: str | None, model: str | None) -> tuple[Limited, str]:
         """What was limited is not any more. Raises BadUserInputError and NotFoundError."""
         limited, name = _subject(api_key, model)
         with self._written(principal.organisation), _told():
-            if not await self.store.delete(principal.organisation, limited, name):
+            audit = audit_of_limits(principal, Action.LIMITS_REMOVE, name or limited.value)
+            if not await self.store.delete(principal.organisation, limited, name, audit=audit):
                 raise NotFoundError("there is no such limit")
         return limited, name
 

@@ -13,10 +13,12 @@ from decimal import Decimal
 
 from uuid_utils import uuid7
 
+from persistence.audit_records import Action
 from persistence.ports import PriceStore, StoreConflictError, StoreUnavailableError
 from persistence.price_records import Discount, Override, PriceFilter, PriceRule
 from providers.prices import ListPrices, own_prices
 
+from .audit_fields import audit_of_price
 from .errors import BadUserInputError, ConflictError, NotFoundError, ServiceUnavailableError
 from .price_book import PriceBook
 from .price_cache import LOOK_BACK, PriceCache
@@ -155,14 +157,15 @@ class Prices:
         with _told():
             if len(await self.store.unended(principal.organisation, since=now - LOOK_BACK)) >= MAX_BOOK:
                 raise ConflictError(f"{MAX_BOOK} rules hold, or have ended within the hour: wait for a while")
-            await self.store.add(rule, at_most=MAX_RULES)
+            await self.store.add(rule, at_most=MAX_RULES, audit=audit_of_price(principal, Action.PRICE_SET, rule.id))
         return rule
 
     async def _end(self, principal: Principal, rule_id: str, at: datetime | None) -> PriceRule:
         now = _whole(self.now())
         until = now + _MILLISECOND if at is None else _from(now, at, "at")
+        audit = audit_of_price(principal, Action.PRICE_END, rule_id)
         with _told():
-            return _found(await self.store.end(principal.organisation, rule_id, until, now=now))
+            return _found(await self.store.end(principal.organisation, rule_id, until, now=now, audit=audit))
 
 
 @contextmanager

@@ -25,6 +25,7 @@ class Scope(StrEnum):
     TOKENS_MINT = "tokens:mint"
     PROVIDER_KEYS_READ = "provider_keys:read"
     PROVIDER_KEYS_WRITE = "provider_keys:write"
+    AUDIT_READ = "audit:read"
     LIMITS_READ = "limits:read"
     LIMITS_WRITE = "limits:write"
 
@@ -43,7 +44,7 @@ _READS = frozenset(scope for scope in Scope if scope.endswith(":read"))
 
 SCOPES_OF: Mapping[Role, frozenset[Scope]] = {
     Role.CALLER: frozenset({Scope.COMPLETIONS_WRITE, Scope.COMPLETIONS_READ, Scope.TOKENS_MINT}),
-    Role.VIEWER: _READS - {Scope.KEYS_READ, Scope.PROVIDER_KEYS_READ},
+    Role.VIEWER: _READS - {Scope.KEYS_READ, Scope.PROVIDER_KEYS_READ, Scope.AUDIT_READ},
     Role.DEVELOPER: frozenset(
         {
             Scope.COMPLETIONS_WRITE,
@@ -89,9 +90,21 @@ UNLIMITED = Limits()
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an operation came from: the caller's address, None where it has none, and the request's id."""
+
+    address: str | None = None
+    request_id: str = ""
+
+
+UNKNOWN = Origin()
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """A subject within one organisation. `expires_at` is in seconds since the epoch, as in the token's `exp`; infinite
-    where a key has no end. `key_id`: of the API key that was presented, or by which the token was minted."""
+    where a key has no end. `key_id`: of the API key that was presented, or by which the token was minted. `origin` is
+    the operation's, for the audit log."""
 
     subject: str
     organisation: str
@@ -99,6 +112,7 @@ class Principal:
     expires_at: float
     limits: Limits = UNLIMITED
     key_id: str | None = None
+    origin: Origin = UNKNOWN
 
     def require(self, scope: Scope) -> None:
         """Raises ForbiddenError, naming the scope that is missing."""

@@ -13,11 +13,13 @@ from typing import Protocol
 
 import structlog
 
+from persistence.audit_records import Action
 from persistence.ports import ProviderKeyStore, StoreUnavailableError
 from persistence.provider_key_records import StoredProviderKey
 from providers.ports import ModelProvider
 from providers.types import Credentials
 
+from .audit_fields import audit_of_provider_key
 from .errors import BadUserInputError, NotFoundError, ServiceUnavailableError
 from .key_pool import KeyPool, ProviderKey
 from .principal import Principal
@@ -103,14 +105,16 @@ class ProviderKeys:
             created_at=now.replace(microsecond=now.microsecond // 1000 * 1000),
             created_by=principal.subject,
         )
+        audit = audit_of_provider_key(principal, Action.PROVIDER_KEY_SET, provider)
         with self._written(principal.organisation), _told():
-            await self.store.put(stored)
+            await self.store.put(stored, audit=audit)
         return stored
 
     async def delete(self, principal: Principal, provider: str) -> None:
         """From then on calls go by this deployment's key, if it has one. Raises NotFoundError."""
+        audit = audit_of_provider_key(principal, Action.PROVIDER_KEY_DELETE, provider)
         with self._written(principal.organisation), _told():
-            if not await self.store.delete(principal.organisation, provider):
+            if not await self.store.delete(principal.organisation, provider, audit=audit):
                 raise NotFoundError("there is no such key")
 
     async def listed(self, principal: Principal) -> Sequence[StoredProviderKey]:

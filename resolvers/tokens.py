@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from persistence.audit_records import Action
 from persistence.key_records import Grant
 
+from .audit import AuditLog, Subject, event
+from .audit_fields import grant_fields
 from .errors import BadUserInputError, ForbiddenError
 from .grants import check_grant, check_within, limits_of
 from .principal import Limits, Principal, Scope, scopes_of
@@ -36,12 +39,18 @@ class MintedToken:
     expires_at: datetime
 
 
-def mint_token(
-    maker: TokenMaker, principal: Principal, grant: Grant, *, lifetime_s: int, now: Callable[[], datetime]
+async def mint_token(
+    maker: TokenMaker,
+    audit: AuditLog,
+    principal: Principal,
+    grant: Grant,
+    *,
+    lifetime_s: int,
+    now: Callable[[], datetime],
 ) -> MintedToken:
     """Narrower than its maker, whose subject it bears, and with no right to make more. It outlives neither its maker's
-    own end nor MAX_LIFETIME_S; that the maker's key is revoked meanwhile, it does not see. Raises BadUserInputError and
-    ForbiddenError."""
+    own end nor MAX_LIFETIME_S; that the maker's key is revoked meanwhile, it does not see. Raises BadUserInputError,
+    ForbiddenError, and ServiceUnavailableError: none is handed out that the audit log has not."""
     if not MIN_LIFETIME_S <= lifetime_s <= MAX_LIFETIME_S:
         raise BadUserInputError(
             f"a token lives for {MIN_LIFETIME_S} to {MAX_LIFETIME_S} seconds, not {lifetime_s}",
@@ -62,4 +71,8 @@ def mint_token(
         limits=limits_of(grant),
         key_id=principal.key_id,
     )
-    return MintedToken(token, datetime.fromtimestamp(begun, UTC) + timedelta(seconds=lifetime_s))
+    minted = MintedToken(token, datetime.fromtimestamp(begun, UTC) + timedelta(seconds=lifetime_s))
+    given = {**grant_fields(grant), "scopes": sorted(scopes), "expiresAt": minted.expires_at}
+    subject = Subject("token", principal.subject)
+    await audit.note(event(principal, Action.TOKEN_MINT, subject, before=None, after=given))
+    return minted

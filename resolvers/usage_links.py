@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from persistence.audit_records import Action
+
 from . import usage
+from .audit import AuditLog, Subject, event
 from .principal import Principal
 from .usage import UsageQuery
 
@@ -27,7 +30,12 @@ class UsageLinks(Protocol):
         ...
 
 
-def export(links: UsageLinks, principal: Principal, query: UsageQuery) -> UsageLink:
-    """Raises BadUserInputError for what no report can answer, as far as that doesn't depend on the ledger."""
+async def export(links: UsageLinks, audit: AuditLog, principal: Principal, query: UsageQuery) -> UsageLink:
+    """Raises BadUserInputError for what no report can answer, as far as that doesn't depend on the ledger, and
+    ServiceUnavailableError: no link is handed out that the audit log has not."""
     usage.check(query)
-    return links.link(principal, query)
+    link = links.link(principal, query)
+    asked = {"since": query.since, "until": query.until, "expiresAt": link.expires_at}
+    subject = Subject("usage_report", principal.organisation)
+    await audit.note(event(principal, Action.USAGE_EXPORT, subject, before=None, after=asked))
+    return link

@@ -115,6 +115,22 @@ _PROVIDER_KEY = _object(
     }
 )
 
+_AUDIT_EVENT = _object(
+    {
+        "_id": _object({"organisation": _TEXT, "id": _TEXT}, additionalProperties=False),
+        "at": _TIME,
+        "actor": _TEXT,
+        "key_id": _TEXT_OR_NONE,
+        "address": _TEXT_OR_NONE,
+        "request_id": _TEXT,
+        "action": _TEXT,
+        "subject_kind": _TEXT,
+        "subject_id": _TEXT,
+        "before": _TEXT_OR_NONE,
+        "after": _TEXT_OR_NONE,
+    }
+)
+
 _COUNT_OR_NONE = {"bsonType": ["int", "long", "null"], "minimum": 0}
 _MONEY_OR_NONE = {"bsonType": ["decimal", "null"], "minimum": 0}
 _LIMIT = _object(
@@ -176,6 +192,16 @@ async def _provider_keys(database: Database) -> None:
     await _make(database, "provider_keys", _PROVIDER_KEY)
 
 
+async def _audit_log(database: Database) -> None:
+    await _make(database, "audit_events", _AUDIT_EVENT)
+    await database.audit_events.create_indexes(
+        [
+            IndexModel([("_id.organisation", ASCENDING), (name, ASCENDING), ("_id.id", DESCENDING)], name=name)
+            for name in ("action", "subject_id", "actor")
+        ]
+    )
+
+
 async def _limits(database: Database) -> None:
     await _make(database, "limits", _LIMIT)
 
@@ -195,6 +221,7 @@ _STEPS: tuple[Callable[[Database], Awaitable[None]], ...] = (
     _live_configs,
     _api_keys,
     _provider_keys,
+    _audit_log,
     _limits,
 )
 """Step n makes schema n of schema n - 1. Expand first, contract in a later release."""

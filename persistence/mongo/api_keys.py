@@ -16,7 +16,8 @@ from bson.min_key import MinKey
 from pymongo import DESCENDING, ReturnDocument
 
 from ..key_records import ApiKey, ApiKeyFilter, Grant, PresentedKey
-from ..ports import Conflict, StoreConflictError
+from ..ports import Audit, Conflict, StoreConflictError
+from .audit import add_event
 from .client import Database, Document, Mongo, Session
 from .times import floor, stamp
 
@@ -30,7 +31,7 @@ class MongoApiKeys:
     def __init__(self, mongo: Mongo) -> None:
         self._mongo = mongo
 
-    async def create(self, key: ApiKey, digest: str, *, at_most: int) -> None:
+    async def create(self, key: ApiKey, digest: str, *, at_most: int, audit: Audit[ApiKey]) -> None:
         document = _document(key)
         standing = {"_id.organisation": key.organisation, **_open(key.created_at)}
 
@@ -42,6 +43,7 @@ class MongoApiKeys:
                 raise StoreConflictError(f"there are {at_most} API keys", on=Conflict.FULL)
             await database.api_keys.insert_one(document, session=session)
             await database.api_key_digests.insert_one(_digest(digest, document["_id"]), session=session)
+            await add_event(database, audit(None, key), session)
 
         await self._mongo.transaction(create)
 
@@ -71,46 +73,42 @@ class MongoApiKeys:
         )
         return [_key(each) for each in found]
 
-    async def save(self, key: ApiKey, *, expected_revision: int) -> ApiKey | None:
+    async def save(self, key: ApiKey, *, expected_revision: int, audit: Audit[ApiKey]) -> ApiKey | None:
         document = _document(key)
         changes = {name: document[name] for name in ("name", "grant", "expires_at", "updated_at")}
-        asked = {"_id": document["_id"], "revoked_at": None, "revision": expected_revision}
-        saved = await self._changed(asked, changes)
-        if saved is None:
-            await self._check_refusal(key.organisation, key.id)
-        return saved
+        return await self._change(document["_id"], changes, audit, expected=expected_revision)
 
     async def rotate(
-        self, organisation: str, key_id: str, digest: str, *, hint: str, until: datetime, at: datetime
+        self,
+        organisation: str,
+        key_id: str,
+        digest: str,
+        *,
+        hint: str,
+        until: datetime,
+        at: datetime,
+        audit: Audit[ApiKey],
     ) -> ApiKey | None:
         name = _name(organisation, key_id)
         changes = {"hint": hint, "updated_at": stamp(at)}
         ends = stamp(until)
 
-        async def rotate(database: Database, session: Session) -> Document | None:
-            rotated: Document | None = await database.api_keys.find_one_and_update(
-                {"_id": name, "revoked_at": None},
-                _next(changes),
-                return_document=ReturnDocument.AFTER,
-                session=session,
+        async def digests(database: Database, session: Session) -> None:
+            await database.api_key_digests.update_many(
+                {"organisation": organisation, "key_id": key_id}, {"$min": {"ends_at": ends}}, session=session
             )
-            if rotated is not None:
-                await database.api_key_digests.update_many(
-                    {"organisation": organisation, "key_id": key_id}, {"$min": {"ends_at": ends}}, session=session
-                )
-                await database.api_key_digests.insert_one(_digest(digest, name), session=session)
-            return rotated
+            await database.api_key_digests.insert_one(_digest(digest, name), session=session)
 
-        found = await self._mongo.transaction(rotate)
-        if found is None:
-            await self._check_refusal(organisation, key_id)
-            return None
-        return _key(found)
+        return await self._change(name, changes, audit, and_then=digests)
 
-    async def revoke(self, organisation: str, key_id: str, *, at: datetime, by: str) -> ApiKey | None:
+    async def revoke(
+        self, organisation: str, key_id: str, *, at: datetime, by: str, audit: Audit[ApiKey]
+    ) -> ApiKey | None:
         changes = {"revoked_at": stamp(at), "revoked_by": by, "updated_at": stamp(at)}
-        revoked = await self._changed({"_id": _name(organisation, key_id), "revoked_at": None}, changes)
-        return revoked or await self.by_id(organisation, key_id)
+        try:
+            return await self._change(_name(organisation, key_id), changes, audit)
+        except StoreConflictError:
+            return await self.by_id(organisation, key_id)
 
     async def note_uses(self, uses: Mapping[tuple[str, str], datetime]) -> None:
         """Some at once; what is noted stays noted where the rest fails."""
@@ -118,22 +116,43 @@ class MongoApiKeys:
         for start in range(0, len(noted), _AT_ONCE):
             await asyncio.gather(*(self._mongo.write(_used(*each)) for each in noted[start : start + _AT_ONCE]))
 
-    async def _changed(self, asked: Document, changes: Document) -> ApiKey | None:
-        """Compare and set, in one statement."""
-        found = await self._mongo.write(
-            lambda database: database.api_keys.find_one_and_update(
-                asked, _next(changes), return_document=ReturnDocument.AFTER
-            )
-        )
-        return None if found is None else _key(found)
+    async def _change(
+        self,
+        name: Document,
+        changes: Document,
+        audit: Audit[ApiKey],
+        *,
+        expected: int | None = None,
+        and_then: Callable[[Database, Session], Awaitable[None]] | None = None,
+    ) -> ApiKey | None:
+        """Compare and set."""
 
-    async def _check_refusal(self, organisation: str, key_id: str) -> None:
-        """What kept a change from it. Raises StoreConflictError; where there is no such key, nothing did."""
-        standing = await self.by_id(organisation, key_id)
-        if standing is None:
-            return
-        if standing.revoked_at is not None:
-            raise StoreConflictError("the key is revoked", on=Conflict.ENDED)
+        async def change(database: Database, session: Session) -> ApiKey | None:
+            found = await database.api_keys.find_one({"_id": name}, session=session)
+            if found is None:
+                return None
+            standing = _key(found)
+            _check(standing, expected)
+            changed = _key(
+                await database.api_keys.find_one_and_update(
+                    {"_id": name},
+                    {"$set": changes, "$inc": {"revision": 1}},
+                    return_document=ReturnDocument.AFTER,
+                    session=session,
+                )
+            )
+            if and_then is not None:
+                await and_then(database, session)
+            await add_event(database, audit(standing, changed), session)
+            return changed
+
+        return await self._mongo.transaction(change)
+
+
+def _check(standing: ApiKey, expected: int | None) -> None:
+    if standing.revoked_at is not None:
+        raise StoreConflictError("the key is revoked", on=Conflict.ENDED)
+    if expected is not None and standing.revision != expected:
         raise StoreConflictError(f"the key has revision {standing.revision} by now", on=Conflict.REVISION)
 
 
@@ -147,10 +166,6 @@ def _name(organisation: str, key_id: str | MinKey | MaxKey) -> Document:
 
 def _open(now: datetime) -> Document:
     return {"revoked_at": None, "$or": [{"expires_at": None}, {"expires_at": {"$gt": floor(now)}}]}
-
-
-def _next(changes: Document) -> Document:
-    return {"$set": changes, "$inc": {"revision": 1}}
 
 
 def _digest(digest: str, name: Document) -> Document:

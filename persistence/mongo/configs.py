@@ -6,7 +6,7 @@ their whole numbers of 64 bits without a sign nor any text as a name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Never
 
@@ -24,7 +24,8 @@ from ..config_records import (
     ConfigVersion,
     encoded,
 )
-from ..ports import Conflict, StoreConflictError
+from ..ports import Audit, Conflict, StoreConflictError
+from .audit import add_event
 from .client import Database, Document, Mongo, Session
 from .times import stamp
 
@@ -40,7 +41,7 @@ class MongoConfigs:
     def __init__(self, mongo: Mongo) -> None:
         self._mongo = mongo
 
-    async def create(self, config: Config) -> None:
+    async def create(self, config: Config, *, audit: Audit[Config]) -> None:
         document = {
             "_id": {"organisation": config.organisation, "slug": config.slug},
             "id": config.id,
@@ -52,7 +53,12 @@ class MongoConfigs:
             "archived_at": _stamp_or_none(config.archived_at),
             **_draft(config.draft_text, config.draft),
         }
-        await self._mongo.write(lambda database: _create(database, document))
+
+        async def create(database: Database, session: Session) -> None:
+            await _create(database, document, session)
+            await add_event(database, audit(None, config), session)
+
+        await self._mongo.transaction(create)
 
     async def by_id(self, organisation: str, config_id: str) -> Config | None:
         return _config(await self._mongo.look_up(lambda database: _standing(database, organisation, config_id)))
@@ -62,47 +68,59 @@ class MongoConfigs:
         return _config(await self._mongo.look_up(lambda database: database.configs.find_one({"_id": key})))
 
     async def save_draft(
-        self, organisation: str, config_id: str, draft: ConfigContent, *, expected_revision: int, at: datetime
+        self,
+        organisation: str,
+        config_id: str,
+        draft: ConfigContent,
+        *,
+        expected_revision: int,
+        at: datetime,
+        audit: Audit[Config],
     ) -> Config | None:
         changes = {"updated_at": stamp(at), **_draft(encoded(draft), draft)}
-        return await self._change(organisation, config_id, changes, expected_revision)
+        return await self._change(organisation, config_id, _next(changes), expected_revision, audit)
 
     async def publish_draft(
-        self, organisation: str, config_id: str, *, expected_revision: int, at: datetime, by: str
+        self, organisation: str, config_id: str, *, expected_revision: int, at: datetime, by: str, audit: Audit[Config]
     ) -> Config | None:
         time = stamp(at)
+        number, revision = {"$add": ["$versions", 1]}, {"$add": ["$revision", 1]}
+        changes = [{"$set": {"versions": number, "published": number, "revision": revision, "updated_at": time}}]
 
-        async def publish(database: Database, session: Session) -> Document | None:
-            number = {"$add": ["$versions", 1]}
-            revision = {"$add": ["$revision", 1]}
-            published: Document | None = await database.configs.find_one_and_update(
-                {**_scope(organisation, config_id), "revision": expected_revision},
-                [{"$set": {"versions": number, "published": number, "revision": revision, "updated_at": time}}],
-                return_document=ReturnDocument.AFTER,
-                session=session,
-            )
-            if published is not None:
-                key = {"organisation": organisation, "config_id": config_id, "number": published["versions"]}
-                version = {"_id": key, "content": published["draft"], "created_at": time, "created_by": by}
-                await database.config_versions.insert_one(version, session=session)
-            return published
+        async def add_version(database: Database, session: Session, published: Document) -> None:
+            key = {"organisation": organisation, "config_id": config_id, "number": published["versions"]}
+            version = {"_id": key, "content": published["draft"], "created_at": time, "created_by": by}
+            await database.config_versions.insert_one(version, session=session)
 
-        found = await self._mongo.transaction(publish)
-        return await self._told(found, organisation, config_id, expected_revision)
+        return await self._change(organisation, config_id, changes, expected_revision, audit, and_then=add_version)
 
     async def publish_version(
-        self, organisation: str, config_id: str, number: int, *, expected_revision: int, at: datetime
+        self,
+        organisation: str,
+        config_id: str,
+        number: int,
+        *,
+        expected_revision: int,
+        at: datetime,
+        audit: Audit[Config],
     ) -> Config | None:
         changes = {"updated_at": stamp(at), "published": number}
         if await self.version(organisation, config_id, number) is None:  # once there, it stays
             return None
-        return await self._change(organisation, config_id, changes, expected_revision)
+        return await self._change(organisation, config_id, _next(changes), expected_revision, audit)
 
     async def archive(
-        self, organisation: str, config_id: str, archived_at: datetime | None, *, expected_revision: int, at: datetime
+        self,
+        organisation: str,
+        config_id: str,
+        archived_at: datetime | None,
+        *,
+        expected_revision: int,
+        at: datetime,
+        audit: Audit[Config],
     ) -> Config | None:
         changes = {"updated_at": stamp(at), "archived_at": _stamp_or_none(archived_at)}
-        return await self._change(organisation, config_id, changes, expected_revision)
+        return await self._change(organisation, config_id, _next(changes), expected_revision, audit)
 
     async def version(self, organisation: str, config_id: str, number: int) -> ConfigVersion | None:
         key = {"organisation": organisation, "config_id": config_id, "number": number}
@@ -139,26 +157,40 @@ class MongoConfigs:
         )
         return [_read(each) for each in found]
 
-    async def _change(self, organisation: str, config_id: str, changes: Document, expected: int) -> Config | None:
-        """Compare and set, in one statement."""
-        found = await self._mongo.write(
-            lambda database: database.configs.find_one_and_update(
-                {**_scope(organisation, config_id), "revision": expected},
-                {"$set": changes, "$inc": {"revision": 1}},
-                return_document=ReturnDocument.AFTER,
+    async def _change(
+        self,
+        organisation: str,
+        config_id: str,
+        changes: Document | list[Document],
+        expected: int,
+        audit: Audit[Config],
+        *,
+        and_then: Callable[[Database, Session, Document], Awaitable[None]] | None = None,
+    ) -> Config | None:
+        """Compare and set."""
+        scope = _scope(organisation, config_id)
+
+        async def change(database: Database, session: Session) -> Config | None:
+            standing = _config(await database.configs.find_one(scope, session=session))
+            if standing is None:
+                return None
+            if standing.revision != expected:
+                _refuse(standing, expected)
+            changed: Document = await database.configs.find_one_and_update(
+                scope, changes, return_document=ReturnDocument.AFTER, session=session
             )
-        )
-        return await self._told(found, organisation, config_id, expected)
+            if and_then is not None:
+                await and_then(database, session, changed)
+            config = _read(changed)
+            await add_event(database, audit(standing, config), session)
+            return config
 
-    async def _told(self, found: Document | None, organisation: str, config_id: str, expected: int) -> Config | None:
-        if found is None and (standing := await self.by_id(organisation, config_id)):
-            _refuse(standing, expected)
-        return _config(found)
+        return await self._mongo.transaction(change)
 
 
-async def _create(database: Database, document: Document) -> None:
+async def _create(database: Database, document: Document, session: Session) -> None:
     try:
-        await database.configs.insert_one(document)
+        await database.configs.insert_one(document, session=session)
     except DuplicateKeyError as error:
         if (error.details or {}).get("keyPattern") != {"_id": 1}:
             raise ValueError("a config of the organisation has the id") from None
@@ -168,6 +200,10 @@ async def _create(database: Database, document: Document) -> None:
 async def _standing(database: Database, organisation: str, config_id: str) -> Document | None:
     found: Document | None = await database.configs.find_one(_scope(organisation, config_id))
     return found
+
+
+def _next(changes: Document) -> Document:
+    return {"$set": changes, "$inc": {"revision": 1}}
 
 
 def _scope(organisation: str, config_id: str) -> Document:

@@ -13,7 +13,9 @@ from bson.min_key import MinKey
 from pymongo import ASCENDING
 
 from ..limit_records import Limited, LimitRule
-from .client import Document, Mongo
+from ..ports import Audit
+from .audit import add_event
+from .client import Database, Document, Mongo, Session
 from .times import stamp
 
 _KEY = ("organisation", "limited", "name")
@@ -25,11 +27,16 @@ class MongoLimits:
     def __init__(self, mongo: Mongo) -> None:
         self._mongo = mongo
 
-    async def put(self, rule: LimitRule) -> None:
+    async def put(self, rule: LimitRule, *, audit: Audit[LimitRule]) -> None:
         name = _name(rule.organisation, rule.limited.value, rule.name)
         values = {key: _plain(value) for key, value in asdict(rule).items() if key not in _KEY}
         document = {"_id": name, **values, "updated_at": stamp(rule.updated_at)}
-        await self._mongo.write(lambda database: database.limits.replace_one({"_id": name}, document, upsert=True))
+
+        async def put(database: Database, session: Session) -> None:
+            before = await database.limits.find_one_and_replace({"_id": name}, document, upsert=True, session=session)
+            await add_event(database, audit(None if before is None else _rule(before), rule), session)
+
+        await self._mongo.transaction(put)
 
     async def of(self, organisation: str) -> Sequence[LimitRule]:
         every = {"$gt": _name(organisation, MinKey(), MinKey()), "$lt": _name(organisation, MaxKey(), MaxKey())}
@@ -38,10 +45,16 @@ class MongoLimits:
         )
         return [_rule(each) for each in found]
 
-    async def delete(self, organisation: str, limited: Limited, name: str) -> bool:
+    async def delete(self, organisation: str, limited: Limited, name: str, *, audit: Audit[LimitRule]) -> bool:
         asked = {"_id": _name(organisation, limited.value, name)}
-        result = await self._mongo.write(lambda database: database.limits.delete_one(asked))
-        return bool(result.deleted_count)
+
+        async def delete(database: Database, session: Session) -> bool:
+            deleted = await database.limits.find_one_and_delete(asked, session=session)
+            if deleted is not None:
+                await add_event(database, audit(_rule(deleted), None), session)
+            return deleted is not None
+
+        return await self._mongo.transaction(delete)
 
 
 def _name(organisation: str, limited: str | MinKey | MaxKey, name: str | MinKey | MaxKey) -> Document:

@@ -6,7 +6,7 @@ That one is written with each rule that is added: of two that add at once the la
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -14,10 +14,11 @@ from typing import Any
 from bson.decimal128 import Decimal128
 from bson.max_key import MaxKey
 from bson.min_key import MinKey
-from pymongo import ASCENDING, DESCENDING, ReturnDocument
+from pymongo import ASCENDING, DESCENDING
 
-from ..ports import Conflict, StoreConflictError
+from ..ports import Audit, Conflict, StoreConflictError
 from ..price_records import Discount, Override, PriceFilter, PriceRule
+from .audit import add_event
 from .client import Database, Document, Mongo, Session
 from .times import floor, stamp
 
@@ -28,7 +29,7 @@ class MongoPrices:
     def __init__(self, mongo: Mongo) -> None:
         self._mongo = mongo
 
-    async def add(self, rule: PriceRule, *, at_most: int) -> None:
+    async def add(self, rule: PriceRule, *, at_most: int, audit: Audit[PriceRule]) -> None:
         document = _document(rule)
         standing = {"_id.organisation": rule.organisation, **_unended(rule.created_at)}
 
@@ -39,6 +40,7 @@ class MongoPrices:
             if await database.price_rules.count_documents(standing, limit=at_most, session=session) >= at_most:
                 raise StoreConflictError(f"there are {at_most} rules that have not ended", on=Conflict.FULL)
             await database.price_rules.insert_one(document, session=session)
+            await add_event(database, audit(None, rule), session)
 
         await self._mongo.transaction(add)
 
@@ -47,21 +49,25 @@ class MongoPrices:
         found = await self._mongo.look_up(lambda database: database.price_rules.find_one({"_id": key}))
         return None if found is None else _rule(found)
 
-    async def end(self, organisation: str, rule_id: str, until: datetime, *, now: datetime) -> PriceRule | None:
-        """Compare and set, in one statement."""
-        asked = {"_id": _key(organisation, rule_id), **_unended(now)}
+    async def end(
+        self, organisation: str, rule_id: str, until: datetime, *, now: datetime, audit: Audit[PriceRule]
+    ) -> PriceRule | None:
+        asked = {"_id": _key(organisation, rule_id)}
         change = {"$set": {"until": stamp(until)}}
-        found = await self._mongo.write(
-            lambda database: database.price_rules.find_one_and_update(
-                asked, change, return_document=ReturnDocument.AFTER
-            )
-        )
-        if found is not None:
-            return _rule(found)
-        standing = await self.by_id(organisation, rule_id)
-        if standing is not None and standing.until is not None:
-            raise StoreConflictError(f"the rule ended at {standing.until.isoformat()}", on=Conflict.ENDED)
-        return None
+
+        async def end(database: Database, session: Session) -> PriceRule | None:
+            found = await database.price_rules.find_one(asked, session=session)
+            if found is None:
+                return None
+            standing = _rule(found)
+            if standing.until is not None and standing.until <= now:
+                raise StoreConflictError(f"the rule ended at {standing.until.isoformat()}", on=Conflict.ENDED)
+            await database.price_rules.update_one(asked, change, session=session)
+            ended = replace(standing, until=until)
+            await add_event(database, audit(standing, ended), session)
+            return ended
+
+        return await self._mongo.transaction(end)
 
     async def unended(self, organisation: str, *, since: datetime) -> Sequence[PriceRule]:
         asked = {"_id.organisation": organisation, **_unended(since)}

@@ -9,8 +9,10 @@ from bson.max_key import MaxKey
 from bson.min_key import MinKey
 from pymongo import ASCENDING
 
+from ..ports import Audit
 from ..provider_key_records import StoredProviderKey
-from .client import Document, Mongo
+from .audit import add_event
+from .client import Database, Document, Mongo, Session
 from .times import stamp
 
 
@@ -20,7 +22,7 @@ class MongoProviderKeys:
     def __init__(self, mongo: Mongo) -> None:
         self._mongo = mongo
 
-    async def put(self, key: StoredProviderKey) -> None:
+    async def put(self, key: StoredProviderKey, *, audit: Audit[StoredProviderKey]) -> None:
         name = _name(key.organisation, key.provider)
         document = {
             "_id": name,
@@ -29,9 +31,14 @@ class MongoProviderKeys:
             "created_at": stamp(key.created_at),
             "created_by": key.created_by,
         }
-        await self._mongo.write(
-            lambda database: database.provider_keys.replace_one({"_id": name}, document, upsert=True)
-        )
+
+        async def put(database: Database, session: Session) -> None:
+            before = await database.provider_keys.find_one_and_replace(
+                {"_id": name}, document, upsert=True, session=session
+            )
+            await add_event(database, audit(None if before is None else _key(before), key), session)
+
+        await self._mongo.transaction(put)
 
     async def of(self, organisation: str) -> Sequence[StoredProviderKey]:
         asked = {"_id": {"$gt": _name(organisation, MinKey()), "$lt": _name(organisation, MaxKey())}}
@@ -40,10 +47,16 @@ class MongoProviderKeys:
         )
         return [_key(each) for each in found]
 
-    async def delete(self, organisation: str, provider: str) -> bool:
+    async def delete(self, organisation: str, provider: str, *, audit: Audit[StoredProviderKey]) -> bool:
         name = _name(organisation, provider)
-        result = await self._mongo.write(lambda database: database.provider_keys.delete_one({"_id": name}))
-        return bool(result.deleted_count)
+
+        async def delete(database: Database, session: Session) -> bool:
+            deleted = await database.provider_keys.find_one_and_delete({"_id": name}, session=session)
+            if deleted is not None:
+                await add_event(database, audit(_key(deleted), None), session)
+            return deleted is not None
+
+        return await self._mongo.transaction(delete)
 
     async def every(self, *, limit: int, after: tuple[str, str] | None = None) -> Sequence[StoredProviderKey]:
         if limit < 1:

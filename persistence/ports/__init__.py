@@ -3,6 +3,7 @@
 Every read takes the organisation: tenant scope is part of the store's own query.
 """
 
+from .audit import Audit, AuditStore
 from .documents import ChangeFeed, ConfigStore, PriceStore
 from .errors import Conflict, StoreConflictError, StoreUnavailableError
 from .files import LINK_SECONDS_AT_MOST, ObjectStore
@@ -19,6 +20,8 @@ __all__ = [
     "LISTENER_BACKLOG",
     "REPLAYED_AT_MOST",
     "ApiKeyStore",
+    "Audit",
+    "AuditStore",
     "ChangeFeed",
     "ConfigStore",
     "Conflict",

@@ -9,6 +9,7 @@ from typing import Protocol
 from ..change_records import Change
 from ..config_records import Config, ConfigContent, ConfigCursor, ConfigFilter, ConfigOrder, ConfigVersion
 from ..price_records import PriceFilter, PriceRule
+from .audit import Audit
 
 
 class ConfigStore(Protocol):
@@ -16,9 +17,10 @@ class ConfigStore(Protocol):
 
     A write changes one config in one transaction and returns it as it is then, its revision one higher; None where the
     organisation has no such config (or version). It raises StoreConflictError unless `expected_revision` is the newest.
+    What `audit` makes of it is committed with it.
     """
 
-    async def create(self, config: Config) -> None:
+    async def create(self, config: Config, *, audit: Audit[Config]) -> None:
         """Raises StoreConflictError where the organisation has the slug, archived or not."""
         ...
 
@@ -27,23 +29,44 @@ class ConfigStore(Protocol):
     async def by_slug(self, organisation: str, slug: str) -> Config | None: ...
 
     async def save_draft(
-        self, organisation: str, config_id: str, draft: ConfigContent, *, expected_revision: int, at: datetime
+        self,
+        organisation: str,
+        config_id: str,
+        draft: ConfigContent,
+        *,
+        expected_revision: int,
+        at: datetime,
+        audit: Audit[Config],
     ) -> Config | None: ...
 
     async def publish_draft(
-        self, organisation: str, config_id: str, *, expected_revision: int, at: datetime, by: str
+        self, organisation: str, config_id: str, *, expected_revision: int, at: datetime, by: str, audit: Audit[Config]
     ) -> Config | None:
         """Makes the draft the next version, and that one the published."""
         ...
 
     async def publish_version(
-        self, organisation: str, config_id: str, number: int, *, expected_revision: int, at: datetime
+        self,
+        organisation: str,
+        config_id: str,
+        number: int,
+        *,
+        expected_revision: int,
+        at: datetime,
+        audit: Audit[Config],
     ) -> Config | None:
         """Makes an older version the published one again; no version is added."""
         ...
 
     async def archive(
-        self, organisation: str, config_id: str, archived_at: datetime | None, *, expected_revision: int, at: datetime
+        self,
+        organisation: str,
+        config_id: str,
+        archived_at: datetime | None,
+        *,
+        expected_revision: int,
+        at: datetime,
+        audit: Audit[Config],
     ) -> Config | None:
         """Without `archived_at` it is taken back."""
         ...
@@ -70,16 +93,19 @@ class ConfigStore(Protocol):
 
 
 class PriceStore(Protocol):
-    """Price rules. Every method raises StoreUnavailableError, and ValueError for what can't be stored."""
+    """Price rules. Every method raises StoreUnavailableError, and ValueError for what can't be stored. What `audit`
+    makes of a write is committed with it."""
 
-    async def add(self, rule: PriceRule, *, at_most: int) -> None:
+    async def add(self, rule: PriceRule, *, at_most: int, audit: Audit[PriceRule]) -> None:
         """Raises StoreConflictError where the organisation has `at_most` rules that have not ended by
         `rule.created_at`."""
         ...
 
     async def by_id(self, organisation: str, rule_id: str) -> PriceRule | None: ...
 
-    async def end(self, organisation: str, rule_id: str, until: datetime, *, now: datetime) -> PriceRule | None:
+    async def end(
+        self, organisation: str, rule_id: str, until: datetime, *, now: datetime, audit: Audit[PriceRule]
+    ) -> PriceRule | None:
         """The rule with its new end; None where the organisation has no such rule. Raises StoreConflictError where it
         has ended by `now`."""
         ...

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..provider_key_records import StoredProviderKey
+from .audit import Audit
 
 
 class ProviderKeyStore(Protocol):
-    """An organisation's keys at providers, one for each. Every method raises StoreUnavailableError."""
+    """An organisation's keys at providers, one for each. Every method raises StoreUnavailableError. What `audit` makes
+    of a write is committed with it."""
 
-    async def put(self, key: StoredProviderKey) -> None:
+    async def put(self, key: StoredProviderKey, *, audit: Audit[StoredProviderKey]) -> None:
         """In the place of the one before, if there is one."""
         ...
 
@@ -19,8 +21,8 @@ class ProviderKeyStore(Protocol):
         """By the providers' names."""
         ...
 
-    async def delete(self, organisation: str, provider: str) -> bool:
-        """Whether there was one."""
+    async def delete(self, organisation: str, provider: str, *, audit: Audit[StoredProviderKey]) -> bool:
+        """Whether there was one; else nothing is noted."""
         ...
 
     async def every(self, *, limit: int, after: tuple[str, str] | None = None) -> Sequence[StoredProviderKey]:

@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 
 from ..key_records import FORGOTTEN_AFTER, ApiKey, ApiKeyFilter, Grant, PresentedKey
-from ..ports import Conflict, StoreConflictError
+from ..ports import Audit, Conflict, StoreConflictError
+from .audit import add_event
 from .database import Database, Parameters, transaction
 from .times import EPOCH, MILLISECOND, milliseconds
 
@@ -55,7 +56,7 @@ class SQLiteApiKeys:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, key: ApiKey, digest: str, *, at_most: int) -> None:
+    async def create(self, key: ApiKey, digest: str, *, at_most: int, audit: Audit[ApiKey]) -> None:
         row = {**_row(key), "now": _stamp(key.created_at), "at_most": at_most, "digest": digest}
 
         def create(connection: sqlite3.Connection) -> None:
@@ -63,6 +64,7 @@ class SQLiteApiKeys:
                 if not connection.execute(_CREATE, row).rowcount:
                     raise StoreConflictError(f"there are {at_most} API keys", on=Conflict.FULL)
                 connection.execute(_ADD_DIGEST, row)
+                add_event(connection, audit(None, key))
 
         await self._database.write(create)
 
@@ -83,13 +85,21 @@ class SQLiteApiKeys:
         asked: Parameters = {"organisation": organisation, "limit": limit, "before": before, "now": now}
         return [_key(row) for row in await self._database.report(_PAGE, asked)]
 
-    async def save(self, key: ApiKey, *, expected_revision: int) -> ApiKey | None:
-        row = _row(key)
+    async def save(self, key: ApiKey, *, expected_revision: int, audit: Audit[ApiKey]) -> ApiKey | None:
+        row = {**_row(key), "expected": expected_revision}
         changes = "name = :name, grant_ = :grant_, expires_at = :expires_at"
-        return await self._change(key.organisation, key.id, changes, key.updated_at, row, expected=expected_revision)
+        return await self._change(key.organisation, key.id, changes, key.updated_at, row, audit)
 
     async def rotate(
-        self, organisation: str, key_id: str, digest: str, *, hint: str, until: datetime, at: datetime
+        self,
+        organisation: str,
+        key_id: str,
+        digest: str,
+        *,
+        hint: str,
+        until: datetime,
+        at: datetime,
+        audit: Audit[ApiKey],
     ) -> ApiKey | None:
         forgotten = _stamp(at) - FORGOTTEN_AFTER // MILLISECOND
         values: Parameters = {"digest": digest, "hint": hint, "until": _stamp(until), "forgotten": forgotten}
@@ -98,11 +108,14 @@ class SQLiteApiKeys:
             for statement in (_END_DIGESTS, _ADD_DIGEST, _FORGET_DIGESTS):
                 connection.execute(statement, asked)
 
-        return await self._change(organisation, key_id, "hint = :hint", at, values, and_then=digests)
+        return await self._change(organisation, key_id, "hint = :hint", at, values, audit, and_then=digests)
 
-    async def revoke(self, organisation: str, key_id: str, *, at: datetime, by: str) -> ApiKey | None:
+    async def revoke(
+        self, organisation: str, key_id: str, *, at: datetime, by: str, audit: Audit[ApiKey]
+    ) -> ApiKey | None:
+        changes = "revoked_at = :at, revoked_by = :by"
         try:
-            return await self._change(organisation, key_id, "revoked_at = :at, revoked_by = :by", at, {"by": by})
+            return await self._change(organisation, key_id, changes, at, {"by": by}, audit)
         except StoreConflictError:
             return await self.by_id(organisation, key_id)
 
@@ -122,29 +135,32 @@ class SQLiteApiKeys:
         changes: str,
         at: datetime,
         values: Mapping[str, str | int | None],
+        audit: Audit[ApiKey],
         *,
-        expected: int | None = None,
         and_then: Callable[[sqlite3.Connection, Parameters], None] | None = None,
     ) -> ApiKey | None:
-        asked: Parameters = {
-            **values,
-            "organisation": organisation,
-            "id": key_id,
-            "at": _stamp(at),
-            "expected": expected,
-        }
+        values = {"expected": None, **values}
+        asked: Parameters = {**values, "organisation": organisation, "id": key_id, "at": _stamp(at)}
 
         def change(connection: sqlite3.Connection) -> ApiKey | None:
             with transaction(connection):
-                changed = connection.execute(_CHANGE.format(changes=changes), asked).rowcount
-                rows = connection.execute(_BY_ID, asked).fetchall()
-                if rows and not changed:
-                    raise _refused(_key(rows[0]))
-                if rows and and_then is not None:
+                standing = _standing(connection, asked)
+                if standing is None:
+                    return None
+                if not connection.execute(_CHANGE.format(changes=changes), asked).rowcount:
+                    raise _refused(standing)
+                if and_then is not None:
                     and_then(connection, asked)
-                return _key(rows[0]) if rows else None
+                changed = _standing(connection, asked)
+                add_event(connection, audit(standing, changed))
+                return changed
 
         return await self._database.write(change)
+
+
+def _standing(connection: sqlite3.Connection, asked: Parameters) -> ApiKey | None:
+    rows = connection.execute(_BY_ID, asked).fetchall()
+    return _key(rows[0]) if rows else None
 
 
 def _refused(key: ApiKey) -> StoreConflictError:

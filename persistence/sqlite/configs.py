@@ -19,7 +19,8 @@ from ..config_records import (
     ConfigVersion,
     encoded,
 )
-from ..ports import Conflict, StoreConflictError
+from ..ports import Audit, Conflict, StoreConflictError
+from .audit import add_event
 from .database import Database, Parameters, transaction
 from .times import EPOCH, MILLISECOND, milliseconds
 
@@ -66,7 +67,7 @@ class SQLiteConfigs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, config: Config) -> None:
+    async def create(self, config: Config, *, audit: Audit[Config]) -> None:
         row = {
             "id": config.id,
             "organisation": config.organisation,
@@ -78,7 +79,13 @@ class SQLiteConfigs:
             "archived_at": _stamp_or_none(config.archived_at),
             **_draft(config.draft_text, config.draft),
         }
-        await self._database.write(lambda connection: _create(connection, row))
+
+        def create(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                _create(connection, row)
+                add_event(connection, audit(None, config))
+
+        await self._database.write(create)
 
     async def by_id(self, organisation: str, config_id: str) -> Config | None:
         return _first(await self._database.look_up(_BY_ID, {"organisation": organisation, "id": config_id}))
@@ -87,28 +94,49 @@ class SQLiteConfigs:
         return _first(await self._database.look_up(_BY_SLUG, {"organisation": organisation, "slug": slug}))
 
     async def save_draft(
-        self, organisation: str, config_id: str, draft: ConfigContent, *, expected_revision: int, at: datetime
+        self,
+        organisation: str,
+        config_id: str,
+        draft: ConfigContent,
+        *,
+        expected_revision: int,
+        at: datetime,
+        audit: Audit[Config],
     ) -> Config | None:
         asked = _change(organisation, config_id, expected_revision, at) | _draft(encoded(draft), draft)
-        return await self._database.write(lambda connection: _changed(connection, _SET_DRAFT, asked))
+        return await self._change(_SET_DRAFT, asked, audit)
 
     async def publish_draft(
-        self, organisation: str, config_id: str, *, expected_revision: int, at: datetime, by: str
+        self, organisation: str, config_id: str, *, expected_revision: int, at: datetime, by: str, audit: Audit[Config]
     ) -> Config | None:
         asked = _change(organisation, config_id, expected_revision, at) | {"by": by}
-        return await self._database.write(lambda connection: _publish_draft(connection, asked))
+        return await self._database.write(lambda connection: _publish_draft(connection, asked, audit))
 
     async def publish_version(
-        self, organisation: str, config_id: str, number: int, *, expected_revision: int, at: datetime
+        self,
+        organisation: str,
+        config_id: str,
+        number: int,
+        *,
+        expected_revision: int,
+        at: datetime,
+        audit: Audit[Config],
     ) -> Config | None:
         asked = _change(organisation, config_id, expected_revision, at) | {"number": number}
-        return await self._database.write(lambda connection: _publish_version(connection, asked))
+        return await self._database.write(lambda connection: _publish_version(connection, asked, audit))
 
     async def archive(
-        self, organisation: str, config_id: str, archived_at: datetime | None, *, expected_revision: int, at: datetime
+        self,
+        organisation: str,
+        config_id: str,
+        archived_at: datetime | None,
+        *,
+        expected_revision: int,
+        at: datetime,
+        audit: Audit[Config],
     ) -> Config | None:
         asked = _change(organisation, config_id, expected_revision, at) | {"archived_at": _stamp_or_none(archived_at)}
-        return await self._database.write(lambda connection: _changed(connection, "archived_at = :archived_at", asked))
+        return await self._change("archived_at = :archived_at", asked, audit)
 
     async def version(self, organisation: str, config_id: str, number: int) -> ConfigVersion | None:
         asked: Parameters = {"organisation": organisation, "id": config_id, "number": number}
@@ -137,6 +165,13 @@ class SQLiteConfigs:
         statement = _PAGE.format(conditions=" AND ".join(conditions), order=_ORDERS[order])
         return [_config(row) for row in await self._database.report(statement, asked)]
 
+    async def _change(self, changes: str, asked: Parameters, audit: Audit[Config]) -> Config | None:
+        def change(connection: sqlite3.Connection) -> Config | None:
+            with transaction(connection):
+                return _changed(connection, changes, asked, audit)
+
+        return await self._database.write(change)
+
 
 def _create(connection: sqlite3.Connection, row: Parameters) -> None:
     try:
@@ -147,24 +182,27 @@ def _create(connection: sqlite3.Connection, row: Parameters) -> None:
         raise StoreConflictError(f"the slug {row['slug']!r} is taken", on=Conflict.SLUG) from error
 
 
-def _publish_draft(connection: sqlite3.Connection, asked: Parameters) -> Config | None:
+def _publish_draft(connection: sqlite3.Connection, asked: Parameters, audit: Audit[Config]) -> Config | None:
     with transaction(connection):
         added = connection.execute(_ADD_VERSION, asked).fetchall()
         number = added[0][0] if added else None
-        return _changed(connection, "published = :number", {**asked, "number": number})
+        return _changed(connection, "published = :number", {**asked, "number": number}, audit)
 
 
-def _publish_version(connection: sqlite3.Connection, asked: Parameters) -> Config | None:
+def _publish_version(connection: sqlite3.Connection, asked: Parameters, audit: Audit[Config]) -> Config | None:
     with transaction(connection):
         if not connection.execute(_VERSION, asked).fetchall():
             return None
-        return _changed(connection, "published = :number", asked)
+        return _changed(connection, "published = :number", asked, audit)
 
 
-def _changed(connection: sqlite3.Connection, changes: str, asked: Parameters) -> Config | None:
-    """Compare and set, in one statement."""
+def _changed(connection: sqlite3.Connection, changes: str, asked: Parameters, audit: Audit[Config]) -> Config | None:
+    """Compare and set, within a transaction."""
+    standing = _first(connection.execute(_BY_ID, asked).fetchall())
     config = _first(connection.execute(_CHANGE.format(changes=changes), asked).fetchall())
-    if config is None and (standing := _first(connection.execute(_BY_ID, asked).fetchall())):
+    if config is not None:
+        add_event(connection, audit(standing, config))
+    elif standing is not None:
         _refuse(standing, asked)
     return config
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from decimal import Decimal
 from typing import Any
 
 from ..limit_records import Limited, LimitRule
-from .database import Database, Parameters
+from ..ports import Audit
+from .audit import add_event
+from .database import Database, Parameters, transaction
 from .times import EPOCH, MILLISECOND, milliseconds
 
 _NAMES = tuple(field.name for field in fields(LimitRule))
@@ -22,7 +25,9 @@ _PUT = f"""
     ON CONFLICT DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _NAMES if name not in _KEY)}
 """  # noqa: S608
 _OF = f"SELECT {_COLUMNS} FROM limits WHERE organisation = :organisation ORDER BY limited, name"  # noqa: S608
-_DELETE = "DELETE FROM limits WHERE organisation = :organisation AND limited = :limited AND name = :name"
+_THE_RULE = "organisation = :organisation AND limited = :limited AND name = :name"
+_ONE = f"SELECT {_COLUMNS} FROM limits WHERE {_THE_RULE}"  # noqa: S608
+_DELETE = f"DELETE FROM limits WHERE {_THE_RULE}"  # noqa: S608
 
 
 class SQLiteLimits:
@@ -31,19 +36,40 @@ class SQLiteLimits:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def put(self, rule: LimitRule) -> None:
+    async def put(self, rule: LimitRule, *, audit: Audit[LimitRule]) -> None:
         if rule.updated_at.microsecond % 1000:
             raise ValueError("a rule's time must be whole milliseconds")
         row = {**asdict(rule), "limited": rule.limited.value, "updated_at": milliseconds(rule.updated_at)}
         row |= {name: None if row[name] is None else str(row[name]) for name in _MONEY}
-        await self._database.write(lambda connection: connection.execute(_PUT, row).rowcount)
+
+        def put(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                standing = _standing(connection, row)
+                connection.execute(_PUT, row)
+                add_event(connection, audit(standing, rule))
+
+        await self._database.write(put)
 
     async def of(self, organisation: str) -> Sequence[LimitRule]:
         return [_rule(row) for row in await self._database.look_up(_OF, {"organisation": organisation})]
 
-    async def delete(self, organisation: str, limited: Limited, name: str) -> bool:
+    async def delete(self, organisation: str, limited: Limited, name: str, *, audit: Audit[LimitRule]) -> bool:
         asked: Parameters = {"organisation": organisation, "limited": limited.value, "name": name}
-        return bool(await self._database.write(lambda connection: connection.execute(_DELETE, asked).rowcount))
+
+        def delete(connection: sqlite3.Connection) -> bool:
+            with transaction(connection):
+                standing = _standing(connection, asked)
+                if standing is not None:
+                    connection.execute(_DELETE, asked)
+                    add_event(connection, audit(standing, None))
+                return standing is not None
+
+        return await self._database.write(delete)
+
+
+def _standing(connection: sqlite3.Connection, asked: Parameters) -> LimitRule | None:
+    row = connection.execute(_ONE, asked).fetchone()
+    return None if row is None else _rule(row)
 
 
 def _rule(row: Sequence[Any]) -> LimitRule:

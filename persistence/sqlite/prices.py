@@ -9,9 +9,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from ..ports import Conflict, StoreConflictError
+from ..ports import Audit, Conflict, StoreConflictError
 from ..price_records import Discount, Override, PriceFilter, PriceRule
-from .database import Database, Parameters
+from .audit import add_event
+from .database import Database, Parameters, transaction
 from .times import EPOCH, MILLISECOND, milliseconds
 
 _PRICES = tuple(field.name for field in fields(Override))
@@ -40,23 +41,31 @@ class SQLitePrices:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, rule: PriceRule, *, at_most: int) -> None:
+    async def add(self, rule: PriceRule, *, at_most: int, audit: Audit[PriceRule]) -> None:
         row = {**_row(rule), "now": _stamp(rule.created_at), "at_most": at_most}
-        if not await self._database.write(lambda connection: connection.execute(_ADD, row).rowcount):
-            raise StoreConflictError(f"there are {at_most} rules that have not ended", on=Conflict.FULL)
+
+        def add(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                if not connection.execute(_ADD, row).rowcount:
+                    raise StoreConflictError(f"there are {at_most} rules that have not ended", on=Conflict.FULL)
+                add_event(connection, audit(None, rule))
+
+        await self._database.write(add)
 
     async def by_id(self, organisation: str, rule_id: str) -> PriceRule | None:
         rows = await self._database.look_up(_BY_ID, {"organisation": organisation, "id": rule_id})
         return _rule(rows[0]) if rows else None
 
-    async def end(self, organisation: str, rule_id: str, until: datetime, *, now: datetime) -> PriceRule | None:
+    async def end(
+        self, organisation: str, rule_id: str, until: datetime, *, now: datetime, audit: Audit[PriceRule]
+    ) -> PriceRule | None:
         asked: Parameters = {
             "organisation": organisation,
             "id": rule_id,
             "until": _stamp(until),
             "now": _stamp(now),
         }
-        return await self._database.write(lambda connection: _ended(connection, asked))
+        return await self._database.write(lambda connection: _ended(connection, asked, audit))
 
     async def unended(self, organisation: str, *, since: datetime) -> Sequence[PriceRule]:
         asked: Parameters = {"organisation": organisation, "now": _floor(since)}
@@ -73,15 +82,18 @@ class SQLitePrices:
         return [_rule(row) for row in await self._database.report(_PAGE.format(conditions=conditions), asked)]
 
 
-def _ended(connection: sqlite3.Connection, asked: Parameters) -> PriceRule | None:
-    """Compare and set, in one statement."""
-    if rows := connection.execute(_END, asked).fetchall():
-        return _rule(rows[0])
-    if rows := connection.execute(_BY_ID, asked).fetchall():
-        ended = _rule(rows[0]).until
-        assert ended is not None  # noqa: S101  # else it would just have been ended
-        raise StoreConflictError(f"the rule ended at {ended.isoformat()}", on=Conflict.ENDED)
-    return None
+def _ended(connection: sqlite3.Connection, asked: Parameters, audit: Audit[PriceRule]) -> PriceRule | None:
+    with transaction(connection):
+        rows = connection.execute(_BY_ID, asked).fetchall()
+        if not rows:
+            return None
+        standing = _rule(rows[0])
+        if not (rows := connection.execute(_END, asked).fetchall()):
+            assert standing.until is not None  # noqa: S101  # else it would just have been ended
+            raise StoreConflictError(f"the rule ended at {standing.until.isoformat()}", on=Conflict.ENDED)
+        ended = _rule(rows[0])
+        add_event(connection, audit(standing, ended))
+        return ended
 
 
 def _conditions(where: PriceFilter, before: str | None, asked: dict[str, str | int | None]) -> Iterator[str]:

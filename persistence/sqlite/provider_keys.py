@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
+from ..ports import Audit
 from ..provider_key_records import StoredProviderKey
-from .database import Database, Parameters
+from .audit import add_event
+from .database import Database, Parameters, transaction
 from .times import EPOCH, MILLISECOND, milliseconds
 
 _NAMES = tuple(field.name for field in fields(StoredProviderKey))
@@ -23,6 +26,7 @@ _PUT = f"""
         created_by = excluded.created_by
 """  # noqa: S608
 _OF = f"SELECT {_COLUMNS} FROM provider_keys WHERE organisation = :organisation ORDER BY provider"  # noqa: S608
+_ONE = f"SELECT {_COLUMNS} FROM provider_keys WHERE {_THE_KEY}"  # noqa: S608
 _DELETE = f"DELETE FROM provider_keys WHERE {_THE_KEY}"  # noqa: S608
 _EVERY = f"""
     SELECT {_COLUMNS} FROM provider_keys WHERE (organisation, provider) > (:organisation, :provider)
@@ -37,15 +41,32 @@ class SQLiteProviderKeys:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def put(self, key: StoredProviderKey) -> None:
+    async def put(self, key: StoredProviderKey, *, audit: Audit[StoredProviderKey]) -> None:
         row = {**asdict(key), "created_at": _stamp(key.created_at)}
-        await self._database.write(lambda connection: connection.execute(_PUT, row).rowcount)
+
+        def put(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                standing = _standing(connection, row)
+                connection.execute(_PUT, row)
+                add_event(connection, audit(standing, key))
+
+        await self._database.write(put)
 
     async def of(self, organisation: str) -> Sequence[StoredProviderKey]:
         return [_key(row) for row in await self._database.look_up(_OF, {"organisation": organisation})]
 
-    async def delete(self, organisation: str, provider: str) -> bool:
-        return bool(await self._change(_DELETE, {"organisation": organisation, "provider": provider}))
+    async def delete(self, organisation: str, provider: str, *, audit: Audit[StoredProviderKey]) -> bool:
+        asked: Parameters = {"organisation": organisation, "provider": provider}
+
+        def delete(connection: sqlite3.Connection) -> bool:
+            with transaction(connection):
+                standing = _standing(connection, asked)
+                if standing is not None:
+                    connection.execute(_DELETE, asked)
+                    add_event(connection, audit(standing, None))
+                return standing is not None
+
+        return await self._database.write(delete)
 
     async def every(self, *, limit: int, after: tuple[str, str] | None = None) -> Sequence[StoredProviderKey]:
         if limit < 1:
@@ -61,10 +82,12 @@ class SQLiteProviderKeys:
             "sealed": key.sealed,
             "fresh": sealed,
         }
-        return bool(await self._change(_RESEAL, asked))
+        return bool(await self._database.write(lambda connection: connection.execute(_RESEAL, asked).rowcount))
 
-    async def _change(self, statement: str, asked: Parameters) -> int:
-        return await self._database.write(lambda connection: connection.execute(statement, asked).rowcount)
+
+def _standing(connection: sqlite3.Connection, asked: Parameters) -> StoredProviderKey | None:
+    rows = connection.execute(_ONE, asked).fetchall()
+    return _key(rows[0]) if rows else None
 
 
 def _key(row: Sequence[Any]) -> StoredProviderKey:

@@ -20,6 +20,7 @@ from persistence.ports import ApiKeyStore, Conflict, StoreConflictError
 from persistence.sqlite.api_keys import SQLiteApiKeys
 from persistence.sqlite.database import open_database
 from tests.persistence.api_keys import MemoryApiKeys, api_key
+from tests.persistence.audit import noted
 from tests.persistence.entries import NOON, at
 from tests.servers.mongo import migrated_database, shared_mongo
 
@@ -64,7 +65,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 async def made(store: ApiKeyStore, **changes: object) -> tuple[ApiKey, str]:
     key, digest = api_key(**changes), uuid4().hex
-    await store.create(key, digest, at_most=1000)
+    await store.create(key, digest, at_most=1000, audit=noted)
     return key, digest
 
 
@@ -89,9 +90,9 @@ async def test_another_organisation_has_none_of_it(store: ApiKeyStore) -> None:
     changed = replace(key, organisation="globex", name="taken")
     assert await store.by_id("globex", key.id) is None
     assert await store.page("globex", where=ANY, limit=5) == []
-    assert await store.save(changed, expected_revision=1) is None
-    assert await store.rotate("globex", key.id, "d", hint="aim_x", until=at(1), at=at(1)) is None
-    assert await store.revoke("globex", key.id, at=at(1), by="x") is None
+    assert await store.save(changed, expected_revision=1, audit=noted) is None
+    assert await store.rotate("globex", key.id, "d", hint="aim_x", until=at(1), at=at(1), audit=noted) is None
+    assert await store.revoke("globex", key.id, at=at(1), by="x", audit=noted) is None
     await store.note_uses({("globex", key.id): at(1)})
     assert await store.by_id("acme", key.id) == key
     assert await store.by_digest("d") is None
@@ -106,10 +107,10 @@ async def test_what_nobody_made_is_not_found(store: ApiKeyStore) -> None:
 async def test_there_are_so_many_at_most_and_one_that_is_over_is_none(store: ApiKeyStore) -> None:
     await made(store, expires_at=NOON)
     revoked, _ = await made(store)
-    await store.revoke("acme", revoked.id, at=NOON, by="x")
+    await store.revoke("acme", revoked.id, at=NOON, by="x", audit=noted)
     await made(store, organisation="globex")
     results = await asyncio.gather(
-        *(store.create(api_key(), uuid4().hex, at_most=3) for _ in range(8)), return_exceptions=True
+        *(store.create(api_key(), uuid4().hex, at_most=3, audit=noted) for _ in range(8)), return_exceptions=True
     )
     refused = [result for result in results if isinstance(result, StoreConflictError)]
     assert (len(refused), {each.on for each in refused}) == (5, {Conflict.FULL})
@@ -120,44 +121,44 @@ async def test_there_are_so_many_at_most_and_one_that_is_over_is_none(store: Api
 async def test_a_refused_key_leaves_no_digest(store: ApiKeyStore) -> None:
     await made(store)
     with pytest.raises(StoreConflictError):
-        await store.create(api_key(), "refused", at_most=1)
+        await store.create(api_key(), "refused", at_most=1, audit=noted)
     assert await store.by_digest("refused") is None
 
 
 async def test_saving_is_the_next_revision_of_what_may_change(store: ApiKeyStore) -> None:
     key, digest = await made(store)
     wanted = replace(key, name="Another", grant=EVERYTHING, expires_at=at(9), updated_at=at(1))
-    saved = await store.save(replace(wanted, hint="no", created_by="no"), expected_revision=1)
+    saved = await store.save(replace(wanted, hint="no", created_by="no"), expected_revision=1, audit=noted)
     assert saved == replace(wanted, revision=2)
     assert await store.by_digest(digest) == PresentedKey(saved, None)
     with pytest.raises(StoreConflictError) as caught:
-        await store.save(wanted, expected_revision=1)
+        await store.save(wanted, expected_revision=1, audit=noted)
     assert caught.value.on is Conflict.REVISION
     assert await store.by_id("acme", key.id) == saved
 
 
 async def test_an_older_digest_ends_when_it_is_told(store: ApiKeyStore) -> None:
     key, first = await made(store)
-    rotated = await store.rotate("acme", key.id, "second", hint="aim_2", until=at(5), at=at(1))
+    rotated = await store.rotate("acme", key.id, "second", hint="aim_2", until=at(5), at=at(1), audit=noted)
     assert rotated == replace(key, hint="aim_2", revision=2, updated_at=at(1))
     assert await store.by_digest(first) == PresentedKey(rotated, at(5))
     assert await store.by_digest("second") == PresentedKey(rotated, None)
-    again = await store.rotate("acme", key.id, "third", hint="aim_3", until=at(9), at=at(2))
+    again = await store.rotate("acme", key.id, "third", hint="aim_3", until=at(9), at=at(2), audit=noted)
     assert again is not None
     assert [(await store.by_digest(each)).until for each in (first, "second", "third")] == [at(5), at(9), None]  # type: ignore[union-attr]
-    await store.rotate("acme", key.id, "fourth", hint="aim_4", until=at(3), at=at(3))
+    await store.rotate("acme", key.id, "fourth", hint="aim_4", until=at(3), at=at(3), audit=noted)
     assert [(await store.by_digest(each)).until for each in (first, "second", "third")] == [at(3)] * 3  # type: ignore[union-attr]
 
 
 async def test_a_revoked_key_stays_so(store: ApiKeyStore) -> None:
     key, digest = await made(store)
-    revoked = await store.revoke("acme", key.id, at=at(1), by="someone")
+    revoked = await store.revoke("acme", key.id, at=at(1), by="someone", audit=noted)
     assert revoked == replace(key, revoked_at=at(1), revoked_by="someone", updated_at=at(1), revision=2)
-    assert await store.revoke("acme", key.id, at=at(2), by="another") == revoked
+    assert await store.revoke("acme", key.id, at=at(2), by="another", audit=noted) == revoked
     assert await store.by_digest(digest) == PresentedKey(revoked, None)
     for change in (
-        store.save(replace(key, name="x"), expected_revision=2),
-        store.rotate("acme", key.id, "next", hint="aim_n", until=at(3), at=at(2)),
+        store.save(replace(key, name="x"), expected_revision=2, audit=noted),
+        store.rotate("acme", key.id, "next", hint="aim_n", until=at(3), at=at(2), audit=noted),
     ):
         with pytest.raises(StoreConflictError) as caught:
             await change
@@ -169,7 +170,7 @@ async def test_a_revoked_key_stays_so(store: ApiKeyStore) -> None:
 async def test_of_two_that_change_at_once_one_comes_first(store: ApiKeyStore) -> None:
     key, _ = await made(store)
     results = await asyncio.gather(
-        *(store.save(replace(key, name=f"n{number}"), expected_revision=1) for number in range(5)),
+        *(store.save(replace(key, name=f"n{number}"), expected_revision=1, audit=noted) for number in range(5)),
         return_exceptions=True,
     )
     assert sum(isinstance(result, ApiKey) for result in results) == 1
@@ -200,5 +201,5 @@ async def test_times_are_aware_and_whole_milliseconds(store: ApiKeyStore, wrong:
     if isinstance(store, MemoryApiKeys):
         return
     with pytest.raises(ValueError, match="time"):
-        await store.create(api_key(expires_at=wrong), "d", at_most=5)
+        await store.create(api_key(expires_at=wrong), "d", at_most=5, audit=noted)
     assert await store.by_digest("d") is None

@@ -30,6 +30,7 @@ from persistence.mongo.configs import MongoConfigs
 from persistence.ports import ConfigStore, Conflict, StoreConflictError
 from persistence.sqlite.configs import SQLiteConfigs
 from persistence.sqlite.database import open_database
+from tests.persistence.audit import noted
 from tests.persistence.configs import CONTENT, config, contents, texts
 from tests.persistence.entries import NOON, at
 from tests.servers.mongo import migrated_database, shared_mongo
@@ -73,7 +74,7 @@ def org() -> str:
 
 async def created(store: ConfigStore, org: str, **changes: object) -> Config:
     made = config(organisation=org, **changes)
-    await store.create(made)
+    await store.create(made, audit=noted)
     return made
 
 
@@ -118,10 +119,10 @@ async def test_nothing_is_there_at_first(store: ConfigStore, org: str) -> None:
 def writes(store: ConfigStore, org: str, config_id: str, revision: int) -> list[Callable]:
     change = {"expected_revision": revision, "at": at(5)}
     return [
-        lambda: store.save_draft(org, config_id, OTHER, **change),
-        lambda: store.publish_draft(org, config_id, **change, by="key_1"),
-        lambda: store.publish_version(org, config_id, 1, **change),
-        lambda: store.archive(org, config_id, at(4), **change),
+        lambda: store.save_draft(org, config_id, OTHER, **change, audit=noted),
+        lambda: store.publish_draft(org, config_id, **change, by="key_1", audit=noted),
+        lambda: store.publish_version(org, config_id, 1, **change, audit=noted),
+        lambda: store.archive(org, config_id, at(4), **change, audit=noted),
     ]
 
 
@@ -134,10 +135,10 @@ async def test_what_goes_in_comes_out(
     org = made.organisation
     assert await store.by_id(org, made.id) == await store.by_slug(org, made.slug) == made
     assert await store.page(org, where=ANY, order=ConfigOrder.UPDATED, limit=5) == [made]
-    published = await store.publish_draft(org, made.id, expected_revision=1, at=at(1), by="key_1")
+    published = await store.publish_draft(org, made.id, expected_revision=1, at=at(1), by="key_1", audit=noted)
     assert published == replace(made, revision=2, updated_at=at(1), published=1)
     assert await store.version(org, made.id, 1) == ConfigVersion(org, made.id, 1, encoded(content), at(1), "key_1")
-    saved = await store.save_draft(org, made.id, later, expected_revision=2, at=at(2))
+    saved = await store.save_draft(org, made.id, later, expected_revision=2, at=at(2), audit=noted)
     assert (
         saved
         == await store.by_id(org, made.id)
@@ -182,7 +183,7 @@ async def test_of_many_that_want_a_slug_one_gets_it(store: ConfigStore, org: str
 async def test_an_organisation_sees_and_changes_its_own(store: ConfigStore, org: str) -> None:
     ours = await created(store, org)
     other = f"{org}_2"
-    published = await store.publish_draft(org, ours.id, expected_revision=1, at=at(1), by="key_1")
+    published = await store.publish_draft(org, ours.id, expected_revision=1, at=at(1), by="key_1", audit=noted)
     assert published is not None
     assert await store.by_id(other, ours.id) is None
     assert await store.by_slug(other, ours.slug) is None
@@ -193,8 +194,8 @@ async def test_an_organisation_sees_and_changes_its_own(store: ConfigStore, org:
         assert await write() is None
     assert await store.by_id(org, ours.id) == published
     theirs = await created(store, other, id=ours.id, slug=ours.slug)
-    await store.save_draft(other, ours.id, OTHER, expected_revision=1, at=at(2))
-    await store.publish_draft(other, ours.id, expected_revision=2, at=at(3), by="key_2")
+    await store.save_draft(other, ours.id, OTHER, expected_revision=1, at=at(2), audit=noted)
+    await store.publish_draft(other, ours.id, expected_revision=2, at=at(3), by="key_2", audit=noted)
     assert await store.by_id(org, ours.id) == published
     assert [each.created_by for each in await every_version(store, ours)] == ["key_1"]
     assert [each.created_by for each in await every_version(store, theirs)] == ["key_2"]
@@ -202,7 +203,7 @@ async def test_an_organisation_sees_and_changes_its_own(store: ConfigStore, org:
 
 async def test_a_stale_revision_changes_nothing(store: ConfigStore, org: str) -> None:
     made = await created(store, org)
-    standing = await store.publish_draft(org, made.id, expected_revision=1, at=at(1), by="key_1")
+    standing = await store.publish_draft(org, made.id, expected_revision=1, at=at(1), by="key_1", audit=noted)
     for revision in (1, 3):
         for write in writes(store, org, made.id, revision):
             with pytest.raises(StoreConflictError, match="revision 2") as caught:
@@ -216,7 +217,7 @@ async def test_of_two_writers_with_one_revision_one_wins(store: ConfigStore, org
     made = await created(store, org)
     drafts = [replace(CONTENT, description=f"by writer {n}") for n in range(8)]
     tries = await asyncio.gather(
-        *(store.save_draft(org, made.id, draft, expected_revision=1, at=at(1)) for draft in drafts),
+        *(store.save_draft(org, made.id, draft, expected_revision=1, at=at(1), audit=noted) for draft in drafts),
         return_exceptions=True,
     )
     [winner] = [each for each in tries if isinstance(each, Config)]
@@ -227,14 +228,14 @@ async def test_of_two_writers_with_one_revision_one_wins(store: ConfigStore, org
 
 async def test_publish_roll_back_and_publish_again(store: ConfigStore, org: str) -> None:
     made = await created(store, org)
-    await store.publish_draft(org, made.id, expected_revision=1, at=at(1), by="key_1")
-    await store.save_draft(org, made.id, OTHER, expected_revision=2, at=at(2))
-    await store.publish_draft(org, made.id, expected_revision=3, at=at(3), by="key_2")
-    back = await store.publish_version(org, made.id, 1, expected_revision=4, at=at(4))
+    await store.publish_draft(org, made.id, expected_revision=1, at=at(1), by="key_1", audit=noted)
+    await store.save_draft(org, made.id, OTHER, expected_revision=2, at=at(2), audit=noted)
+    await store.publish_draft(org, made.id, expected_revision=3, at=at(3), by="key_2", audit=noted)
+    back = await store.publish_version(org, made.id, 1, expected_revision=4, at=at(4), audit=noted)
     assert back is not None
     assert (back.published, back.draft, back.revision, back.updated_at) == (1, OTHER, 5, at(4))
-    assert await store.publish_version(org, made.id, 3, expected_revision=5, at=at(5)) is None
-    again = await store.publish_draft(org, made.id, expected_revision=5, at=at(6), by="key_1")
+    assert await store.publish_version(org, made.id, 3, expected_revision=5, at=at(5), audit=noted) is None
+    again = await store.publish_draft(org, made.id, expected_revision=5, at=at(6), by="key_1", audit=noted)
     assert again is not None
     assert (again.published, again.revision) == (3, 6)
     found = [(each.number, each.content, each.created_at, each.created_by) for each in await every_version(store, made)]
@@ -243,9 +244,9 @@ async def test_publish_roll_back_and_publish_again(store: ConfigStore, org: str)
 
 async def test_archive_and_take_it_back(store: ConfigStore, org: str) -> None:
     made = await created(store, org)
-    gone = await store.archive(org, made.id, at(1), expected_revision=1, at=at(1))
+    gone = await store.archive(org, made.id, at(1), expected_revision=1, at=at(1), audit=noted)
     assert gone == await store.by_slug(org, made.slug) == replace(made, archived_at=at(1), updated_at=at(1), revision=2)
-    back = await store.archive(org, made.id, None, expected_revision=2, at=at(2))
+    back = await store.archive(org, made.id, None, expected_revision=2, at=at(2), audit=noted)
     assert back == replace(made, updated_at=at(2), revision=3)
 
 
@@ -281,14 +282,16 @@ async def until_it_wins(store: ConfigStore, made: Config, draft: ConfigContent, 
         change = {"at": at(1)}
         try:
             saved = await store.save_draft(
-                made.organisation, made.id, draft, expected_revision=standing.revision, **change
+                made.organisation, made.id, draft, expected_revision=standing.revision, **change, audit=noted
             )
             assert saved is not None
         except StoreConflictError:
             continue
         changes += 1
         try:
-            await store.publish_draft(made.organisation, made.id, expected_revision=saved.revision, by=name, **change)
+            await store.publish_draft(
+                made.organisation, made.id, expected_revision=saved.revision, by=name, **change, audit=noted
+            )
         except StoreConflictError:
             continue
         return changes + 1
@@ -314,7 +317,9 @@ async def test_paging_while_others_write(store: ConfigStore, org: str, order: Co
         written = made[len(seen) % 9]
         standing = await store.by_id(org, written.id)
         assert standing is not None
-        await store.save_draft(org, written.id, OTHER, expected_revision=standing.revision, at=at(100 + len(seen)))
+        await store.save_draft(
+            org, written.id, OTHER, expected_revision=standing.revision, at=at(100 + len(seen)), audit=noted
+        )
         await created(store, org, slug=f"a{len(seen)}", updated_at=at(200 + len(seen)))
     kept = {each.slug for each in made if (await store.by_id(org, each.id)).revision == 1}
     assert len(seen) == len(set(seen))
@@ -340,7 +345,9 @@ async def test_filters(store: ConfigStore, org: str) -> None:
 
 async def test_filters_follow_the_draft(store: ConfigStore, org: str) -> None:
     made = await created(store, org)
-    await store.save_draft(org, made.id, ConfigContent("m/n", labels={"a": "b"}), expected_revision=1, at=at(1))
+    await store.save_draft(
+        org, made.id, ConfigContent("m/n", labels={"a": "b"}), expected_revision=1, at=at(1), audit=noted
+    )
     assert await slugs(store, org, model="m/n", label=("a", "b")) == [made.slug]
     assert await slugs(store, org, model=CONTENT.model) == await slugs(store, org, search=CONTENT.description) == []
 

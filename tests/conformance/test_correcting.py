@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ import pytest
 from persistence.records import CostSource, LedgerEntry, Outcome
 from persistence.usage_records import UsageSelection
 from resolvers import corrections, history
+from resolvers.audit import AuditLog
 from resolvers.corrections import MAX_CORRECTIONS, CorrectCommand, Tokens, correct
-from resolvers.errors import BadUserInputError, ConflictError, NotFoundError
+from resolvers.errors import BadUserInputError, ConflictError, NotFoundError, ServiceUnavailableError
 from resolvers.history import CompletionRecord
 from resolvers.ledger import Ledger, open_ledger
 from resolvers.types import CompletionRef
 from tests.conformance.test_ledger_store import STORES, Opener
+from tests.persistence.audit import MemoryAuditLog
 from tests.persistence.entries import NOON, at, entry
 from tests.resolvers.scene import ACME, GLOBEX, MemoryInflight
 
@@ -29,6 +31,7 @@ ENTRY = entry(completion_id="cmp_1", input_tokens=100, output_tokens=50, reasoni
 @dataclass
 class Desk:
     ledger: Ledger
+    log: MemoryAuditLog = field(default_factory=MemoryAuditLog)
 
     async def correct(self, **changes: Any) -> CompletionRecord:
         kinds = Tokens.__dataclass_fields__
@@ -36,6 +39,7 @@ class Desk:
         rest = {name: value for name, value in changes.items() if name not in kinds}
         return await correct(
             self.ledger,
+            AuditLog(self.log),
             ACME,
             CorrectCommand(**{"completion_id": "cmp_1", "attempt": 1, "note": "invoice 7", **rest}, tokens=tokens),
         )
@@ -67,6 +71,23 @@ async def test_the_difference_is_booked_and_the_attempt_stays(desk: Desk) -> Non
     assert (one.number, one.attempt, one.input_tokens, one.output_tokens) == (1, 1, -20, 0)
     assert (one.cost, one.note, one.by) == (Decimal("0.25"), "invoice 7", "key_1")
     assert one.at > after.created_at
+
+
+async def test_the_audit_log_has_it_before_the_ledger(desk: Desk) -> None:
+    """What it says stood is what stands, earlier corrections included; what changes nothing is not noted."""
+    await desk.booked(ENTRY)
+    await desk.correct(input_tokens=80)
+    await desk.correct(input_tokens=80, cost=Decimal("0.75"))
+    await desk.correct(input_tokens=80, cost=Decimal("0.75"))
+    one, other = desk.log.events
+    assert (one.action, one.subject_kind, one.subject_id) == ("usage.correct", "completion", "cmp_1")
+    told = {"attempt": 1, "note": "invoice 7"}
+    assert (one.before, one.after) == ({"inputTokens": 100}, {"inputTokens": 80, **told})
+    assert (other.before, other.after) == ({"cost": "0.5"}, {"cost": "0.75", **told})
+    desk.log.down = True
+    with pytest.raises(ServiceUnavailableError):
+        await desk.correct(cost=Decimal(9))
+    assert (await desk.record()).usage.cost == Decimal("0.75")
 
 
 async def test_reports_count_it_where_its_attempt_is(desk: Desk) -> None:
@@ -146,7 +167,7 @@ async def test_what_is_not_there(desk: Desk) -> None:
         with pytest.raises(NotFoundError):
             await desk.correct(**changes)
     with pytest.raises(NotFoundError):
-        await correct(desk.ledger, GLOBEX, CorrectCommand("cmp_1", 1, "theirs", cost=Decimal(9)))
+        await correct(desk.ledger, AuditLog(desk.log), GLOBEX, CorrectCommand("cmp_1", 1, "theirs", cost=Decimal(9)))
 
 
 async def test_at_once_none_is_lost_and_the_last_one_stands(desk: Desk) -> None:

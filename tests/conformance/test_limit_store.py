@@ -17,6 +17,7 @@ from persistence.mongo.limits import MongoLimits
 from persistence.ports import LimitStore
 from persistence.sqlite.database import open_database
 from persistence.sqlite.limits import SQLiteLimits
+from tests.persistence.audit import noted
 from tests.persistence.entries import at
 from tests.persistence.limits import MemoryLimits, limit_rule
 from tests.servers.mongo import migrated_database, shared_mongo
@@ -60,24 +61,24 @@ async def test_a_rule_is_found_as_it_was_and_a_later_one_takes_its_place(store: 
     model = limit_rule(limited=Limited.MODEL, name="openai/gpt-4o", requests_per_minute=0, usd_per_day=None)
     key = limit_rule(limited=Limited.API_KEY, name="key_1", streams=None)
     for rule in (whole, model, key):
-        await store.put(rule)
+        await store.put(rule, audit=noted)
     assert await store.of("acme") == [key, model, whole]
     later = replace(whole, requests_per_minute=None, usd_per_day=Decimal(1), updated_at=at(1), updated_by="x")
-    await store.put(later)
+    await store.put(later, audit=noted)
     assert await store.of("acme") == [key, model, later]
 
 
 async def test_another_organisation_has_none_of_it(store: LimitStore) -> None:
-    await store.put(limit_rule())
+    await store.put(limit_rule(), audit=noted)
     assert await store.of("globex") == []
-    assert not await store.delete("globex", Limited.ORGANISATION, "")
+    assert not await store.delete("globex", Limited.ORGANISATION, "", audit=noted)
     assert await store.of("acme") == [limit_rule()]
 
 
 async def test_what_is_removed_is_gone(store: LimitStore) -> None:
     rule = limit_rule(limited=Limited.MODEL, name="openai/*")
-    await store.put(limit_rule())
-    await store.put(rule)
-    assert await store.delete("acme", Limited.MODEL, "openai/*")
-    assert not await store.delete("acme", Limited.MODEL, "openai/*")
+    await store.put(limit_rule(), audit=noted)
+    await store.put(rule, audit=noted)
+    assert await store.delete("acme", Limited.MODEL, "openai/*", audit=noted)
+    assert not await store.delete("acme", Limited.MODEL, "openai/*", audit=noted)
     assert await store.of("acme") == [limit_rule()]

@@ -22,6 +22,7 @@ from persistence.ports import Conflict, PriceStore, StoreConflictError
 from persistence.price_records import Discount, PriceFilter, PriceRule
 from persistence.sqlite.database import open_database
 from persistence.sqlite.prices import SQLitePrices
+from tests.persistence.audit import noted
 from tests.persistence.entries import NOON, at, times
 from tests.persistence.prices import MemoryPrices, price_rule, rules
 from tests.servers.mongo import migrated_database, shared_mongo
@@ -76,7 +77,7 @@ def org() -> str:
 
 async def added(store: PriceStore, org: str, **changes: object) -> PriceRule:
     rule = price_rule(organisation=org, **changes)
-    await store.add(rule, at_most=100)
+    await store.add(rule, at_most=100, audit=noted)
     return rule
 
 
@@ -86,7 +87,7 @@ async def listed(store: PriceStore, org: str, **where: object) -> list[PriceRule
 
 async def test_nothing_is_there_at_first(store: PriceStore, org: str) -> None:
     assert await store.by_id(org, "prc_x") is None
-    assert await store.end(org, "prc_x", at(1), now=NOON) is None
+    assert await store.end(org, "prc_x", at(1), now=NOON, audit=noted) is None
     assert list(await store.unended(org, since=EVER)) == []
     assert await listed(store, org) == []
 
@@ -96,7 +97,7 @@ async def test_nothing_is_there_at_first(store: PriceStore, org: str) -> None:
 async def test_what_goes_in_comes_out(store: PriceStore, made: PriceRule, moment: datetime) -> None:
     rule = replace(made, organisation=f"org_{uuid4().hex}")
     org = rule.organisation
-    await store.add(rule, at_most=1)
+    await store.add(rule, at_most=1, audit=noted)
     assert await store.by_id(org, rule.id) == rule
     assert await listed(store, org) == [rule]
     assert list(await store.unended(org, since=moment)) == [rule] * (rule.until is None or rule.until > moment)
@@ -120,16 +121,16 @@ async def test_what_can_t_be_stored_is_refused(store: PriceStore, org: str) -> N
     assert await listed(store, org) == []
     rule = await added(store, org)
     with pytest.raises(ValueError, match="milliseconds"):
-        await store.end(org, rule.id, NOON + timedelta(microseconds=1), now=NOON)
+        await store.end(org, rule.id, NOON + timedelta(microseconds=1), now=NOON, audit=noted)
     with pytest.raises(ValueError, match="limit"):
         await store.page(org, where=ANY, limit=0)
 
 
 async def test_a_rule_is_ended(store: PriceStore, org: str) -> None:
     rule, other = await added(store, org), await added(store, org)
-    assert await store.end(org, rule.id, at(50), now=at(10)) == replace(rule, until=at(50))
-    assert await store.end(org, rule.id, at(20), now=at(10)) == replace(rule, until=at(20))
-    assert await store.end(org, rule.id, at(90), now=at(19)) == replace(rule, until=at(90))
+    assert await store.end(org, rule.id, at(50), now=at(10), audit=noted) == replace(rule, until=at(50))
+    assert await store.end(org, rule.id, at(20), now=at(10), audit=noted) == replace(rule, until=at(20))
+    assert await store.end(org, rule.id, at(90), now=at(19), audit=noted) == replace(rule, until=at(90))
     assert await store.by_id(org, rule.id) == replace(rule, until=at(90))
     assert await store.by_id(org, other.id) == other
 
@@ -138,14 +139,14 @@ async def test_an_end_that_has_come_stays(store: PriceStore, org: str) -> None:
     rule = await added(store, org, until=at(20))
     for now in (at(20), at(21)):
         with pytest.raises(StoreConflictError, match="ended at 2026-03-01T12:00:00") as caught:
-            await store.end(org, rule.id, at(90), now=now)
+            await store.end(org, rule.id, at(90), now=now, audit=noted)
         assert caught.value.on is Conflict.ENDED
     assert await store.by_id(org, rule.id) == rule
 
 
 async def test_a_rule_that_never_begins(store: PriceStore, org: str) -> None:
     rule = await added(store, org, since=at(100))
-    await store.end(org, rule.id, at(10), now=at(9))
+    await store.end(org, rule.id, at(10), now=at(9), audit=noted)
     assert [await listed(store, org, active_at=at(time)) for time in (9, 10, 99, 100)] == [[]] * 4
     assert list(await store.unended(org, since=at(10))) == []
 
@@ -169,18 +170,18 @@ async def test_the_begin_counts_and_the_end_does_not(store: PriceStore, org: str
 
 async def test_no_more_than_may_be(store: PriceStore, org: str) -> None:
     ended = price_rule(organisation=org, until=at(5))
-    await store.add(ended, at_most=2)
-    await store.add(price_rule(organisation=org), at_most=2)
+    await store.add(ended, at_most=2, audit=noted)
+    await store.add(price_rule(organisation=org), at_most=2, audit=noted)
     with pytest.raises(StoreConflictError, match="2 rules") as caught:
-        await store.add(price_rule(organisation=org, created_at=at(4)), at_most=2)
+        await store.add(price_rule(organisation=org, created_at=at(4)), at_most=2, audit=noted)
     assert caught.value.on is Conflict.FULL
-    await store.add(price_rule(organisation=org, created_at=at(5)), at_most=2)
-    await store.add(price_rule(organisation=f"{org}_2", created_at=at(5)), at_most=1)
+    await store.add(price_rule(organisation=org, created_at=at(5)), at_most=2, audit=noted)
+    await store.add(price_rule(organisation=f"{org}_2", created_at=at(5)), at_most=1, audit=noted)
     assert len(await listed(store, org)) == 3
 
 
 async def test_of_many_at_once_as_many_as_may_be(store: PriceStore, org: str) -> None:
-    tries = (store.add(price_rule(organisation=org), at_most=3) for _ in range(8))
+    tries = (store.add(price_rule(organisation=org), at_most=3, audit=noted) for _ in range(8))
     results = await asyncio.gather(*tries, return_exceptions=True)
     assert results.count(None) == len(await listed(store, org)) == 3
 
@@ -213,7 +214,7 @@ async def test_an_organisation_sees_its_own_alone(store: PriceStore, org: str) -
     rule = await added(store, org)
     other = f"{org}_2"
     assert await store.by_id(other, rule.id) is None
-    assert await store.end(other, rule.id, at(1), now=NOON) is None
+    assert await store.end(other, rule.id, at(1), now=NOON, audit=noted) is None
     assert list(await store.unended(other, since=EVER)) == []
     assert await listed(store, other) == []
     assert await store.by_id(org, rule.id) == rule

@@ -16,6 +16,7 @@ from persistence.mongo.provider_keys import MongoProviderKeys
 from persistence.ports import ProviderKeyStore
 from persistence.sqlite.database import open_database
 from persistence.sqlite.provider_keys import SQLiteProviderKeys
+from tests.persistence.audit import noted
 from tests.persistence.entries import NOON, at
 from tests.persistence.provider_keys import MemoryProviderKeys, provider_key
 from tests.servers.mongo import migrated_database, shared_mongo
@@ -56,27 +57,27 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 async def test_a_key_is_found_as_it_was_and_a_later_one_takes_its_place(store: ProviderKeyStore) -> None:
     one, other = provider_key(), provider_key(provider="anthropic", created_by="é 🔑")
-    await store.put(one)
-    await store.put(other)
+    await store.put(one, audit=noted)
+    await store.put(other, audit=noted)
     assert await store.of("acme") == [other, one]
     later = replace(one, sealed="env:v1:bmV3", hint="wxyz", created_at=at(1), created_by="x")
-    await store.put(later)
+    await store.put(later, audit=noted)
     assert await store.of("acme") == [other, later]
 
 
 async def test_another_organisation_has_none_of_it(store: ProviderKeyStore) -> None:
-    await store.put(provider_key())
+    await store.put(provider_key(), audit=noted)
     assert await store.of("globex") == []
-    assert not await store.delete("globex", "openai")
+    assert not await store.delete("globex", "openai", audit=noted)
     assert not await store.reseal(provider_key(organisation="globex"), "x")
     assert await store.of("acme") == [provider_key()]
 
 
 async def test_what_is_deleted_is_gone(store: ProviderKeyStore) -> None:
-    await store.put(provider_key())
-    await store.put(provider_key(provider="groq"))
-    assert await store.delete("acme", "openai")
-    assert not await store.delete("acme", "openai")
+    await store.put(provider_key(), audit=noted)
+    await store.put(provider_key(provider="groq"), audit=noted)
+    assert await store.delete("acme", "openai", audit=noted)
+    assert not await store.delete("acme", "openai", audit=noted)
     assert await store.of("acme") == [provider_key(provider="groq")]
 
 
@@ -87,7 +88,7 @@ async def test_every_key_by_pages(store: ProviderKeyStore) -> None:
         for provider in ("anthropic", "openai")
     ]
     for key in reversed(keys):
-        await store.put(key)
+        await store.put(key, audit=noted)
     first = await store.every(limit=4)
     rest = await store.every(limit=4, after=(first[-1].organisation, first[-1].provider))
     assert [*first, *rest] == keys
@@ -98,7 +99,7 @@ async def test_every_key_by_pages(store: ProviderKeyStore) -> None:
 
 async def test_only_what_stands_is_sealed_anew(store: ProviderKeyStore) -> None:
     old = provider_key()
-    await store.put(old)
+    await store.put(old, audit=noted)
     assert await store.reseal(old, "env:v1:YW5ldw==")
     assert not await store.reseal(old, "env:v1:dG9vIGxhdGU=")
     assert await store.of("acme") == [replace(old, sealed="env:v1:YW5ldw==")]
@@ -108,5 +109,5 @@ async def test_times_are_whole_milliseconds(store: ProviderKeyStore) -> None:
     if isinstance(store, MemoryProviderKeys):
         return
     with pytest.raises(ValueError, match="time"):
-        await store.put(provider_key(created_at=NOON + timedelta(microseconds=1)))
+        await store.put(provider_key(created_at=NOON + timedelta(microseconds=1)), audit=noted)
     assert await store.of("acme") == []

@@ -12,6 +12,7 @@ import pytest
 from persistence.mongo.client import MongoRefusedError, open_mongo
 from persistence.mongo.configs import MongoConfigs
 from persistence.ports import StoreUnavailableError
+from tests.persistence.audit import noted
 from tests.persistence.configs import config
 from tests.servers.authority import new_authority
 from tests.servers.mongo import Mongo, running_mongo
@@ -106,7 +107,7 @@ def test_an_authority_that_can_t_be_read(guarded: Guarded, tmp_path: Path) -> No
 async def test_without_tls_it_is_away(guarded: Guarded) -> None:
     async with open_mongo(guarded.uri(), timeout_s=1) as mongo:
         with pytest.raises(StoreUnavailableError, match="no primary can be reached"):
-            await MongoConfigs(mongo).create(config())
+            await MongoConfigs(mongo).create(config(), audit=noted)
 
 
 async def test_a_wrong_password_is_told_to_the_prober(guarded: Guarded) -> None:

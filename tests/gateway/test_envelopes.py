@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gateway.envelopes import Envelopes
 from gateway.rotate_command import reseal_all
 from resolvers.provider_keys import SealedElsewhereError
+from tests.persistence.audit import noted
 from tests.persistence.provider_keys import MemoryProviderKeys, provider_key
 
 ONE, OTHER = b"1" * 32, b"2" * 32
@@ -71,9 +72,9 @@ async def test_all_of_a_store_comes_under_the_new_master(monkeypatch: pytest.Mon
     for number in range(10):
         name = {"organisation": f"org-{number}", "provider": "openai"}
         sealing = after if number == 4 else before
-        await store.put(provider_key(**name, sealed=sealing.seal(f"key {number}", **name)))
+        await store.put(provider_key(**name, sealed=sealing.seal(f"key {number}", **name)), audit=noted)
     strange = {"organisation": "org-x", "provider": "groq"}
-    await store.put(provider_key(**strange, sealed=Envelopes([b"3" * 32]).seal("lost", **strange)))
+    await store.put(provider_key(**strange, sealed=Envelopes([b"3" * 32]).seal("lost", **strange)), audit=noted)
     rotated = await reseal_all(store, after)
     assert (rotated.seen, rotated.resealed, rotated.unreadable) == (11, 9, (("org-x", "groq"),))
     alone = Envelopes([OTHER])

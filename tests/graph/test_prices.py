@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from persistence.ports import Audit
 from persistence.price_records import Discount, PriceRule
 from providers.prices import PRICE_VERSION
 from providers.types import Credentials
@@ -113,9 +114,9 @@ async def test_what_is_asked_for_while_rules_are_written_is_booked_by_those_that
     scene = stage.scene
     add = scene.rules.add
 
-    async def add_slowly(rule: PriceRule, *, at_most: int) -> None:
+    async def add_slowly(rule: PriceRule, *, at_most: int, audit: Audit[PriceRule]) -> None:
         await asyncio.sleep(0.003)  # as a store on a disk
-        await add(rule, at_most=at_most)
+        await add(rule, at_most=at_most, audit=audit)
 
     scene.rules.add = add_slowly  # type: ignore[method-assign]
     asked = []

@@ -13,6 +13,7 @@ import pytest
 from graphql import ExecutionResult
 
 from graph.context import Context
+from resolvers.audit import AuditLog
 from resolvers.live_usage import MAX_QUERIES_OF_ONE
 from resolvers.principal import Principal
 from tests.persistence.entries import entry
@@ -40,7 +41,7 @@ async def subscribed(stage: Stage, principal: Principal = ADA, **given: Any) -> 
         LIVE,
         variables={"input": DAYS | given},
         operation_name=None,
-        context=Context(stage.scene.services, principal, "request-1"),
+        context=Context(stage.scene.services, principal, "request-1", AuditLog(stage.log)),
         allowed=ALL,
     )
     return cast("AsyncGenerator[ExecutionResult, None]", results)

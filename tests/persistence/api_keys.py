@@ -9,8 +9,9 @@ from typing import Any
 
 from uuid_utils import uuid7
 
+from persistence.audit_records import AuditEvent
 from persistence.key_records import ApiKey, ApiKeyFilter, Grant, PresentedKey
-from persistence.ports import Conflict, StoreConflictError, StoreUnavailableError
+from persistence.ports import Audit, Conflict, StoreConflictError, StoreUnavailableError
 from tests.persistence.entries import NOON
 
 
@@ -30,20 +31,23 @@ def api_key(**changes: Any) -> ApiKey:
 
 
 class MemoryApiKeys:
-    """`persistence.ports.ApiKeyStore` in memory. `down` fails every call; `reads` counts those by digest."""
+    """`persistence.ports.ApiKeyStore` in memory. `down` fails every call; `reads` counts those by digest; `events`
+    is what was noted."""
 
     def __init__(self) -> None:
         self.keys: dict[tuple[str, str], ApiKey] = {}
         self.digests: dict[str, tuple[tuple[str, str], datetime | None]] = {}
         self.down = False
         self.reads = 0
+        self.events: list[AuditEvent] = []
 
-    async def create(self, key: ApiKey, digest: str, *, at_most: int) -> None:
+    async def create(self, key: ApiKey, digest: str, *, at_most: int, audit: Audit[ApiKey]) -> None:
         self._check()
         if len([each for each in self._of(key.organisation) if each.opens(key.created_at)]) >= at_most:
             raise StoreConflictError(f"there are {at_most} API keys", on=Conflict.FULL)
         self.keys[key.organisation, key.id] = key
         self.digests[digest] = ((key.organisation, key.id), None)
+        self.events.append(audit(None, key))
 
     async def by_digest(self, digest: str) -> PresentedKey | None:
         self._check()
@@ -68,18 +72,25 @@ class MemoryApiKeys:
         ]
         return sorted(found, key=lambda key: key.id, reverse=True)[:limit]
 
-    async def save(self, key: ApiKey, *, expected_revision: int) -> ApiKey | None:
+    async def save(self, key: ApiKey, *, expected_revision: int, audit: Audit[ApiKey]) -> ApiKey | None:
         standing = await self._standing(key.organisation, key.id)
         if standing is None:
             return None
         if standing.revision != expected_revision:
             raise StoreConflictError("another revision", on=Conflict.REVISION)
-        return self._keep(
-            replace(standing, name=key.name, grant=key.grant, expires_at=key.expires_at, updated_at=key.updated_at)
-        )
+        changes = {name: getattr(key, name) for name in ("name", "grant", "expires_at", "updated_at")}
+        return self._keep(standing, audit, **changes)
 
     async def rotate(
-        self, organisation: str, key_id: str, digest: str, *, hint: str, until: datetime, at: datetime
+        self,
+        organisation: str,
+        key_id: str,
+        digest: str,
+        *,
+        hint: str,
+        until: datetime,
+        at: datetime,
+        audit: Audit[ApiKey],
     ) -> ApiKey | None:
         standing = await self._standing(organisation, key_id)
         if standing is None:
@@ -88,13 +99,15 @@ class MemoryApiKeys:
             if owner == (organisation, key_id):
                 self.digests[each] = (owner, until if ends is None else min(ends, until))
         self.digests[digest] = ((organisation, key_id), None)
-        return self._keep(replace(standing, hint=hint, updated_at=at))
+        return self._keep(standing, audit, hint=hint, updated_at=at)
 
-    async def revoke(self, organisation: str, key_id: str, *, at: datetime, by: str) -> ApiKey | None:
+    async def revoke(
+        self, organisation: str, key_id: str, *, at: datetime, by: str, audit: Audit[ApiKey]
+    ) -> ApiKey | None:
         standing = await self.by_id(organisation, key_id)
         if standing is None or standing.revoked_at is not None:
             return standing
-        return self._keep(replace(standing, revoked_at=at, revoked_by=by, updated_at=at))
+        return self._keep(standing, audit, revoked_at=at, revoked_by=by, updated_at=at)
 
     async def note_uses(self, uses: Mapping[tuple[str, str], datetime]) -> None:
         self._check()
@@ -108,8 +121,10 @@ class MemoryApiKeys:
             raise StoreConflictError("the key is revoked", on=Conflict.ENDED)
         return standing
 
-    def _keep(self, key: ApiKey) -> ApiKey:
-        kept = self.keys[key.organisation, key.id] = replace(key, revision=key.revision + 1)
+    def _keep(self, standing: ApiKey, audit: Audit[ApiKey], **changes: Any) -> ApiKey:
+        kept = replace(standing, revision=standing.revision + 1, **changes)
+        self.keys[kept.organisation, kept.id] = kept
+        self.events.append(audit(standing, kept))
         return kept
 
     def _of(self, organisation: str) -> list[ApiKey]:

@@ -11,7 +11,8 @@ from typing import Any
 from hypothesis import strategies as st
 from uuid_utils import uuid7
 
-from persistence.ports import Conflict, StoreConflictError, StoreUnavailableError
+from persistence.audit_records import AuditEvent
+from persistence.ports import Audit, Conflict, StoreConflictError, StoreUnavailableError
 from persistence.price_records import Discount, Override, PriceFilter, PriceRule
 from tests.persistence.entries import NOON, times
 
@@ -60,25 +61,30 @@ rules = st.builds(
 
 
 class MemoryPrices:
-    """`persistence.ports.PriceStore` in memory. `down` fails every call; `reads` counts those of books."""
+    """`persistence.ports.PriceStore` in memory. `down` fails every call; `reads` counts those of books; `events` is
+    what was noted."""
 
     def __init__(self, *rules: PriceRule) -> None:
         self.rules = list(rules)
         self.down = False
         self.reads = 0
+        self.events: list[AuditEvent] = []
 
-    async def add(self, rule: PriceRule, *, at_most: int) -> None:
+    async def add(self, rule: PriceRule, *, at_most: int, audit: Audit[PriceRule]) -> None:
         self._check()
         if len(await self._unended(rule.organisation, rule.created_at)) >= at_most:
             raise StoreConflictError(f"there are {at_most} rules that have not ended", on=Conflict.FULL)
         _check_times(rule.since, rule.until, rule.created_at)
         self.rules.append(rule)
+        self.events.append(audit(None, rule))
 
     async def by_id(self, organisation: str, rule_id: str) -> PriceRule | None:
         self._check()
         return next((rule for rule in self._of(organisation) if rule.id == rule_id), None)
 
-    async def end(self, organisation: str, rule_id: str, until: datetime, *, now: datetime) -> PriceRule | None:
+    async def end(
+        self, organisation: str, rule_id: str, until: datetime, *, now: datetime, audit: Audit[PriceRule]
+    ) -> PriceRule | None:
         _check_times(until, now)
         standing = await self.by_id(organisation, rule_id)
         if standing is None:
@@ -87,6 +93,7 @@ class MemoryPrices:
             raise StoreConflictError(f"the rule ended at {standing.until.isoformat()}", on=Conflict.ENDED)
         ended = replace(standing, until=until)
         self.rules[self.rules.index(standing)] = ended
+        self.events.append(audit(standing, ended))
         return ended
 
     async def unended(self, organisation: str, *, since: datetime) -> Sequence[PriceRule]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from persistence.ports import StoreUnavailableError
+from persistence.audit_records import AuditEvent
+from persistence.ports import Audit, StoreUnavailableError
 from persistence.provider_key_records import StoredProviderKey
 from tests.persistence.entries import NOON
 
@@ -24,15 +25,18 @@ def provider_key(**changes: Any) -> StoredProviderKey:
 
 
 class MemoryProviderKeys:
-    """`persistence.ports.ProviderKeyStore` in memory. `down` fails every call; `reads` counts an organisation's."""
+    """`persistence.ports.ProviderKeyStore` in memory. `down` fails every call; `reads` counts an organisation's;
+    `events` is what was noted."""
 
     def __init__(self) -> None:
         self.keys: dict[tuple[str, str], StoredProviderKey] = {}
         self.down = False
         self.reads = 0
+        self.events: list[AuditEvent] = []
 
-    async def put(self, key: StoredProviderKey) -> None:
+    async def put(self, key: StoredProviderKey, *, audit: Audit[StoredProviderKey]) -> None:
         self._check()
+        self.events.append(audit(self.keys.get((key.organisation, key.provider)), key))
         self.keys[key.organisation, key.provider] = key
 
     async def of(self, organisation: str) -> Sequence[StoredProviderKey]:
@@ -40,9 +44,12 @@ class MemoryProviderKeys:
         self.reads += 1
         return [key for name, key in sorted(self.keys.items()) if name[0] == organisation]
 
-    async def delete(self, organisation: str, provider: str) -> bool:
+    async def delete(self, organisation: str, provider: str, *, audit: Audit[StoredProviderKey]) -> bool:
         self._check()
-        return self.keys.pop((organisation, provider), None) is not None
+        deleted = self.keys.pop((organisation, provider), None)
+        if deleted is not None:
+            self.events.append(audit(deleted, None))
+        return deleted is not None
 
     async def every(self, *, limit: int, after: tuple[str, str] | None = None) -> Sequence[StoredProviderKey]:
         self._check()

@@ -138,6 +138,17 @@ def test_a_published_version_can_t_be_changed(tmp_path: Path) -> None:
             connection.execute("UPDATE config_versions SET content = '[]'")
 
 
+def test_the_audit_log_is_only_added_to(tmp_path: Path) -> None:
+    migrate(tmp_path / "ledger.db")
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        event = "'aud_1', 'acme', 0, 'key_1', NULL, NULL, 'r', 'config.create', 'config', 'cfg_1', NULL, '{}'"
+        connection.execute(f"INSERT INTO audit_events VALUES ({event})")
+        with pytest.raises(sqlite3.IntegrityError, match="never changes"):
+            connection.execute("UPDATE audit_events SET actor = 'another'")
+        with pytest.raises(sqlite3.IntegrityError, match="stays"):
+            connection.execute("DELETE FROM audit_events")
+
+
 def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     migrate(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -12,14 +13,17 @@ import pymongo
 import pytest
 from pymongo.errors import WriteError
 
+from persistence.audit_records import AuditFilter
 from persistence.config_records import ConfigCursor, ConfigFilter, ConfigOrder
 from persistence.mongo import client as module
 from persistence.mongo.address import check_address
+from persistence.mongo.audit import MongoAuditLog
 from persistence.mongo.client import Mongo, open_mongo
 from persistence.mongo.configs import MongoConfigs
 from persistence.mongo.prices import MongoPrices
 from persistence.ports import StoreConflictError, StoreUnavailableError
 from persistence.price_records import Override, PriceFilter
+from tests.persistence.audit import audit_event, noted
 from tests.persistence.configs import CONTENT, config
 from tests.persistence.entries import NOON, at
 from tests.persistence.prices import price_rule
@@ -42,24 +46,28 @@ def database(uri: str) -> Iterator[pymongo.database.Database[dict[str, Any]]]:
 
 async def test_every_query_goes_by_an_index_that_begins_with_the_organisation(uri: str, database: Any) -> None:
     async with open_mongo(uri) as mongo:
-        configs, prices, made, rule = MongoConfigs(mongo), MongoPrices(mongo), config(), price_rule()
+        configs, prices, log = MongoConfigs(mongo), MongoPrices(mongo), MongoAuditLog(mongo)
+        made, rule = config(), price_rule()
         database.command("profile", 2)
-        await configs.create(made)
+        await configs.create(made, audit=noted)
         await configs.by_id("acme", made.id)
         await configs.by_slug("acme", made.slug)
-        await configs.publish_draft("acme", made.id, expected_revision=1, at=at(1), by="x")
-        await configs.save_draft("acme", made.id, CONTENT, expected_revision=2, at=at(2))
+        await configs.publish_draft("acme", made.id, expected_revision=1, at=at(1), by="x", audit=noted)
+        await configs.save_draft("acme", made.id, CONTENT, expected_revision=2, at=at(2), audit=noted)
         await configs.versions("acme", made.id, limit=5, before=9)
         for order in ConfigOrder:
             after = ConfigCursor("a", at(9))
             await configs.page("acme", where=ConfigFilter(search="x"), order=order, limit=5, after=after)
-        await prices.add(rule, at_most=9)
+        await prices.add(rule, at_most=9, audit=noted)
         await prices.unended("acme", since=NOON)
         await prices.page("acme", where=PriceFilter(active_at=NOON), limit=5, before="z")
-        await prices.end("acme", rule.id, at(9), now=NOON)
+        await prices.end("acme", rule.id, at(9), now=NOON, audit=noted)
+        await log.append(audit_event())
+        for where in (AuditFilter(), AuditFilter(action="a"), AuditFilter(subject_id="s"), AuditFilter(actor="a")):
+            await log.page("acme", where=replace(where, since=NOON, until=at(9)), limit=5, before="aud_f")
         database.command("profile", 0)
     plans = [each["planSummary"] for each in database.system.profile.find({"planSummary": {"$exists": True}})]
-    assert len(plans) >= 11
+    assert len(plans) >= 15
     indexed = re.compile(r"(IXSCAN \{ (_id: -?1|_id\.organisation: 1).*\}(, )?)+|IDHACK")
     assert [plan for plan in plans if indexed.fullmatch(plan) is None] == []
 
@@ -78,7 +86,7 @@ async def test_every_query_goes_by_an_index_that_begins_with_the_organisation(ur
 )
 async def test_the_server_refuses_what_is_no_config(uri: str, database: Any, wrong: dict[str, Any]) -> None:
     async with open_mongo(uri) as mongo:
-        await MongoConfigs(mongo).create(config(slug="one"))
+        await MongoConfigs(mongo).create(config(slug="one"), audit=noted)
     document = database.configs.find_one()
     with pytest.raises(WriteError):
         database.configs.insert_one({**document, "_id": {"organisation": "acme", "slug": "two"}, "id": "x", **wrong})
@@ -87,9 +95,9 @@ async def test_the_server_refuses_what_is_no_config(uri: str, database: Any, wro
 async def test_money_is_exact_where_it_is_kept(uri: str, database: Any) -> None:
     async with open_mongo(uri) as mongo:
         prices = MongoPrices(mongo)
-        await prices.add(price_rule(terms=Override(Decimal("0.10"), Decimal("1E-6"))), at_most=9)
+        await prices.add(price_rule(terms=Override(Decimal("0.10"), Decimal("1E-6"))), at_most=9, audit=noted)
         with pytest.raises(ValueError, match="34 digits"):
-            await prices.add(price_rule(terms=Override(Decimal("0." + "1" * 35), Decimal(0))), at_most=9)
+            await prices.add(price_rule(terms=Override(Decimal("0." + "1" * 35), Decimal(0))), at_most=9, audit=noted)
     [rule] = database.price_rules.find()
     assert {name: str(amount) for name, amount in rule["terms"].items()} == {"input": "0.10", "output": "0.000001"}
     assert database.price_rules.count_documents({"terms.input": {"$type": "decimal"}}) == 1
@@ -98,11 +106,11 @@ async def test_money_is_exact_where_it_is_kept(uri: str, database: Any) -> None:
 async def test_what_the_server_can_t_hold_is_told_without_it(uri: str) -> None:
     async with open_mongo(uri) as mongo:
         with pytest.raises(ValueError, match="can't hold this") as caught:
-            await MongoConfigs(mongo).create(config(revision=0, slug="secret"))
+            await MongoConfigs(mongo).create(config(revision=0, slug="secret"), audit=noted)
         with pytest.raises(ValueError, match="can't hold this"):
-            await MongoConfigs(mongo).create(config(slug="x" * 17_000_000))
+            await MongoConfigs(mongo).create(config(slug="x" * 17_000_000), audit=noted)
         with pytest.raises(ValueError, match="has the id"):
-            await asyncio.gather(*(MongoConfigs(mongo).create(config(id="cfg_1")) for _ in range(2)))
+            await asyncio.gather(*(MongoConfigs(mongo).create(config(id="cfg_1"), audit=noted) for _ in range(2)))
     assert "secret" not in str(caught.value)
     assert caught.value.__suppress_context__, "a printed chain would show the document"
 
@@ -111,11 +119,11 @@ async def test_publishing_writes_both_or_nothing(uri: str, database: Any) -> Non
     """A version of that number is there already: no program of ours put it there."""
     async with open_mongo(uri) as mongo:
         configs, made = MongoConfigs(mongo), config()
-        await configs.create(made)
+        await configs.create(made, audit=noted)
         key = {"organisation": "acme", "config_id": made.id, "number": 1}
         database.config_versions.insert_one({"_id": key, "content": "{}", "created_at": NOON, "created_by": "x"})
         with pytest.raises(StoreUnavailableError, match="DuplicateKey"):
-            await configs.publish_draft("acme", made.id, expected_revision=1, at=at(1), by="key_1")
+            await configs.publish_draft("acme", made.id, expected_revision=1, at=at(1), by="key_1", audit=noted)
         assert await configs.by_id("acme", made.id) == made
 
 
@@ -178,9 +186,11 @@ async def test_a_restart_is_not_noticed_and_an_outage_ends(server: Server, monke
     [node] = server.nodes
     async with open_mongo(await migrated_database(server), timeout_s=10) as mongo:
         configs, made = MongoConfigs(mongo), config()
-        await configs.create(made)
+        await configs.create(made, audit=noted)
         node.stop()
-        writing = asyncio.create_task(configs.save_draft("acme", made.id, CONTENT, expected_revision=1, at=at(1)))
+        writing = asyncio.create_task(
+            configs.save_draft("acme", made.id, CONTENT, expected_revision=1, at=at(1), audit=noted)
+        )
         await asyncio.to_thread(server.restart, node)
         assert (await writing).revision == 2
         node.kill()
@@ -200,14 +210,14 @@ async def test_a_server_that_answers_nothing_is_given_up_in_time(server: Server)
     [node] = server.nodes
     async with open_mongo(await migrated_database(server), timeout_s=1) as mongo:
         configs, prices, made = MongoConfigs(mongo), MongoPrices(mongo), config()
-        await configs.create(made)
+        await configs.create(made, audit=noted)
         with node.frozen():
             async with asyncio.timeout(5):
                 tries = await asyncio.gather(
                     configs.by_slug("acme", made.slug),
-                    configs.save_draft("acme", made.id, CONTENT, expected_revision=1, at=at(1)),
-                    configs.publish_draft("acme", made.id, expected_revision=1, at=at(1), by="x"),
-                    prices.add(price_rule(), at_most=5),
+                    configs.save_draft("acme", made.id, CONTENT, expected_revision=1, at=at(1), audit=noted),
+                    configs.publish_draft("acme", made.id, expected_revision=1, at=at(1), by="x", audit=noted),
+                    prices.add(price_rule(), at_most=5, audit=noted),
                     mongo.look(),
                     return_exceptions=True,
                 )
@@ -228,7 +238,9 @@ async def repeated(writes: MongoConfigs, made: Any, number: int) -> int:
             return unknown
         draft = CONTENT.__class__(model="a/b", description=str(number))
         try:
-            await writes.save_draft("acme", made.id, draft, expected_revision=standing.revision, at=at(number))
+            await writes.save_draft(
+                "acme", made.id, draft, expected_revision=standing.revision, at=at(number), audit=noted
+            )
         except StoreUnavailableError:
             unknown += 1
 
@@ -241,7 +253,7 @@ async def test_connections_that_are_cut_while_it_writes(server: Server) -> None:
         address = f"mongodb://127.0.0.1:{proxy.port}/{database.split('/')[3].split('?')[0]}?directConnection=true"
         async with open_mongo(address) as mongo:
             configs, made = MongoConfigs(mongo), config()
-            await configs.create(made)
+            await configs.create(made, audit=noted)
             written, done = asyncio.Event(), asyncio.Event()
 
             async def cut() -> None:
@@ -256,7 +268,7 @@ async def test_connections_that_are_cut_while_it_writes(server: Server) -> None:
                     written.set()
                     if number % 2:
                         await configs.publish_draft(
-                            "acme", made.id, expected_revision=standing.revision, at=at(number), by="x"
+                            "acme", made.id, expected_revision=standing.revision, at=at(number), by="x", audit=noted
                         )
                     else:
                         assert await repeated(configs, made, number) == 0
@@ -274,9 +286,9 @@ async def test_connections_that_are_cut_while_it_writes(server: Server) -> None:
 async def test_a_caller_that_leaves_leaves_no_half_of_its_write(uri: str) -> None:
     async with open_mongo(uri) as mongo:
         configs, made = MongoConfigs(mongo), config()
-        await configs.create(made)
+        await configs.create(made, audit=noted)
         publishing = asyncio.create_task(
-            configs.publish_draft("acme", made.id, expected_revision=1, at=at(1), by="key_1")
+            configs.publish_draft("acme", made.id, expected_revision=1, at=at(1), by="key_1", audit=noted)
         )
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -295,14 +307,14 @@ async def test_a_closed_one_says_so(uri: str) -> None:
     with pytest.raises(StoreUnavailableError):
         await MongoConfigs(mongo).by_id("acme", "x")
     with pytest.raises(StoreUnavailableError):
-        await MongoPrices(mongo).add(price_rule(), at_most=3)
+        await MongoPrices(mongo).add(price_rule(), at_most=3, audit=noted)
 
 
 async def test_of_rules_added_by_two_processes_no_more_than_may_be(uri: str) -> None:
     async with open_mongo(uri) as one, open_mongo(uri) as other:
         stores = [MongoPrices(one), MongoPrices(other)]
         tries = await asyncio.gather(
-            *(stores[n % 2].add(price_rule(), at_most=5) for n in range(20)), return_exceptions=True
+            *(stores[n % 2].add(price_rule(), at_most=5, audit=noted) for n in range(20)), return_exceptions=True
         )
         assert sum(isinstance(each, StoreConflictError) for each in tries) == 15
         assert len(await stores[0].unended("acme", since=NOON)) == 5

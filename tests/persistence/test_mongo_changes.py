@@ -28,6 +28,7 @@ from persistence.mongo.prices import MongoPrices
 from persistence.mongo.provider_keys import MongoProviderKeys
 from persistence.ports import StoreUnavailableError
 from tests.persistence.api_keys import api_key
+from tests.persistence.audit import noted
 from tests.persistence.configs import CONTENT, config
 from tests.persistence.entries import NOON, at
 from tests.persistence.prices import price_rule
@@ -63,10 +64,10 @@ async def test_each_write_is_told_of_with_its_key(server: Server) -> None:
         made, rule = config(slug="greet"), price_rule(organisation="globex")
         async with reading(MongoChanges(ours)) as changes:
             assert await anext(changes) == AnythingChanged(), "what came before the first look is not known"
-            await configs.create(made)
-            await configs.publish_draft("acme", made.id, expected_revision=1, at=at(1), by="x")
-            await prices.add(rule, at_most=9)
-            await prices.end("globex", rule.id, at(9), now=NOON)
+            await configs.create(made, audit=noted)
+            await configs.publish_draft("acme", made.id, expected_revision=1, at=at(1), by="x", audit=noted)
+            await prices.add(rule, at_most=9, audit=noted)
+            await prices.end("globex", rule.id, at(9), now=NOON, audit=noted)
             greet, globex = ConfigChanged("acme", "greet"), PricesChanged("globex")
             assert [await anext(changes) for _ in range(4)] == [greet, greet, globex, globex]
 
@@ -77,29 +78,32 @@ async def test_a_key_that_is_written_is_told_of_and_one_that_is_used_is_not() ->
         keys, made = MongoApiKeys(theirs), api_key()
         async with reading(MongoChanges(ours)) as changes:
             await anext(changes)
-            await keys.create(made, "digest", at_most=5)
+            await keys.create(made, "digest", at_most=5, audit=noted)
             await keys.note_uses({("acme", made.id): at(1)})
-            await keys.rotate("acme", made.id, "other", hint="aim_x", until=at(2), at=at(1))
+            await keys.rotate("acme", made.id, "other", hint="aim_x", until=at(2), at=at(1), audit=noted)
             await keys.note_uses({("acme", made.id): at(2)})
-            await keys.revoke("acme", made.id, at=at(3), by="x")
-            await MongoConfigs(theirs).create(config(slug="greet"))
+            await keys.revoke("acme", made.id, at=at(3), by="x", audit=noted)
+            await MongoConfigs(theirs).create(config(slug="greet"), audit=noted)
             key = ApiKeyChanged("acme", made.id)
             assert [await anext(changes) for _ in range(4)] == [key, key, key, ConfigChanged("acme", "greet")]
 
 
-async def test_an_organisations_provider_key_is_told_of() -> None:
+async def test_an_organisation_s_own_provider_keys_are_told_of() -> None:
     uri = await migrated_database(shared_mongo())
-    async with open_mongo(uri) as ours, open_mongo(uri) as theirs, reading(MongoChanges(ours)) as changes:
-        await anext(changes)
-        await MongoProviderKeys(theirs).put(provider_key(organisation="acme"))
-        await MongoProviderKeys(theirs).delete("acme", provider_key().provider)
-        assert [await anext(changes) for _ in range(2)] == [ProviderKeysChanged("acme")] * 2
+    async with open_mongo(uri) as ours, open_mongo(uri) as theirs:
+        keys, made = MongoProviderKeys(theirs), provider_key()
+        async with reading(MongoChanges(ours)) as changes:
+            await anext(changes)
+            await keys.put(made, audit=noted)
+            assert await keys.reseal(made, "env:v1:YW5ldw==")
+            assert await keys.delete("acme", "openai", audit=noted)
+            assert [await anext(changes) for _ in range(3)] == [ProviderKeysChanged("acme")] * 3
 
 
 async def test_what_an_operator_does_by_hand_is_told_of_too() -> None:
     uri = await migrated_database(shared_mongo())
     async with open_mongo(uri) as mongo:
-        await MongoConfigs(mongo).create(config(slug="greet"))
+        await MongoConfigs(mongo).create(config(slug="greet"), audit=noted)
         with pymongo.MongoClient(uri) as client:
             database = client.get_default_database()
             async with reading(MongoChanges(mongo)) as changes:
@@ -142,7 +146,7 @@ async def test_nothing_is_left_out_though_the_server_is_killed_and_the_feed_brea
                 await rest(changes)
         await asyncio.to_thread(server.restart, node)
         async with open_mongo(uri) as theirs:
-            await MongoConfigs(theirs).create(config(slug="meanwhile"))
+            await MongoConfigs(theirs).create(config(slug="meanwhile"), audit=noted)
         async with reading(feed) as changes:
             assert await anext(changes) == ConfigChanged("acme", "meanwhile")
 
@@ -152,14 +156,14 @@ async def test_a_connection_that_is_cut_is_not_noticed() -> None:
     name = pymongo.uri_parser.parse_uri(uri)["database"]
     async with proxy_to(shared_mongo().nodes[0].port) as proxy, open_mongo(uri) as theirs:
         configs, made = MongoConfigs(theirs), config(slug="greet")
-        await configs.create(made)
+        await configs.create(made, audit=noted)
         through_it = f"mongodb://127.0.0.1:{proxy.port}/{name}?directConnection=true"
         async with open_mongo(through_it) as ours, reading(MongoChanges(ours)) as changes:
             await anext(changes)
             for number in range(1, 6):
                 asked = asyncio.ensure_future(anext(changes))
                 assert await proxy.cut() > 0
-                await configs.save_draft("acme", made.id, CONTENT, expected_revision=number, at=at(number))
+                await configs.save_draft("acme", made.id, CONTENT, expected_revision=number, at=at(number), audit=noted)
                 assert await asked == ConfigChanged("acme", "greet")
 
 
@@ -184,7 +188,7 @@ async def test_a_history_that_has_rolled_over_is_told_as_anything() -> None:
             feed = MongoChanges(mongo)
             async with reading(feed) as changes:
                 await anext(changes)
-                await MongoConfigs(mongo).create(config(slug="greet"))
+                await MongoConfigs(mongo).create(config(slug="greet"), audit=noted)
                 await anext(changes)
             with pymongo.MongoClient(uri) as client:
                 seen, until = operation(client, pymongo.DESCENDING), time.monotonic() + 60
@@ -204,7 +208,7 @@ async def test_it_is_idle_for_longer_than_a_call_may_take() -> None:
         await anext(changes)
         asked = asyncio.ensure_future(anext(changes))
         await asyncio.wait([asked], timeout=2.5)
-        await MongoConfigs(mongo).create(config(slug="late"))
+        await MongoConfigs(mongo).create(config(slug="late"), audit=noted)
         assert await asked == ConfigChanged("acme", "late")
 
 

@@ -16,6 +16,7 @@ from persistence.mongo import client as module
 from persistence.mongo.client import NEEDED, SchemaVersionError, open_mongo
 from persistence.mongo.configs import MongoConfigs
 from persistence.mongo.prices import MongoPrices
+from tests.persistence.audit import noted
 from tests.persistence.configs import config
 from tests.persistence.entries import NOON, at
 from tests.persistence.prices import price_rule
@@ -30,6 +31,7 @@ COLLECTIONS = {
     "api_key_digests",
     "api_key_books",
     "provider_keys",
+    "audit_events",
     "limits",
     "schema",
 }
@@ -77,8 +79,8 @@ async def test_what_a_migration_that_broke_off_left_is_made_whole(nothing: str) 
 async def test_what_is_there_stays_when_it_is_migrated(uri: str, database: Any) -> None:
     made, rule = config(), price_rule()
     async with open_mongo(uri) as mongo:
-        await MongoConfigs(mongo).create(made)
-        await MongoPrices(mongo).add(rule, at_most=9)
+        await MongoConfigs(mongo).create(made, audit=noted)
+        await MongoPrices(mongo).add(rule, at_most=9, audit=noted)
     database.schema.drop()
     await migrate(uri)
     async with open_mongo(uri) as mongo:
@@ -98,10 +100,10 @@ async def test_a_filled_database_is_brought_forward_while_the_release_before_goe
     async with open_mongo(nothing) as mongo:
         store = MongoConfigs(mongo)
         for each in made:
-            await store.create(each)
+            await store.create(each, audit=noted)
         monkeypatch.undo()
         await migrate(nothing)
-        await store.create(config(slug="live"))
+        await store.create(config(slug="live"), audit=noted)
     with pymongo.MongoClient(nothing) as asking:
         database = asking.get_default_database()
         assert database.schema.find_one() == {"_id": "schema", "version": NEEDED}
@@ -122,16 +124,16 @@ async def test_another_schema_is_told_and_nothing_is_written(uri: str, database:
     database.schema.update_one({}, {"$set": {"version": version}})
     async with open_mongo(uri) as mongo:
         with pytest.raises(SchemaVersionError, match=said):
-            await MongoConfigs(mongo).create(config())
+            await MongoConfigs(mongo).create(config(), audit=noted)
         with pytest.raises(SchemaVersionError, match=said):
-            await MongoPrices(mongo).add(price_rule(), at_most=9)
+            await MongoPrices(mongo).add(price_rule(), at_most=9, audit=noted)
         assert said in str(await mongo.look())
         assert database.configs.count_documents({}) + database.price_rules.count_documents({}) == 0
         database.schema.update_one({}, {"$set": {"version": NEEDED}})
-        await MongoConfigs(mongo).create(config())
+        await MongoConfigs(mongo).create(config(), audit=noted)
         assert await mongo.look() is None
         database.schema.update_one({}, {"$set": {"version": 99}})
-        await MongoConfigs(mongo).create(config())  # it runs already: the next release is being rolled out
+        await MongoConfigs(mongo).create(config(), audit=noted)  # it runs already: the next release is being rolled out
     if version == 99:
         with pytest.raises(SchemaVersionError, match=said):
             await migrate(uri)
@@ -140,6 +142,6 @@ async def test_another_schema_is_told_and_nothing_is_written(uri: str, database:
 async def test_without_a_schema_nothing_is_written(nothing: str) -> None:
     async with open_mongo(nothing) as mongo:
         with pytest.raises(SchemaVersionError, match="no schema"):
-            await MongoConfigs(mongo).create(config())
+            await MongoConfigs(mongo).create(config(), audit=noted)
         await migrate(nothing)
-        await MongoConfigs(mongo).create(config())
+        await MongoConfigs(mongo).create(config(), audit=noted)

@@ -18,9 +18,11 @@ from persistence.timescale.engine import open_engine, rows_of
 from persistence.timescale.ledger import open_timescale_ledger
 from persistence.timescale.policies import Edition, Policies
 from persistence.timescale.writing import insertion
+from resolvers.audit import AuditLog
 from resolvers.corrections import CorrectCommand, Tokens, correct
 from resolvers.ledger import open_ledger
 from resolvers.principal import Principal
+from tests.persistence.audit import MemoryAuditLog
 from tests.persistence.entries import entry
 from tests.servers.postgres import migrated_database, rows, running_postgres, shared_postgres
 
@@ -83,7 +85,8 @@ async def test_a_correction_of_what_is_about_to_go_is_booked(tmp_path: Path) -> 
             with open_inflight_log(tmp_path) as log:
                 async with open_ledger(store, log) as ledger:
                     who = Principal("p", "acme", frozenset(), 9e9)
-                    await correct(ledger, who, CorrectCommand(old.completion_id, 1, "n", Tokens(input_tokens=5)))
+                    command = CorrectCommand(old.completion_id, 1, "n", Tokens(input_tokens=5))
+                    await correct(ledger, AuditLog(MemoryAuditLog()), who, command)
         assert await rows(url, "SELECT attempt < 0 FROM ledger_entries ORDER BY attempt") == [(True,), (False,)]
         assert await rows(url, "SELECT 1 FROM ledger_parked") == []
 

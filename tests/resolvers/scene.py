@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -43,10 +43,10 @@ from resolvers.configs import Configs, VendorsOf
 from resolvers.health import Health
 from resolvers.key_cache import KeyCache
 from resolvers.key_pool import KeyPool
-from resolvers.ledger import open_ledger
+from resolvers.ledger import Ledger, open_ledger
 from resolvers.limit_cache import LimitCache
 from resolvers.limit_rules import LimitRules
-from resolvers.limits import open_limiter
+from resolvers.limits import Limiter, open_limiter
 from resolvers.live_usage import open_live_usage
 from resolvers.price_cache import PriceCache
 from resolvers.prices import Prices
@@ -56,13 +56,13 @@ from resolvers.routing import Circuits, Vendor
 from resolvers.run import Services
 from resolvers.running import RunningCompletions
 from resolvers.types import CompleteCommand, Completion, CompletionEvent, CompletionRef, Target
-from resolvers.usage import UsageQuery
-from resolvers.usage_links import UsageLink
 from tests.persistence.api_keys import MemoryApiKeys
 from tests.persistence.limits import MemoryLimits
 from tests.persistence.prices import MemoryPrices
 from tests.persistence.provider_keys import MemoryProviderKeys
 from tests.persistence.usage_fold import folded
+
+from .links import OpenLinks
 
 ALPHA = Target("alpha", "a-1")
 BETA = Target("beta", "b-1")
@@ -70,6 +70,7 @@ ACME = Principal("key_1", "acme", frozenset(), 0.0)
 GLOBEX = Principal("key_2", "globex", frozenset(), 0.0)
 USAGE = Usage(input_tokens=7, output_tokens=2)
 STOP = (Finished(FinishReason.STOP, USAGE),)
+BESIDE = {"ledger-writer", "ledger-mender", "limits-settler"}
 
 
 class Hold:
@@ -320,13 +321,6 @@ def other_tasks() -> set[str]:
     return {task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()}
 
 
-class OpenLinks:
-    """Links that anyone can read, and none opens."""
-
-    def link(self, principal: Principal, query: UsageQuery) -> UsageLink:
-        return UsageLink(f"/usage.csv?{principal.organisation}", query.until)
-
-
 def configs_in(store: ConfigStore, vendors: Mapping[str, Vendor]) -> Configs:
     clock = asyncio.get_running_loop().time
     return Configs(store, ConfigCache(store, clock), always(vendors), now=lambda: datetime.now(UTC))
@@ -360,6 +354,12 @@ def api_keys_in(store: ApiKeyStore) -> ApiKeys:
     return ApiKeys(store, cache, KeyForms([b"k" * 32]), partial(datetime.now, UTC))
 
 
+def limiter_in(store: MemoryLimits, ledger: Ledger) -> AbstractAsyncContextManager[Limiter]:
+    clock = asyncio.get_running_loop().time
+    cache, local = LimitCache(store, clock), MemoryReservations(clock)
+    return open_limiter(cache, ledger, local, share=1, now=partial(datetime.now, UTC), clock=clock)
+
+
 @asynccontextmanager
 async def open_scene() -> AsyncIterator[Scene]:
     """At its end nothing may be left: no task, no running completion, no note of an attempt in flight."""
@@ -370,9 +370,7 @@ async def open_scene() -> AsyncIterator[Scene]:
     async with (
         open_ledger(store, inflight) as ledger,
         open_live_usage(ledger, now) as live_usage,
-        open_limiter(
-            LimitCache(limits, clock), ledger, MemoryReservations(clock), share=1, now=now, clock=clock
-        ) as limiter,
+        limiter_in(limits, ledger) as limiter,
     ):
         vendors = {each.name: Vendor(each, KeyPool.of(Credentials("secret"))) for each in (alpha, beta)}
         circuits, api_keys = Circuits(clock), api_keys_in(MemoryApiKeys())
@@ -396,7 +394,5 @@ async def open_scene() -> AsyncIterator[Scene]:
             random=lambda: jitter[0],
         )
         yield Scene(services, store, inflight, rules, alpha, beta, limits, jitter)
-        assert len(services.running) == 0
-        assert other_tasks() - before == {"ledger-writer", "ledger-mender", "limits-settler"}
-    assert other_tasks() == before
-    assert inflight.noted == {}
+        assert (len(services.running), other_tasks() - before) == (0, BESIDE)
+    assert (other_tasks(), inflight.noted) == (before, {})

@@ -11,6 +11,7 @@ from resolvers import config_cache
 from resolvers.config_cache import FRESH_S, TRIAL_INTERVAL_S, USABLE_S
 from resolvers.errors import BadUserInputError, ServiceUnavailableError
 from resolvers.types import ConfigBy, ConfigCall, ConfigRef
+from tests.persistence.audit import noted
 
 from .config_stage import CONTENT, GREET, Stage
 from .scene import ACME
@@ -30,7 +31,7 @@ async def test_completions_are_served_from_the_cache(stage: Stage) -> None:
 async def test_another_process_s_write_is_seen_after_a_moment(stage: Stage) -> None:
     made = await stage.published()
     await stage.prompt()
-    await stage.store.archive("acme", made.id, made.updated_at, expected_revision=2, at=made.updated_at)
+    await stage.store.archive("acme", made.id, made.updated_at, expected_revision=2, at=made.updated_at, audit=noted)
     await stage.prompt()
     stage.seconds += FRESH_S
     with pytest.raises(BadUserInputError, match="archived"):
@@ -84,7 +85,7 @@ async def test_while_one_reads_anew_the_others_have_what_was_known(stage: Stage)
 async def test_what_another_process_tells_of_is_read_anew(stage: Stage, told: str) -> None:
     made = await stage.published()
     await stage.prompt()
-    await stage.store.archive("acme", made.id, made.updated_at, expected_revision=2, at=made.updated_at)
+    await stage.store.archive("acme", made.id, made.updated_at, expected_revision=2, at=made.updated_at, audit=noted)
     getattr(stage.configs.cache, told)(*(("acme", "greet") if told == "outdate" else ()))
     stage.store.down = True
     assert await stage.prompt() == "You speak English.", "of use while there is nothing newer"

@@ -11,6 +11,7 @@ from persistence.ports import StoreUnavailableError
 from resolvers import key_cache as module
 from resolvers.key_cache import FRESH_S, MAX_READS, TRIAL_INTERVAL_S, UNKNOWN_S, USABLE_S, KeyCache
 from tests.persistence.api_keys import MemoryApiKeys, api_key
+from tests.persistence.audit import noted
 
 
 class SlowStore(MemoryApiKeys):
@@ -37,7 +38,7 @@ def store() -> SlowStore:
 
 @pytest.fixture
 async def cache(store: SlowStore) -> KeyCache:
-    await store.create(api_key(id="key_1"), "one", at_most=9)
+    await store.create(api_key(id="key_1"), "one", at_most=9, audit=noted)
     return KeyCache(store, asyncio.get_running_loop().time)
 
 
@@ -63,7 +64,7 @@ async def test_what_is_no_key_is_asked_for_anew_a_moment_later(store: SlowStore,
     assert await cache.find("made up") is None
     assert await cache.find("made up") is None
     assert store.reads == 1
-    await store.create(api_key(), "made up", at_most=9)
+    await store.create(api_key(), "made up", at_most=9, audit=noted)
     await asyncio.sleep(UNKNOWN_S)
     assert await cache.find("made up") is not None
 
@@ -84,7 +85,7 @@ async def test_of_too_many_keys_those_used_longest_ago_are_forgotten(
 ) -> None:
     monkeypatch.setattr(module, "MAX_KEYS", 2)
     for digest in ("two", "three"):
-        await store.create(api_key(), digest, at_most=9)
+        await store.create(api_key(), digest, at_most=9, audit=noted)
     for digest in ("one", "two"):
         await cache.find(digest)
     assert cache.at_hand("one") is not None

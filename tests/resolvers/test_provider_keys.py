@@ -11,6 +11,7 @@ import pytest
 from providers.types import Finished, FinishReason, TextDelta, Usage
 from resolvers.errors import BadUserInputError, NotFoundError, ServiceUnavailableError
 from resolvers.provider_keys import FRESH_S, TRIAL_INTERVAL_S, USABLE_S
+from tests.persistence.audit import noted
 from tests.persistence.provider_keys import MemoryProviderKeys
 
 from .scene import ACME, GLOBEX, Scene
@@ -85,7 +86,7 @@ async def test_a_key_that_does_not_open_is_nobody_s(scene: Scene) -> None:
     """Sealed by another deployment, or moved there from another organisation: nobody else's key takes its place."""
     keys = scene.services.provider_keys
     stolen = await keys.put(GLOBEX, "alpha", KEY)
-    await store_of(scene).put(replace(stolen, organisation="acme"))
+    await store_of(scene).put(replace(stolen, organisation="acme"), audit=noted)
     keys.outdate("acme")
     with pytest.raises(BadUserInputError, match="alpha"):
         await scene.complete(ACME)

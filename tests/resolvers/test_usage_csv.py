@@ -16,12 +16,14 @@ from persistence.histograms import bin_of
 from persistence.records import Outcome
 from persistence.usage_records import Dimension, LabelName, UsageField, UsageSums
 from resolvers import usage
+from resolvers.audit import AuditLog
 from resolvers.calendar import Bucket
-from resolvers.errors import BadUserInputError
+from resolvers.errors import BadUserInputError, ServiceUnavailableError
 from resolvers.ledger import open_ledger
 from resolvers.usage import MAX_GROUPS, UsageGroup, UsageQuery, UsageReport
 from resolvers.usage_csv import csv_of
 from resolvers.usage_links import export
+from tests.persistence.audit import MemoryAuditLog
 from tests.persistence.entries import NOON, at, entry
 
 from .scene import ACME, MemoryInflight, MemoryStore, OpenLinks
@@ -193,9 +195,15 @@ def test_every_cell_comes_through(values: list[tuple[str | None, int]], label: s
         assert row[5] == str(number)
 
 
-def test_a_link_is_for_what_a_report_can_answer() -> None:
+async def test_a_link_is_for_what_a_report_can_answer() -> None:
     asked = UsageQuery(NOON, NOON + HOUR)
-    assert export(OpenLinks(), ACME, asked).url == "/usage.csv?acme"
+    log = MemoryAuditLog()
+    assert (await export(OpenLinks(), AuditLog(log), ACME, asked)).url == "/usage.csv?acme"
+    (noted,) = log.events
+    assert (noted.action, noted.after) == (
+        "usage.export",
+        {"since": NOON.isoformat(), "until": asked.until.isoformat(), "expiresAt": asked.until.isoformat()},
+    )
     year = datetime(2025, 3, 1, tzinfo=UTC)
     for wrong, path in [
         (UsageQuery(NOON, NOON), "until"),
@@ -203,5 +211,9 @@ def test_a_link_is_for_what_a_report_can_answer() -> None:
         (UsageQuery(year, NOON, Bucket.MINUTE), "bucket"),
     ]:
         with pytest.raises(BadUserInputError) as caught:
-            export(OpenLinks(), ACME, wrong)
+            await export(OpenLinks(), AuditLog(log), ACME, wrong)
         assert caught.value.path == ("input", path)
+    log.down = True
+    with pytest.raises(ServiceUnavailableError):
+        await export(OpenLinks(), AuditLog(log), ACME, asked)
+    assert log.events == [noted]

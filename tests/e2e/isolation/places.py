@@ -161,7 +161,7 @@ def _filled(name: str, kind: GraphQLInputType, defaults: Mapping[str, Any]) -> A
     nullable = get_nullable_type(kind)
     if isinstance(nullable, GraphQLList):
         return [_filled(name, nullable.of_type, defaults)]
-    if isinstance(nullable, GraphQLInputObjectType) and nullable.name not in defaults and not nullable.is_one_of:
+    if isinstance(nullable, GraphQLInputObjectType) and not nullable.is_one_of:
         return _whole(nullable, defaults)
     whole = get_named_type(kind).name
     assert whole in defaults, f"{name} is required: enter it among DEFAULTS in references.py"
@@ -180,6 +180,10 @@ def _fields(on: str) -> Mapping[str, GraphQLField]:
     kind = SCHEMA.type_map[on]
     assert isinstance(kind, GraphQLObjectType)
     return dict(kind.fields)
+
+
+def mutations() -> Iterator[str]:
+    yield from _fields("Mutation")
 
 
 def lists() -> Iterator[str]:

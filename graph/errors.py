@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -23,12 +24,18 @@ UNEXPECTED = "Something went wrong on our side; the request id finds it in the l
 MAX_ERRORS = 10
 """Of one answer: more help nobody, and cost more to write than the query did."""
 
+_VALUE = re.compile(
+    r"(cannot represent [\w -]*value): .*|[,;]? [Ff]ound: .*|(?<=String) ['\"].*",
+    re.DOTALL,
+)
+"""Where graphql-core goes on to show what it was given: a provider key may be in it."""
+
 log = structlog.get_logger("graph")
 
 
 def formatted(errors: Sequence[GraphQLError], request_id: str) -> list[dict[str, Any]]:
     """The `errors` of an answer, the first MAX_ERRORS. What is neither a DomainError nor the query's own fault is
-    INTERNAL; its text is only logged."""
+    INTERNAL; its text is only logged. None repeats a value of the query's."""
     return [_format(error, request_id) for error in errors[:MAX_ERRORS]]
 
 
@@ -75,6 +82,7 @@ def _format(error: GraphQLError, request_id: str) -> dict[str, Any]:
         answer["message"] = original.message
         answer["extensions"] = extensions_of(original, request_id)
     elif original is None:
+        answer["message"] = _VALUE.sub(r"\1", error.message)
         answer["extensions"] = {"code": "BAD_USER_INPUT", "requestId": request_id}
     else:
         log.error("unexpected error", request_id=request_id, path=error.path, exc_info=original)

@@ -11,6 +11,7 @@
 | `[[retry=3]]` | errors carry `Retry-After: 3` |
 | `[[cut=5]]` | the connection is cut after 5 tokens; a plain answer's before any byte |
 | `[[hang=5]]` | nothing more comes after 5 tokens; of a plain answer nothing at all |
+| `[[echo]]` | the answer is what was asked; an error's text has that in it, and the key |
 | `[[tool]]` | the first declared tool is called, unless the last turn is a tool's result |
 """
 
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 
 _DIRECTIVE = re.compile(r"\[\[(\d{3})(?:x(\d+))?(?:@([a-z]+))?\]\]|\[\[([a-z]+)(?:=(\d+))?\]\]")
 _TOKENS = 10
-NAMES = frozenset({"tokens", "wide", "pace", "delay", "retry", "cut", "hang", "tool"})
+NAMES = frozenset({"tokens", "wide", "pace", "delay", "retry", "cut", "hang", "tool", "echo"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Script:
     cut: int | None = None
     hang: int | None = None
     tool: bool = False
+    echo: bool = False
 
 
 def read_script(prompt: str) -> Script:
@@ -66,4 +68,5 @@ def read_script(prompt: str) -> Script:
         cut=values.get("cut"),
         hang=values.get("hang"),
         tool="tool" in values,
+        echo="echo" in values,
     )

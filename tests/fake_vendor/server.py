@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncGenerator, Mapping
@@ -34,6 +35,7 @@ DIALECTS: Mapping[str, Dialect] = {
 }
 _KEY_HEADERS = ("authorization", "x-api-key", "x-goog-api-key", "api-key")
 _TOOL_ARGUMENTS = ('{"query":', '"fake"}')
+_WORDS = re.compile(r"\S+\s*")
 _RECORDS = 10_000
 _PROMPTS = 100_000
 _BODY = 64 * 1024 * 1024
@@ -175,7 +177,11 @@ class _Answering:
         self.record.status = status
         self.tally.failed += 1
         headers = {"retry-after": str(script.retry_after)} if script.retry_after is not None else {}
-        return _json(self.dialect.error(status), status, headers)
+        payload = self.dialect.error(status)
+        if script.echo:
+            keys = [self.request.headers.get(name, "") for name in _KEY_HEADERS]
+            _add_words(payload, " ".join([*keys, self.asked.text]))
+        return _json(payload, status, headers)
 
     async def _stream(self, script: Script, reply: Reply) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
@@ -230,9 +236,20 @@ def _asked(dialect: Dialect, path: str, body: Mapping[str, Any]) -> Asked:
 def _reply(asked: Asked, script: Script) -> Reply:
     if script.tool and asked.tool and not asked.after_tool:
         return Reply(_TOOL_ARGUMENTS, asked.tool, cut_at_limit=False, input_tokens=asked.input_tokens)
+    if script.echo:
+        return Reply(tuple(_WORDS.findall(asked.text)), None, cut_at_limit=False, input_tokens=asked.input_tokens)
     count = script.tokens if asked.max_tokens is None else min(script.tokens, asked.max_tokens)
     tokens = tuple(f"{' ' if index else ''}token{index}".ljust(script.wide, ".") for index in range(count))
     return Reply(tokens, None, cut_at_limit=count < script.tokens, input_tokens=asked.input_tokens)
+
+
+def _add_words(payload: dict[str, Any], words: str) -> None:
+    """To each message of an error."""
+    for name, value in payload.items():
+        if isinstance(value, dict):
+            _add_words(value, words)
+        elif name == "message":
+            payload[name] = f"{value}: {words}"
 
 
 def _json(payload: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

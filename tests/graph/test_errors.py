@@ -8,6 +8,7 @@ import pytest
 from graphql import GraphQLError
 
 from graph.errors import UNEXPECTED, formatted
+from graph.schema import build_schema
 from persistence.records import CostSource, Outcome
 from resolvers.errors import (
     BadUserInputError,
@@ -101,3 +102,30 @@ def test_the_querys_own_fault_is_told() -> None:
     (answer,) = formatted([GraphQLError("Cannot query field 'x'")], "request-1")
     assert answer["message"] == "Cannot query field 'x'"
     assert answer["extensions"] == {"code": "BAD_USER_INPUT", "requestId": "request-1"}
+
+
+SET = "mutation ($input: SetProviderKeyInput!) { setProviderKey(input: $input) { hint } }"
+
+
+@pytest.mark.parametrize(
+    ("query", "given", "said"),
+    [
+        (SET, {"key": "sk-x"}, "to include required field 'provider'"),
+        (SET, {"provider": "openai", "key": "sk-x", "note": ""}, "not to include unknown field 'note'"),
+        (SET, {"provider": "openai", "key": "sk-x", "keys": ""}, "Did you mean 'key'?"),
+        (SET, {"provider": "openai", "key": ["sk-x"]}, "at .key: String cannot represent a non string value"),
+        (SET, "sk-x", "to be an object"),
+        ('{ node(id: ["sk-x"]) { id } }', None, "ID cannot represent a non-string and non-integer value"),
+        ('{ node(id "sk-x") { id } }', None, "found String"),
+        ('{ node "sk-x" { id } }', None, "String"),
+        ('{ node """sk-x" { id } """ }', None, "BlockString"),
+    ],
+)
+def test_a_mistaken_request_s_values_are_not_repeated(query: str, given: object, said: str) -> None:
+    """There may be a provider key among them."""
+    result = build_schema().execute_sync(query, None if given is None else {"input": given})
+    assert result.errors
+    assert "sk-x" in str(result.errors), "or there is nothing to leave out"
+    messages = [error["message"] for error in formatted(result.errors, "request-1")]
+    assert "sk-x" not in str(messages)
+    assert any(said in message for message in messages), messages

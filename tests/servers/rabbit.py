@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import quote
 
 import psutil
 import pytest
@@ -36,6 +37,7 @@ class Broker:
     """One node, which a test may stop, kill, freeze and start again; its folder outlives that."""
 
     folder: Path
+    password: str = field(default="guest", repr=False)
     port: int = field(default_factory=free_port)
     _dist_port: int = field(default_factory=free_port)
     _epmd_port: int = field(default_factory=free_port)
@@ -43,7 +45,7 @@ class Broker:
 
     @property
     def url(self) -> str:
-        return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+        return f"amqp://guest:{quote(self.password, safe='')}@127.0.0.1:{self.port}/"
 
     @property
     def pid(self) -> int:
@@ -57,7 +59,7 @@ class Broker:
         (self.folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.default = 127.0.0.1:{self.port}\n"
             "log.console = false\nlog.file.level = warning\nvm_memory_high_watermark.absolute = 1GB\n"
-            "disk_free_limit.absolute = 10MB\n"
+            f"disk_free_limit.absolute = 10MB\ndefault_pass = {self.password}\n"
         )
         (self.folder / "plugins").write_text("[].\n")
         with (self.folder / "output").open("ab") as output:
@@ -140,9 +142,9 @@ class Broker:
 
 
 @contextmanager
-def running_rabbit() -> Iterator[Broker]:
+def running_rabbit(password: str = "guest") -> Iterator[Broker]:
     """A broker of the test's own."""
-    broker = Broker(Path(tempfile.mkdtemp(prefix="ai-middleware-rabbit-")))
+    broker = Broker(Path(tempfile.mkdtemp(prefix="ai-middleware-rabbit-")), password)
     try:
         broker.start()
         yield broker

@@ -86,10 +86,10 @@ class S3Server:
 
 
 @contextmanager
-def running_s3(*flags: str, scheme: str = "http") -> Iterator[S3Server]:
+def running_s3(*flags: str, scheme: str = "http", secret: str = SECRET) -> Iterator[S3Server]:
     """A server of the test's own."""
     with tempfile.TemporaryDirectory(prefix="ai-middleware-s3-") as folder:
-        server = S3Server(Path(folder), free_port(), flags, scheme)
+        server = S3Server(Path(folder), free_port(), flags, scheme, secret)
         server.start()
         try:
             yield server

@@ -23,7 +23,7 @@ from .places import document
 
 PROVIDER, STRANGERS_PROVIDER, NOBODYS_PROVIDER = "openai", "mistral", "groq"
 _HEX = re.compile(r"[0-9a-f]{12}$")
-_IDS = re.compile(r"\b(cmp|cfg|prc|key)_[0-9a-f]{32}\b")
+_IDS = re.compile(r"\b(cmp|cfg|prc|key|aud)_[0-9a-f]{32}\b")
 _TIMES = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)")
 _NUMBERS = re.compile(r'("\w*Ms":|"outputTokensPerSecond":|"p\d\d":|"revision":)[\d.]+')
 _ONCE = re.compile(r'("(?:requestId|key|hint|token|CreatedApiKey_key)":)"[^"]*"')
@@ -72,6 +72,7 @@ class Organisation:
     cursor_of_configs: str = ""
     cursor_of_prices: str = ""
     cursor_of_keys: str = ""
+    cursor_of_events: str = ""
 
     def raw(self, query: str, variables: Mapping[str, Any]) -> httpx.Response:
         """Of a subscription, its last event; of one without an end, its first."""
@@ -151,6 +152,8 @@ def made(server: Server, client: httpx.Client, provider: str = PROVIDER) -> Orga
     )
     _make(made, "publishConfig", {"by": {"id": made.config}})
     _make(made, "setProviderKey", {"provider": made.provider, "key": f"sk-of-{own.subject}"})
+    _make(made, "setLimits", {"apiKey": made.api_key, "streams": 1000})
+    _make(made, "setLimits", {"model": made.full_model, "streams": 1000})
     asked = {
         "config": {"slug": made.slug},
         "messages": [{"role": "USER", "content": "[[tokens=2]]"}],
@@ -164,6 +167,7 @@ def made(server: Server, client: httpx.Client, provider: str = PROVIDER) -> Orga
         cursor_of_configs=_end(made, "configs"),
         cursor_of_prices=_end(made, "prices"),
         cursor_of_keys=_end(made, "apiKeys"),
+        cursor_of_events=_end(made, "auditLog"),
     )
 
 

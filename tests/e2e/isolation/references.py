@@ -54,6 +54,12 @@ REFERENCES: Mapping[str, Reference] = {
     "RotateApiKeyInput.id": Hidden(("api_key",)),
     "RevokeApiKeyInput.id": Hidden(("api_key",)),
     "DeleteProviderKeyInput.provider": Hidden(("provider",)),
+    "SetLimitsInput.apiKey": Hidden(("api_key",)),
+    "RemoveLimitsInput.apiKey": Hidden(("api_key",)),
+    "RemoveLimitsInput.model": Hidden(("full_model",)),
+    "Query.auditLog.after": Sought(("cursor_of_events",)),
+    "AuditFilter.subjectId": Sought(("config",)),
+    "AuditFilter.actor": Sought(("subject",)),
     "Query.completions.after": Sought(("cursor_of_completions",)),
     "Query.configs.after": Sought(("cursor_of_configs",)),
     "Query.prices.after": Sought(("cursor_of_prices",)),
@@ -84,7 +90,8 @@ REFERENCES: Mapping[str, Reference] = {
 NO_REFERENCES: Mapping[str, str] = {
     "Config.versions.after": "the number of a version, within a config that was found by then",
     "Query.models.after": "a place in the price table, which is the same for all organisations",
-    **dict.fromkeys(("ModelFilter.provider", "ModelFilter.search"), DEPLOYMENT),
+    "AuditFilter.action": "a name of the API's own",
+    **dict.fromkeys(("ModelFilter.provider", "ModelFilter.search", "SetLimitsInput.model"), DEPLOYMENT),
     **dict.fromkeys(("CompletionFilter.provider", "PriceFilter.provider", "UsageFilter.provider"), DEPLOYMENT),
     **dict.fromkeys(("CreateDiscountInput.provider", "CreatePriceOverrideInput.provider"), DEPLOYMENT),
     **dict.fromkeys(("CreateDiscountInput.model", "CreatePriceOverrideInput.model"), DEPLOYMENT),
@@ -144,6 +151,10 @@ TOLD_TO_ALL: Mapping[str, str] = {
     "Model.id": "a place in the price table, which is the same for all organisations",
     "ToolCall.id": CONVERSATION,
     "ToolCallDelta.id": CONVERSATION,
+    "AuditEvent.id": "a cursor of the log alone: see Query.auditLog.after",
+    "AuditEvent.requestId": "of a request that has been answered; nothing takes it",
+    "AuditEvent.apiKeyId": "of whoever wrote, which the log's own reader may know",
+    "AuditEvent.subjectId": "of whatever was written: see AuditFilter.subjectId",
 }
 
 EVERYBODYS_LISTS = frozenset({"models", "providers", "viewer"})
@@ -164,6 +175,7 @@ DEFAULTS: Mapping[str, Any] = {
     "CreateApiKeyInput.name": "a server",
     "UpdateApiKeyInput": {"name": "renamed"},
     "SetProviderKeyInput.key": "sk-of-the-tests-0123456789",
+    "SetLimitsInput": {"requestsPerMinute": 100_000},
     "CorrectUsageInput": {"attempt": 1, "note": "an invoice", "outputTokens": 5},
     "UsageInput": {
         "since": (_NOW - timedelta(days=1)).isoformat(),

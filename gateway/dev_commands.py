@@ -15,10 +15,9 @@ from persistence.ports import StoreUnavailableError
 
 from .console import errors
 from .keys import DEVELOPER_ORGANISATION
-from .runtime import open_usage_store
 from .seeding import book, made_up_usage
 from .settings import Environment, Settings, SettingsError, load_settings
-from .stores import DATABASE_FILE
+from .stores import DATABASE_FILE, open_usage_store
 
 MAX_ROWS = 100_000_000
 MAX_DAYS = 3_650

@@ -16,9 +16,8 @@ from persistence.ports import JobQueue, StoreUnavailableError
 from persistence.queue_records import Job
 
 from .console import fail
-from .runtime import open_queue
 from .settings import Settings, SettingsError, load_settings
-from .stores import DATABASE_FILE
+from .stores import DATABASE_FILE, open_queue
 
 MOST = 100_000
 

@@ -14,20 +14,13 @@ from typing import TYPE_CHECKING
 from persistence.memory_reservations import MemoryReservations
 from persistence.ports import (
     ApiKeyStore,
-    JobQueue,
     LedgerStore,
     ObjectStore,
     ProviderKeyStore,
-    StoreUnavailableError,
 )
-from persistence.sqlite.database import open_database
-from persistence.sqlite.ledger import SQLiteLedger
-from persistence.sqlite.queue import SQLiteQueue
 from providers.http import HttpTransport, open_transport
 from providers.ports import ModelProvider
 from providers.prices import load_prices
-from providers.registry import ProviderRow, build_providers
-from providers.scripted import ScriptedProvider
 from providers.types import Credentials
 from resolvers.api_keys import ApiKeys
 from resolvers.audit import AuditLog
@@ -39,7 +32,6 @@ from resolvers.following import Caches, following
 from resolvers.health import Health
 from resolvers.key_cache import KeyCache
 from resolvers.key_entrance import KeyEntrance, open_key_entrance
-from resolvers.key_pool import KeyPool, ProviderKey
 from resolvers.ledger import Ledger, open_ledger
 from resolvers.limit_cache import LimitCache
 from resolvers.limit_rules import LimitRules
@@ -49,7 +41,7 @@ from resolvers.price_cache import PriceCache
 from resolvers.prices import Prices
 from resolvers.provider_keys import ProviderKeys
 from resolvers.recovery import recovering
-from resolvers.routing import Circuits, Vendor
+from resolvers.routing import Circuits
 from resolvers.run import Services
 from resolvers.running import RunningCompletions
 from resolvers.sessions import Sessions, open_sessions
@@ -68,9 +60,10 @@ from .key_forms import KeyForms
 from .keys import DeploymentKeys, deployment_keys
 from .object_links import ObjectLinks
 from .readiness import Dependency, Readiness, readiness
-from .settings import Environment, Settings, SettingsError
-from .stores import DATABASE_FILE, Documents, Stores, open_rabbit_queue, open_stores, open_timescale
+from .settings import Settings, SettingsError
+from .stores import Documents, Stores, open_stores
 from .usage_links import SignedLinks
+from .vendors import keyed, vendors
 
 if TYPE_CHECKING:
     from persistence.redis import RedisServer
@@ -101,42 +94,6 @@ class Runtime:
         ledger = self.services.ledger
         own = ["ledger"] * (not ledger.available) + ["in-flight log"] * (not ledger.can_note())
         return await readiness(own, self.servers)
-
-
-def vendors(settings: Settings, keys: DeploymentKeys, rows: Sequence[ProviderRow]) -> Mapping[str, Vendor]:
-    """Of the providers those that this deployment can call: where there is an address, and a key if one is needed.
-    Raises SettingsError for a key that doesn't open."""
-    providers = build_providers(rows)
-    sealer = keys.sealer()
-    found: dict[str, Vendor] = {}
-    for row in rows:
-        base_url: str | None = getattr(settings, row.base_url_variable) if row.base_url_variable else None
-        given = settings.api_keys(row.key_variable, sealer) if row.key_variable else []
-        if (base_url or row.base_url) and (given or row.keyless):
-            numbered = enumerate(given or [("", 1)], start=1)
-            pool = [ProviderKey(str(number), Credentials(key, base_url), weight) for number, (key, weight) in numbered]
-            found[row.name] = Vendor(providers[row.name], KeyPool(pool))
-    if settings.ENVIRONMENT is Environment.LOCAL:
-        scripted = ScriptedProvider()
-        found[scripted.name] = Vendor(scripted, KeyPool.of(Credentials("")))
-    return found
-
-
-def keyed(
-    settings: Settings, rows: Sequence[ProviderRow]
-) -> Mapping[str, Callable[[str], tuple[ModelProvider, Credentials]]]:
-    """The providers that an organisation may have a key of its own for, and what is called by it."""
-    providers = build_providers(rows)
-    found: dict[str, Callable[[str], tuple[ModelProvider, Credentials]]] = {}
-    for row in rows:
-        base_url: str | None = getattr(settings, row.base_url_variable) if row.base_url_variable else None
-        if row.key_variable and (base_url or row.base_url):
-            found[row.name] = partial(_called_by, providers[row.name], base_url)
-    return found
-
-
-def _called_by(provider: ModelProvider, base_url: str | None, key: str) -> tuple[ModelProvider, Credentials]:
-    return provider, Credentials(key, base_url)
 
 
 @asynccontextmanager
@@ -213,39 +170,6 @@ async def _follow(documents: Documents, caches: Caches, stack: AsyncExitStack) -
 def handlers(ledger: LedgerStore) -> Mapping[str, Handler]:
     """What a worker does, by the kind of job."""
     return {LEDGER_JOB: Drain(ledger)}
-
-
-@asynccontextmanager
-async def open_usage_store(settings: Settings) -> AsyncIterator[LedgerStore]:
-    """The ledger's store alone, for a command that books without a server. What was booked is summed up at the end.
-    Raises SettingsError."""
-    variable = "DATA_DIR" if settings.TIMESCALE_SERVICE_URL is None else "TIMESCALE_SERVICE_URL"
-    try:
-        async with AsyncExitStack() as stack:
-            if settings.TIMESCALE_SERVICE_URL is not None:
-                yield await open_timescale(settings, stack)
-                return
-            database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
-            store = SQLiteLedger(database)
-            yield store
-            await store.fold(_now())
-    except StoreUnavailableError as error:
-        raise SettingsError(f"{variable}: {error}") from None
-
-
-@asynccontextmanager
-async def open_queue(settings: Settings) -> AsyncIterator[JobQueue]:
-    """The queue alone, for a command that looks at it. Raises SettingsError."""
-    try:
-        async with AsyncExitStack() as stack:
-            if settings.QUEUE_CONNECTIONURL is not None:
-                yield await open_rabbit_queue(settings, stack)
-                return
-            database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
-            yield SQLiteQueue(database, _now)
-    except StoreUnavailableError as error:
-        variable = "DATA_DIR" if settings.QUEUE_CONNECTIONURL is None else "QUEUE_CONNECTIONURL"
-        raise SettingsError(f"{variable}: {error}") from None
 
 
 def _provider_keys(

@@ -19,9 +19,9 @@ from .declared_providers import provider_rows
 from .frames import BoundedSocket
 from .keys import deployment_keys, developer_token
 from .listening import listen
-from .runtime import vendors
 from .settings import Environment, Settings
 from .telemetry import configure_logging
+from .vendors import vendors
 
 SHUTDOWN_S = 25  # Kubernetes kills after 30
 KEEP_ALIVE_S = 75

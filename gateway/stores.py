@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ from persistence.sqlite.api_keys import SQLiteApiKeys
 from persistence.sqlite.audit import SQLiteAuditLog
 from persistence.sqlite.configs import SQLiteConfigs
 from persistence.sqlite.database import Database, open_database
-from persistence.sqlite.ledger import open_sqlite_ledger
+from persistence.sqlite.ledger import SQLiteLedger, open_sqlite_ledger
 from persistence.sqlite.limits import SQLiteLimits
 from persistence.sqlite.prices import SQLitePrices
 from persistence.sqlite.provider_keys import SQLiteProviderKeys
@@ -116,6 +116,39 @@ async def open_provider_keys(settings: Settings, stack: AsyncExitStack) -> Provi
     except StoreUnavailableError as error:
         raise SettingsError(f"DATA_DIR: {error}") from None
     return (await _open_documents(settings, stack, database, [])).provider_keys
+
+
+@asynccontextmanager
+async def open_usage_store(settings: Settings) -> AsyncIterator[LedgerStore]:
+    """The ledger's store alone, for a command that books without a server. What was booked is summed up at the end.
+    Raises SettingsError."""
+    variable = "DATA_DIR" if settings.TIMESCALE_SERVICE_URL is None else "TIMESCALE_SERVICE_URL"
+    try:
+        async with AsyncExitStack() as stack:
+            if settings.TIMESCALE_SERVICE_URL is not None:
+                yield await open_timescale(settings, stack)
+                return
+            database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
+            store = SQLiteLedger(database)
+            yield store
+            await store.fold(_now())
+    except StoreUnavailableError as error:
+        raise SettingsError(f"{variable}: {error}") from None
+
+
+@asynccontextmanager
+async def open_queue(settings: Settings) -> AsyncIterator[JobQueue]:
+    """The queue alone, for a command that looks at it. Raises SettingsError."""
+    try:
+        async with AsyncExitStack() as stack:
+            if settings.QUEUE_CONNECTIONURL is not None:
+                yield await open_rabbit_queue(settings, stack)
+                return
+            database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
+            yield SQLiteQueue(database, _now)
+    except StoreUnavailableError as error:
+        variable = "DATA_DIR" if settings.QUEUE_CONNECTIONURL is None else "QUEUE_CONNECTIONURL"
+        raise SettingsError(f"{variable}: {error}") from None
 
 
 async def open_timescale(settings: Settings, stack: AsyncExitStack) -> TimescaleLedger:

@@ -6,8 +6,8 @@ import pytest
 from pydantic import create_model
 
 from gateway.keys import DeploymentKeys
-from gateway.runtime import vendors
 from gateway.settings import Settings, SettingsError, vendor_fields
+from gateway.vendors import vendors
 from providers.types import Credentials
 from resolvers.key_pool import ProviderKey
 

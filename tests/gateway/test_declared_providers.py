@@ -11,8 +11,8 @@ import yaml
 
 from gateway.declared_providers import provider_rows
 from gateway.keys import DeploymentKeys
-from gateway.runtime import vendors
 from gateway.settings import Settings, SettingsError, load_settings
+from gateway.vendors import vendors
 from providers.registry import DIALECTS, ROWS
 from providers.types import CompletionRequest, Credentials, Message, Role
 from resolvers.key_pool import ProviderKey

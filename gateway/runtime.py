@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
+from persistence.memory_replays import MemoryReplays
 from persistence.memory_reservations import MemoryReservations
 from persistence.ports import (
     ApiKeyStore,
@@ -40,6 +41,7 @@ from resolvers.live_usage import open_live_usage
 from resolvers.price_cache import PriceCache
 from resolvers.prices import Prices
 from resolvers.provider_keys import ProviderKeys
+from resolvers.recordings import Recordings, open_recordings
 from resolvers.recovery import recovering
 from resolvers.routing import Circuits
 from resolvers.run import Services
@@ -60,6 +62,7 @@ from .key_forms import KeyForms
 from .keys import DeploymentKeys, deployment_keys
 from .object_links import ObjectLinks
 from .readiness import Dependency, Readiness, readiness
+from .sealed_replays import SealedReplays
 from .settings import Settings, SettingsError
 from .stores import Documents, Stores, open_stores
 from .usage_links import SignedLinks
@@ -129,16 +132,15 @@ async def _open_services(
     stack: AsyncExitStack,
 ) -> Services:
     ledger = await _open_ledger(stores, stack)
-    rows = provider_rows(settings)
+    documents, rows = stores.documents, provider_rows(settings)
     ready = vendors(settings, keys, rows)
     circuits, running = Circuits(time.monotonic), RunningCompletions()
-    documents = stores.documents
     configs = ConfigCache(documents.configs, time.monotonic)
     prices = PriceCache(documents.prices, time.monotonic, _now)
     provider_keys = _provider_keys(documents.provider_keys, keys, keyed(settings, rows))
     limits = await _open_limiter(settings, stores, ledger, stack)
     await _follow(documents, Caches(configs, prices, api_keys.cache, provider_keys, limits.cache), stack)
-    shared = await _open_shared(stores.redis, stack, running, circuits)
+    siblings, shared_keys = await _open_shared(stores.redis, stack, running, circuits)
     return Services(
         vendors=ready,
         transport=transport,
@@ -155,11 +157,17 @@ async def _open_services(
         provider_keys=provider_keys,
         limits=limits,
         limit_rules=LimitRules(documents.limits, limits, api_keys, _now),
+        recordings=await _open_recordings(stores.redis, keys, stack),
         clock=time.monotonic,
         random=random.random,
-        siblings=shared[0],
-        keys=shared[1],
+        siblings=siblings,
+        keys=shared_keys,
     )
+
+
+async def _open_recordings(redis: RedisServer | None, keys: DeploymentKeys, stack: AsyncExitStack) -> Recordings:
+    kept = MemoryReplays(time.monotonic) if redis is None else SealedReplays(redis.replays, keys.masters)
+    return await stack.enter_async_context(open_recordings(kept, time.monotonic))
 
 
 async def _follow(documents: Documents, caches: Caches, stack: AsyncExitStack) -> None:

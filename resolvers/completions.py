@@ -47,12 +47,13 @@ async def complete(services: Services, principal: Principal, command: CompleteCo
 
 
 async def stream(
-    services: Services, principal: Principal, command: CompleteCommand
+    services: Services, principal: Principal, command: CompleteCommand, *, detached: bool = False
 ) -> AsyncGenerator[CompletionEvent, None]:
-    """The same as events: exactly one CompletionFinished or CompletionFailed at the end.
+    """The same as events: exactly one CompletionFinished or CompletionFailed at the end. They are kept for a while, for
+    `resuming.resume`.
 
     Errors found before anything is sent are raised; later ones become CompletionFailed. Closing the generator closes
-    the upstream connection, and what was produced is booked.
+    the upstream connection, and what was produced is booked; a `detached` stream goes on instead.
     """
     run = await _start(services, principal, command, streamed=True)
     with ExitStack() as claim:
@@ -68,8 +69,10 @@ async def stream(
                 yield event
         await writer
     finally:
-        writer.cancel()
-        await asyncio.wait([writer])
+        mailbox.abandon()
+        if not (detached and services.recordings.adopt(writer)):
+            writer.cancel()
+            await asyncio.wait([writer])
 
 
 async def cancel(services: Services, principal: Principal, ref: CompletionRef) -> tuple[str, bool]:
@@ -121,64 +124,91 @@ async def _call(run: CompletionRun, scope: AttemptScope) -> ProviderCompletion:
 
 
 class _Emitter:
-    """Numbers the source events of one stream and hands them to its reader."""
+    """Numbers the source events of one stream, and hands them to its reader and to its recording."""
 
     def __init__(self, run: CompletionRun, mailbox: Mailbox) -> None:
         self.run = run
         self.mailbox = mailbox
+        self.recording = run.services.recordings.recording(run.principal.organisation, run.principal.subject, run.id)
         self._sequence = 0
 
     def next(self) -> int:
         self._sequence += 1
         return self._sequence
 
+    def put(self, event: CompletionEvent) -> None:
+        self.mailbox.put(event)
+        self.recording.put(event)
+
     def started(self, provider: str, model: str) -> None:
-        self.mailbox.put(CompletionStarted(self.run.id, self.next(), provider, model))
+        self.put(CompletionStarted(self.run.id, self.next(), provider, model))
 
     def switched(self, provider: str, model: str, error_code: str) -> None:
-        self.mailbox.put(ProviderSwitched(self.run.id, self.next(), provider, model, error_code))
+        self.put(ProviderSwitched(self.run.id, self.next(), provider, model, error_code))
 
     def delta(self, event: StreamEvent) -> None:
         sequence = self.next()
         if isinstance(event, TextDelta):
-            self.mailbox.put(TextProduced(self.run.id, sequence, event.text))
+            self.put(TextProduced(self.run.id, sequence, event.text))
         elif isinstance(event, ReasoningDelta):
-            self.mailbox.put(ReasoningProduced(self.run.id, sequence, event.text, event.signature))
+            self.put(ReasoningProduced(self.run.id, sequence, event.text, event.signature))
         elif isinstance(event, ToolCallDelta):
             tool = event.index, event.id, event.name, event.arguments, event.signature
-            self.mailbox.put(ToolCallProduced(self.run.id, sequence, *tool))
+            self.put(ToolCallProduced(self.run.id, sequence, *tool))
 
-    def failed(self, error: CompletionFailedError) -> None:
-        self.mailbox.put(
-            CompletionFailed(
-                completion_id=self.run.id,
-                sequence=self.next(),
-                code=error.code,
-                message=error.message,
-                provider=error.provider,
-                retryable=error.retryable,
-                retry_after_ms=error.retry_after_ms,
-                attempts=error.attempts,
-                usage=error.usage,
-                content=error.content,
-            )
+    def ended(self, event: CompletionEvent) -> None:
+        self.mailbox.put(event)
+        self.recording.end(event)
+
+    def left(self) -> None:
+        """Its reader has gone, and it ends: whoever comes back is told what there was."""
+        try:
+            end = self.finished(self.run.cut_short())
+        except CompletionFailedError as error:
+            end = self.failed(error)
+        self.recording.end_when(self.run.commits, end)
+
+    def close(self) -> None:
+        self.mailbox.close()
+        self.recording.close()
+
+    def finished(self, answer: ProviderCompletion) -> CompletionEvent:
+        """Raises CompletionFailedError."""
+        completion = self.run.completion(answer)
+        return CompletionFinished(self.run.id, self.next(), completion)
+
+    def failed(self, error: CompletionFailedError) -> CompletionEvent:
+        return CompletionFailed(
+            completion_id=self.run.id,
+            sequence=self.next(),
+            code=error.code,
+            message=error.message,
+            provider=error.provider,
+            retryable=error.retryable,
+            retry_after_ms=error.retry_after_ms,
+            attempts=error.attempts,
+            usage=error.usage,
+            content=error.content,
         )
 
 
 async def _write(emitter: _Emitter) -> None:
-    """The writer's side of a stream. Its task is owned, and awaited, by `stream`."""
+    """The writer's side of a stream. Its task is owned, and awaited, by `stream`; without a reader, by Recordings."""
     run = emitter.run
     try:
         answer = await within_deadline(
             run, lambda: try_targets(run, lambda scope: _relay(emitter, scope), emitter), run.cut_short
         )
-        emitter.mailbox.put(CompletionFinished(run.id, emitter.next(), run.completion(answer)))
+        emitter.ended(emitter.finished(answer))
     except CompletionFailedError as error:
-        emitter.failed(error)
+        emitter.ended(emitter.failed(error))
     except DomainError as error:
-        emitter.failed(run.refused(error))
+        emitter.ended(emitter.failed(run.refused(error)))
+    except asyncio.CancelledError:
+        emitter.left()
+        raise
     finally:
-        emitter.mailbox.close()
+        emitter.close()
 
 
 async def _relay(emitter: _Emitter, scope: AttemptScope) -> ProviderCompletion:

@@ -82,10 +82,13 @@ class Mailbox:
         self._waiting: deque[_Waiting] = deque()
         self._size = 0
         self._closed = False
+        self._abandoned = False
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
 
     def put(self, event: CompletionEvent) -> None:
+        if self._abandoned:
+            return
         text = _text(event)
         last = self._waiting[-1] if self._waiting else None
         if last is None or not _continues(last.event, event):
@@ -103,6 +106,13 @@ class Mailbox:
         """No more events: the reader ends after what is waiting."""
         self._closed = True
         _wake(self._reader)
+
+    def abandon(self) -> None:
+        """The reader is gone: nothing is kept for it, and the writer has room."""
+        self._abandoned = True
+        self._waiting.clear()
+        self._size = 0
+        _wake(self._writer)
 
     @property
     def full(self) -> bool:

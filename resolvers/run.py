@@ -27,6 +27,7 @@ from .live_usage import LiveUsage
 from .prices import Prices
 from .principal import Principal
 from .provider_keys import ProviderKeys
+from .recordings import Recordings
 from .routing import Circuits, Route, Step, Vendor, tells_of_illness
 from .running import Running, RunningCompletions
 from .shared_keys import SharedKeys
@@ -60,6 +61,7 @@ class Services:
     provider_keys: ProviderKeys
     limits: Limiter
     limit_rules: LimitRules
+    recordings: Recordings
     clock: Callable[[], float]
     random: Callable[[], float]
     siblings: Siblings | None = None  # this and the next, where there are other processes
@@ -169,6 +171,11 @@ class Run:
         self._holds.clear()
         if waiting:
             await asyncio.wait(waiting, timeout=COUNTING_S)
+
+    @property
+    def commits(self) -> Sequence[asyncio.Future[None]]:
+        """One for each of the entries."""
+        return self._commits
 
     @property
     def entries(self) -> Sequence[LedgerEntry]:

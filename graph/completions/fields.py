@@ -13,6 +13,7 @@ from graph.scopes import Guarded
 from persistence import records
 from resolvers import completions, history
 from resolvers.principal import Scope
+from resolvers.resuming import resume
 
 from .events import CompletionEvent, event_of
 from .inputs import CompleteInput, CompletionFilter, CompletionRef, resolved
@@ -40,6 +41,18 @@ By = Annotated[CompletionRef, strawberry.argument(description="Which completion.
 First = Annotated[int, strawberry.argument(description="How many at most, 1 to 100.")]
 After = Annotated[str | None, strawberry.argument(description="The cursor behind which to go on.")]
 Filter = Annotated[CompletionFilter | None, strawberry.argument(description="Which completions.")]
+
+Detached = Annotated[
+    bool,
+    strawberry.argument(
+        description="True: it goes on when its reader leaves, to its end or its deadline, for resumeCompletion to come "
+        "back to; cancelCompletion stops it. False: it is cancelled when its reader leaves."
+    ),
+]
+StreamId = Annotated[strawberry.ID, strawberry.argument(description="The completion's, as its first event told it.")]
+AfterSequence = Annotated[
+    int, strawberry.argument(description="The `sequence` of the last event that was seen; 0 for all of them.")
+]
 
 
 @strawberry.type
@@ -108,17 +121,38 @@ class CompletionQueries:
 @strawberry.type
 class CompletionSubscriptions:
     @strawberry.subscription(
-        description="Asks a model and shows the answer as it is written.",
+        description="Asks a model and shows the answer as it is written. Its events are kept for 5 minutes after its "
+        "end, for resumeCompletion.",
         extensions=[Guarded(Scope.COMPLETIONS_WRITE)],
     )
     async def completion_stream(
         self,
         info: GraphInfo,
         input: Input,  # noqa: A002  # the argument's name
+        detached: Detached = False,
     ) -> AsyncGenerator[CompletionEvent, None]:
         context = info.context
         command = input.command() if input.config is None else await resolved(input, input.config, context)
-        async with aclosing(completions.stream(context.services, context.principal, command)) as events:
+        async with aclosing(
+            completions.stream(context.services, context.principal, command, detached=detached)
+        ) as events:
+            async for event in events:
+                yield event_of(event)
+
+    @strawberry.subscription(
+        description="A stream of the caller's own once more, in whatever process it runs or ran: what came after "
+        "`after`, and what comes from then on, to the same end. Deltas may be merged otherwise than the first time; "
+        "the text is the same. NOT_FOUND where it is not, or no longer, kept.",
+        extensions=[Guarded(Scope.COMPLETIONS_WRITE)],
+    )
+    async def resume_completion(
+        self,
+        info: GraphInfo,
+        id: StreamId,  # noqa: A002  # the argument's name
+        after: AfterSequence = 0,
+    ) -> AsyncGenerator[CompletionEvent, None]:
+        context = info.context
+        async with aclosing(resume(context.services, context.principal, id, after)) as events:
             async for event in events:
                 yield event_of(event)
 

@@ -36,6 +36,11 @@ subscription Stream($input: CompleteInput!) {
 }
 """
 
+RESUME = STREAM.replace("Stream($input: CompleteInput!)", "Resume($id: ID!, $after: Int! = 0)").replace(
+    "completionStream(input: $input)", "resumeCompletion(id: $id, after: $after)"
+)
+DETACHED = STREAM.replace("(input: $input)", "(input: $input, detached: true)")
+
 CANCEL = """
 mutation Cancel($by: CompletionRef!) { cancelCompletion(by: $by) { completionId cancelled } }
 """

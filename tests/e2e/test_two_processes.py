@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 from gql import Client, GraphQLRequest
 from gql.transport.aiohttp import AIOHTTPTransport
+from gql.transport.exceptions import TransportQueryError
 from gql.transport.websockets import WebsocketsTransport
 
-from .documents import CANCEL, COMPLETE, RECORD, STREAM
+from .documents import CANCEL, COMPLETE, DETACHED, RECORD, RESUME, STREAM
 from .processes import Server, Vendor, post
 from .site import Site
 from .test_cancellation import LEAVES_WITHIN_S, closed_in, open_calls, until
@@ -32,6 +33,18 @@ def asked(organisation: str, prompt: str, **more: Any) -> dict[str, Any]:
 def sockets(server: Server, organisation: str) -> Client:
     init = {"Authorization": f"Bearer {server.token(organisation)}"}
     return Client(transport=WebsocketsTransport(url=server.socket_url, init_payload=init))
+
+
+async def resumed(server: Server, organisation: str, after: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What comes after an event, to the end."""
+    behind = {"id": after["completionId"], "after": after["sequence"]}
+    asked_for = GraphQLRequest(RESUME, variable_values=behind)
+    async with asyncio.timeout(60), sockets(server, organisation) as resuming:
+        return [answer["resumeCompletion"] async for answer in resuming.subscribe(asked_for)]
+
+
+def text_of(events: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(event.get("text", "") for event in events)
 
 
 def complete(server: Server, organisation: str, prompt: str = "[[tokens=3]]", **more: Any) -> dict[str, Any]:
@@ -58,6 +71,31 @@ async def test_a_stream_is_cancelled_by_the_other(site: Site, vendor: Vendor, or
         assert await closed_in(vendor, "openai", organisation) < LEAVES_WITHIN_S
     record = post(other, other.token(organisation), RECORD, {"by": by})["data"]["completion"]
     assert record["outcome"] == "CANCELLED"
+
+
+async def test_a_stream_is_resumed_in_the_other(site: Site, organisation: str) -> None:
+    """Its socket is cut, and it goes on: in the other process all of it is told, from any event on."""
+    one, other = site.servers
+    asked_for = {"input": asked(organisation, "[[tokens=60]] [[pace=20]]")}
+    seen: list[Mapping[str, Any]] = []
+    async with asyncio.timeout(30), sockets(one, organisation) as streaming:
+        async for answer in streaming.subscribe(GraphQLRequest(DETACHED, variable_values=asked_for)):
+            seen.append(answer["completionStream"])
+            if len(seen) == 5:
+                break
+    rest = await resumed(other, organisation, seen[-1])
+    again = await resumed(other, organisation, {**seen[0], "sequence": 0})
+    (end,) = (event for event in rest if event["__typename"] == "CompletionFinished")
+    assert end["completion"]["finishReason"] == "STOP"
+    assert text_of([*seen, *rest]) == text_of(again) == end["completion"]["content"]
+    assert [event["sequence"] for event in rest] == sorted({event["sequence"] for event in rest})
+    assert rest[0]["sequence"] > seen[-1]["sequence"]
+    assert rest[-1] == again[-1] == end
+    record = post(one, one.token(organisation), RECORD, {"by": {"id": end["completionId"]}})["data"]["completion"]
+    assert record["outcome"] == "SUCCEEDED"
+    with pytest.raises(TransportQueryError) as refusal:
+        await resumed(other, "somebody-else", seen[0])
+    assert (refusal.value.errors or [{}])[0]["extensions"]["code"] == "NOT_FOUND"
 
 
 async def test_a_mutation_is_cancelled_by_the_other_by_its_key(site: Site, vendor: Vendor, organisation: str) -> None:

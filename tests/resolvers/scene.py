@@ -15,6 +15,7 @@ from gateway.auth import TokenMint
 from gateway.envelopes import Envelopes
 from gateway.key_forms import KeyForms
 from persistence.config_records import Config, ConfigCursor, ConfigFilter, ConfigOrder
+from persistence.memory_replays import MemoryReplays
 from persistence.memory_reservations import MemoryReservations
 from persistence.ports import ApiKeyStore, ConfigStore, PriceStore, ProviderKeyStore, StoreUnavailableError
 from persistence.records import CompletionFilter, Cursor, LedgerEntry
@@ -52,6 +53,7 @@ from resolvers.price_cache import PriceCache
 from resolvers.prices import Prices
 from resolvers.principal import Principal
 from resolvers.provider_keys import ProviderKeys
+from resolvers.recordings import open_recordings
 from resolvers.routing import Circuits, Vendor
 from resolvers.run import Services
 from resolvers.running import RunningCompletions
@@ -70,7 +72,7 @@ ACME = Principal("key_1", "acme", frozenset(), 0.0)
 GLOBEX = Principal("key_2", "globex", frozenset(), 0.0)
 USAGE = Usage(input_tokens=7, output_tokens=2)
 STOP = (Finished(FinishReason.STOP, USAGE),)
-BESIDE = {"ledger-writer", "ledger-mender", "limits-settler"}
+BESIDE = {"ledger-writer", "ledger-mender", "limits-settler", "stream-recorder"}
 
 
 class Hold:
@@ -98,6 +100,8 @@ class Unconnected(Hold):
 
 Step = Sequence[StreamEvent] | BaseException | Hold
 Script = Sequence[Step]
+Events = AsyncGenerator[CompletionEvent, None]
+Batches = AsyncGenerator[Sequence[StreamEvent], None]
 
 
 def texts(*pieces: str) -> Script:
@@ -141,9 +145,7 @@ class FakeProvider:
                     fold.add(event)
         return fold.completion()
 
-    def stream(
-        self, request: CompletionRequest, *, credentials: Credentials, transport: Transport
-    ) -> AsyncGenerator[Sequence[StreamEvent], None]:
+    def stream(self, request: CompletionRequest, *, credentials: Credentials, transport: Transport) -> Batches:
         return self._play(request, credentials, streamed=True)
 
     async def embed(
@@ -154,9 +156,7 @@ class FakeProvider:
             usages = [each.usage async for events in batches for each in events if isinstance(each, Finished)]
         return ProviderEmbeddings(tuple([float(len(text))] for text in request.inputs), *usages)
 
-    async def _play(
-        self, request: Any, credentials: Credentials, *, streamed: bool
-    ) -> AsyncGenerator[Sequence[StreamEvent], None]:
+    async def _play(self, request: Any, credentials: Credentials, *, streamed: bool) -> Batches:
         call = Call(request, streamed, asyncio.get_running_loop().time(), credentials.api_key)
         self.calls.append(call)
         try:
@@ -285,8 +285,8 @@ class Scene:
     async def complete(self, principal: Principal = ACME, **changes: Any) -> Completion:
         return await completions.complete(self.services, principal, command(**changes))
 
-    def stream(self, principal: Principal = ACME, **changes: Any) -> AsyncGenerator[CompletionEvent, None]:
-        return completions.stream(self.services, principal, command(**changes))
+    def stream(self, principal: Principal = ACME, *, detached: bool = False, **changes: Any) -> Events:
+        return completions.stream(self.services, principal, command(**changes), detached=detached)
 
     async def cancel(self, principal: Principal = ACME, **ref: str) -> tuple[str, bool]:
         return await completions.cancel(self.services, principal, CompletionRef(**ref))
@@ -307,7 +307,7 @@ def command(**changes: Any) -> CompleteCommand:
     return CompleteCommand(**asked | changes)
 
 
-async def collected(events: AsyncGenerator[CompletionEvent, None]) -> list[CompletionEvent]:
+async def collected(events: Events) -> list[CompletionEvent]:
     async with aclosing(events):
         return [event async for event in events]
 
@@ -371,6 +371,7 @@ async def open_scene() -> AsyncIterator[Scene]:
         open_ledger(store, inflight) as ledger,
         open_live_usage(ledger, now) as live_usage,
         limiter_in(limits, ledger) as limiter,
+        open_recordings(MemoryReplays(clock), clock) as recordings,
     ):
         vendors = {each.name: Vendor(each, KeyPool.of(Credentials("secret"))) for each in (alpha, beta)}
         circuits, api_keys = Circuits(clock), api_keys_in(MemoryApiKeys())
@@ -390,6 +391,7 @@ async def open_scene() -> AsyncIterator[Scene]:
             provider_keys=provider_keys_in(MemoryProviderKeys(), alpha, beta),
             limits=limiter,
             limit_rules=LimitRules(limits, limiter, api_keys, now),
+            recordings=recordings,
             clock=clock,
             random=lambda: jitter[0],
         )

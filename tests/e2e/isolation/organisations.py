@@ -18,6 +18,7 @@ import orjson
 from gateway.auth import mint
 from resolvers.principal import Scope
 
+from ..documents import STREAM
 from ..processes import Server
 from .places import document
 
@@ -61,6 +62,7 @@ class Organisation:
     api_key: str = ""
     provider: str = PROVIDER
     completion: str = ""
+    streamed: str = ""
     idempotency_key: str = ""
     end_user: str = ""
     subject: str = ""
@@ -77,7 +79,7 @@ class Organisation:
     def raw(self, query: str, variables: Mapping[str, Any]) -> httpx.Response:
         """Of a subscription, its last event; of one without an end, its first."""
         asked = {"query": query, "variables": dict(variables)}
-        if not query.startswith("subscription"):
+        if not query.lstrip().startswith("subscription"):
             return self.client.post(self.url, json=asked, headers=self._headers)
         with self._events(asked) as (answer, events):
             last = next(events)
@@ -160,8 +162,10 @@ def made(server: Server, client: httpx.Client, provider: str = PROVIDER) -> Orga
         "idempotencyKey": made.idempotency_key,
         "endUser": made.end_user,
     }
+    stream = {"model": made.full_model, "messages": asked["messages"]}
     return replace(
         made,
+        streamed=made.asked(STREAM, {"input": stream})["completionStream"]["completionId"],
         completion=_make(made, "complete", asked)["id"],
         cursor_of_completions=_end(made, "completions"),
         cursor_of_configs=_end(made, "configs"),

@@ -43,6 +43,7 @@ class Known(Reference):
 
 REFERENCES: Mapping[str, Reference] = {
     "Query.node.id": Hidden(("completion", "config", "price_rule", "api_key")),
+    "Subscription.resumeCompletion.id": Hidden(("streamed",)),
     "CompletionRef.id": Hidden(("completion",)),
     "CompletionRef.idempotencyKey": Hidden(("idempotency_key",)),
     "ConfigBy.id": Hidden(("config",)),
@@ -88,6 +89,7 @@ REFERENCES: Mapping[str, Reference] = {
 }
 
 NO_REFERENCES: Mapping[str, str] = {
+    "Subscription.resumeCompletion.after": "a number, within a stream that was found by then",
     "Config.versions.after": "the number of a version, within a config that was found by then",
     "Query.models.after": "a place in the price table, which is the same for all organisations",
     "AuditFilter.action": "a name of the API's own",

@@ -11,6 +11,7 @@ https://www.rabbitmq.com/docs/ttl, https://www.rabbitmq.com/docs/confirms.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
@@ -375,7 +376,10 @@ def _reason(error: BaseException) -> str:
         return "it refuses this user, password or virtual host"
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    return type(error).__name__ if isinstance(error, OSError) else str(error)[:200] or type(error).__name__
+    cause = error.__cause__ or error
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS: {cause.reason}"
+    return type(cause).__name__ if isinstance(error, OSError) else str(error)[:200] or type(error).__name__
 
 
 async def _closed(connection: AbstractConnection) -> None:

@@ -20,6 +20,7 @@ from urllib.parse import quote
 import psutil
 import pytest
 
+from tests.servers.authority import new_authority
 from tests.servers.freezing import frozen
 from tests.servers.redis import free_port, listens
 
@@ -39,6 +40,7 @@ class Broker:
     folder: Path
     password: str = field(default="guest", repr=False)
     port: int = field(default_factory=free_port)
+    _tls_port: int = field(default_factory=free_port)
     _dist_port: int = field(default_factory=free_port)
     _epmd_port: int = field(default_factory=free_port)
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
@@ -46,6 +48,15 @@ class Broker:
     @property
     def url(self) -> str:
         return f"amqp://guest:{quote(self.password, safe='')}@127.0.0.1:{self.port}/"
+
+    @property
+    def tls_url(self) -> str:
+        return self.url.replace("amqp://", "amqps://").replace(f":{self.port}/", f":{self._tls_port}/")
+
+    @property
+    def authority(self) -> Path:
+        """What a client of `tls_url` has to trust."""
+        return self.folder / "authority.pem"
 
     @property
     def pid(self) -> int:
@@ -56,8 +67,14 @@ class Broker:
         if not (BINARIES / "rabbitmq-server").exists():
             raise NoRabbitError(f"there is no rabbitmq-server: {INSTALL}")
         self.folder.mkdir(exist_ok=True, parents=True)
+        if not self.authority.exists():
+            ours = new_authority("broker")
+            ours.write(self.authority)
+            ours.write_server(self.folder / "server.pem")
         (self.folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.default = 127.0.0.1:{self.port}\n"
+            f"listeners.ssl.default = 127.0.0.1:{self._tls_port}\n"
+            f"ssl_options.certfile = {self.folder / 'server.pem'}\nssl_options.keyfile = {self.folder / 'server.pem'}\n"
             "log.console = false\nlog.file.level = warning\nvm_memory_high_watermark.absolute = 1GB\n"
             f"disk_free_limit.absolute = 10MB\ndefault_pass = {self.password}\n"
         )
@@ -80,9 +97,9 @@ class Broker:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """As an operator does, with its queues in order."""
+        """As an init system does, with its queues in order."""
         if self._process is not None:
-            self._control("shutdown")
+            self._signal(signal.SIGTERM)
             self._process.wait(timeout=60)
             self._process = None
 
@@ -110,12 +127,6 @@ class Broker:
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         os.killpg(self._process.pid, number)
-
-    def _control(self, *arguments: str) -> None:
-        command = [BINARIES / "rabbitmqctl", "--node", self._node, *arguments]
-        done = subprocess.run(command, env=self._environment(), capture_output=True, timeout=START_S + 30)
-        if done.returncode:
-            raise NoRabbitError(f"rabbitmqctl {arguments[0]}: {done.stderr.decode()[-500:]}; {INSTALL}")
 
     @property
     def _node(self) -> str:

@@ -1,10 +1,38 @@
-"""What a whole run says of itself at its end."""
+"""How the tests of a whole run are shared out between processes, and what it says of itself at its end."""
 
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+_ROOT = Path(__file__).parents[1]
+
+
+@cache
+def _shares(path: str) -> str | None:
+    """What a file's tests have in common that takes long to start."""
+    text = (_ROOT / path).read_text()
+    if "site: Site" in text:
+        return "site"
+    return path if 'scope="module"' in text else None
+
+
+class _Shares(LoadScopeScheduling):
+    """What takes long to start is started once: who asks for it is in one process. All other tests go wherever there is
+    room, when the large shares are under way."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _shares(nodeid.partition("::")[0]) or nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Shares:
+    return _Shares(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -15,7 +14,7 @@ from persistence.memory_counters import MemoryCounters
 from persistence.ports import Counters
 from persistence.redis import open_redis
 from persistence.shared_records import Demand, Shortage
-from tests.servers.redis import Node, redis_or_skip, running_cluster
+from tests.servers.redis import cluster_or_skip, redis_or_skip
 
 OPERATORS = ("one", "two", "three", "four", "five", "six")
 """In a cluster of three they are in slots of all its nodes."""
@@ -47,13 +46,6 @@ async def on(uri: str, other: str) -> AsyncIterator[Counting]:
         yield Counting(ours.counters, theirs.counters, asyncio.sleep)
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Any:
-    redis_or_skip()
-    with running_cluster() as nodes:
-        yield nodes
-
-
 @pytest.fixture(params=["memory", "redis", "cluster"])
 async def counting(request: pytest.FixtureRequest) -> AsyncIterator[Counting]:
     opening: AbstractAsyncContextManager[Counting]
@@ -63,7 +55,7 @@ async def counting(request: pytest.FixtureRequest) -> AsyncIterator[Counting]:
         node = redis_or_skip()
         opening = on(node.uri, node.uri)
     else:
-        nodes: Sequence[Node] = request.getfixturevalue("cluster")
+        nodes = cluster_or_skip()
         opening = on(nodes[0].uri, nodes[2].uri)
     async with opening as found:
         yield found

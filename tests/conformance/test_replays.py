@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -15,7 +14,7 @@ from persistence.memory_replays import MemoryReplays
 from persistence.ports import REPLAYED_AT_MOST, Replays
 from persistence.redis import open_redis
 from persistence.shared_records import Replayed
-from tests.servers.redis import Node, redis_or_skip, running_cluster
+from tests.servers.redis import cluster_or_skip, redis_or_skip
 
 
 @dataclass(frozen=True)
@@ -44,13 +43,6 @@ async def on(uri: str, other: str) -> AsyncIterator[Replaying]:
         yield Replaying(ours.replays, theirs.replays, asyncio.sleep)
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Any:
-    redis_or_skip()
-    with running_cluster() as nodes:
-        yield nodes
-
-
 @pytest.fixture(params=["memory", "redis", "cluster"])
 async def replaying(request: pytest.FixtureRequest) -> AsyncIterator[Replaying]:
     opening: AbstractAsyncContextManager[Replaying]
@@ -60,7 +52,7 @@ async def replaying(request: pytest.FixtureRequest) -> AsyncIterator[Replaying]:
         node = redis_or_skip()
         opening = on(node.uri, node.uri)
     else:
-        nodes: Sequence[Node] = request.getfixturevalue("cluster")
+        nodes = cluster_or_skip()
         opening = on(nodes[0].uri, nodes[2].uri)
     async with opening as found:
         yield found

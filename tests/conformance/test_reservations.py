@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from uuid import uuid4
@@ -14,7 +14,7 @@ from persistence.memory_reservations import MemoryReservations
 from persistence.ports import Reservations
 from persistence.redis import open_redis
 from persistence.reservation_records import PARTS, Allowance, Expired, Kind, Refused, Settled, Unbegun
-from tests.servers.redis import Node, redis_or_skip, running_cluster
+from tests.servers.redis import cluster_or_skip, redis_or_skip
 
 LEASE_S = 30.0
 SHORT_S = 0.3
@@ -46,13 +46,6 @@ async def on(uri: str, other: str) -> AsyncIterator[Keeping]:
         yield Keeping(ours.reservations, theirs.reservations, asyncio.sleep)
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Sequence[Node]]:
-    redis_or_skip()
-    with running_cluster() as nodes:
-        yield nodes
-
-
 @pytest.fixture(params=["memory", "redis", "cluster"])
 async def keeping(request: pytest.FixtureRequest) -> AsyncIterator[Keeping]:
     opening: AbstractAsyncContextManager[Keeping]
@@ -62,7 +55,7 @@ async def keeping(request: pytest.FixtureRequest) -> AsyncIterator[Keeping]:
         node = redis_or_skip()
         opening = on(node.uri, node.uri)
     else:
-        nodes: Sequence[Node] = request.getfixturevalue("cluster")
+        nodes = cluster_or_skip()
         opening = on(nodes[0].uri, nodes[2].uri)
     async with opening as found:
         yield found

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -14,7 +13,7 @@ import pytest
 from persistence.memory import MemoryEvents, MemoryValues
 from persistence.ports import LISTENER_BACKLOG, Events, SharedValues
 from persistence.redis import open_redis
-from tests.servers.redis import Node, redis_or_skip, running_cluster
+from tests.servers.redis import cluster_or_skip, redis_or_skip
 
 
 @dataclass(frozen=True)
@@ -39,13 +38,6 @@ async def on(uri: str, other: str) -> AsyncIterator[Shared]:
         yield Shared(ours.values, theirs.values, ours.events, theirs.events)
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Any:
-    redis_or_skip()
-    with running_cluster() as nodes:
-        yield nodes
-
-
 @pytest.fixture(params=["memory", "redis", "cluster"])
 async def shared(request: pytest.FixtureRequest) -> AsyncIterator[Shared]:
     opening: AbstractAsyncContextManager[Shared]
@@ -55,7 +47,7 @@ async def shared(request: pytest.FixtureRequest) -> AsyncIterator[Shared]:
         node = redis_or_skip()
         opening = on(node.uri, node.uri)
     else:
-        nodes: Sequence[Node] = request.getfixturevalue("cluster")
+        nodes = cluster_or_skip()
         opening = on(nodes[0].uri, nodes[2].uri)
     async with opening as found:
         yield found

@@ -18,8 +18,9 @@ from tests.servers.mongo import Mongo, running_mongo
 from tests.servers.mongo import migrated_database as migrated_documents
 from tests.servers.postgres import Postgres, new_database, running_postgres
 from tests.servers.proxy import Proxy, proxy_beside
-from tests.servers.rabbit import rabbit_or_skip, running_rabbit
-from tests.servers.redis import redis_or_skip, running_redis
+from tests.servers.rabbit import running_rabbit
+from tests.servers.redis import running_redis
+from tests.servers.together import entered
 
 from .processes import Server, Vendor, running_server, server_environment
 
@@ -90,13 +91,10 @@ class Site:
 @contextmanager
 def running_site(folder: Path, vendor: Vendor, *, processes: int = 2, **more: str) -> Iterator[Site]:
     """Skipped where one of them can't be had: with CI=true it fails."""
-    redis_or_skip()
-    rabbit_or_skip()
     with ExitStack() as stack:
-        mongo = stack.enter_context(running_mongo())
-        postgres = stack.enter_context(running_postgres())
-        redis = stack.enter_context(running_redis())
-        broker = stack.enter_context(running_rabbit())
+        mongo, postgres, redis, broker = entered(
+            stack, running_mongo(), running_postgres(), running_redis(), running_rabbit()
+        )
         documents = asyncio.run(migrated_documents(mongo))
         ledger = postgres.url(asyncio.run(new_database(postgres)))
         ways = {
@@ -115,7 +113,7 @@ def running_site(folder: Path, vendor: Vendor, *, processes: int = 2, **more: st
         }
         common = server_environment(folder / "0", vendor, **variables)
         environments = [{**common, "DATA_DIR": str(folder / str(number))} for number in range(processes)]
-        servers = [stack.enter_context(running_server(environment)) for environment in environments]
+        servers = entered(stack, *(running_server(environment) for environment in environments))
         parts: Mapping[str, Process] = {
             "MongoDB": MongoProcess(mongo),
             "TimescaleDB": PostgresProcess(postgres),

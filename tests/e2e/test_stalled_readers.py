@@ -19,7 +19,7 @@ from .test_providers import asked
 READERS = 200
 PROMPT = "[[tokens=5000]] [[wide=4000]]"  # 20 MB for each reader, 4 GB for all: what must not pile up
 PATIENCE_S = 120.0
-QUIET_IN_A_ROW = 8  # half seconds
+QUIET_IN_A_ROW = 8  # quarters of a second
 GROWTH_MIB = 1.5 * READERS  # what one reader may hold: a bound, whatever the vendor writes
 
 
@@ -57,7 +57,7 @@ def settled(process: psutil.Process) -> float:
     quiet, memory = 0, 0.0
     while quiet < QUIET_IN_A_ROW:
         assert time.monotonic() < give_up, "the server is never idle"
-        used, before, memory = process.cpu_percent(interval=0.5), memory, float(process.memory_info().rss)
+        used, before, memory = process.cpu_percent(interval=0.25), memory, float(process.memory_info().rss)
         quiet = quiet + 1 if used <= 3 and abs(memory - before) < 2**20 else 0
     return memory
 

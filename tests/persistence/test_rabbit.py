@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -19,6 +19,7 @@ from persistence.queue_records import Job
 from persistence.rabbit import RabbitQueue, address, open_rabbit
 from tests.servers.authority import new_authority
 from tests.servers.rabbit import Broker, rabbit_or_skip, running_rabbit
+from tests.servers.together import entered
 
 
 @pytest.fixture(autouse=True)
@@ -27,11 +28,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rabbit, "CLOSE_TIMEOUT_S", 0.2)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def broker() -> Iterator[Broker]:
-    rabbit_or_skip()
-    with running_rabbit() as found:
-        yield found
+    """One that tests stop and start."""
+    with ExitStack() as stack:
+        yield entered(stack, running_rabbit())[0]
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ async def all_of(batches: AsyncGenerator[Sequence[Delivery], None]) -> None:
 
 
 async def test_what_was_confirmed_outlives_a_broker_that_is_killed(broker: Broker) -> None:
-    async with open_rabbit(broker.url, "jobs") as queue:
+    async with open_rabbit(broker.url, uuid4().hex) as queue:
         sent = jobs(50)
         await queue.publish(sent)
         async with queue.work(prefetch=5) as batches, aclosing(batches):
@@ -85,7 +86,7 @@ async def test_what_was_confirmed_outlives_a_broker_that_is_killed(broker: Broke
 
 
 async def test_one_that_freezes_is_given_up_in_time_and_used_again(broker: Broker) -> None:
-    async with open_rabbit(broker.url, "jobs") as queue:
+    async with open_rabbit(broker.url, uuid4().hex) as queue:
         await queue.publish(jobs(1))
         with broker.frozen():
             began = asyncio.get_running_loop().time()

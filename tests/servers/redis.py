@@ -125,6 +125,20 @@ def shared_redis() -> Node:
     return node
 
 
+@cache
+def _shared_cluster() -> Sequence[Node]:
+    stack = ExitStack()
+    nodes = stack.enter_context(running_cluster())
+    atexit.register(stack.close)
+    return nodes
+
+
+def cluster_or_skip() -> Sequence[Node]:
+    """This process's own cluster, as `redis_or_skip`."""
+    redis_or_skip()
+    return _shared_cluster()
+
+
 def redis_or_skip() -> Node:
     try:
         return shared_redis()

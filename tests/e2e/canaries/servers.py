@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +17,15 @@ from urllib.parse import quote
 import aio_pika
 import asyncpg
 import bson
-import pytest
 import redis as client_of_redis
 from pymongo.errors import OperationFailure
 
 from tests.servers.mongo import Mongo, running_mongo
 from tests.servers.postgres import PASSWORD, Postgres, rows, running_postgres
-from tests.servers.rabbit import Broker, NoRabbitError, running_rabbit
-from tests.servers.redis import Node, NoRedisError, running_redis
-from tests.servers.s3 import NoS3Error, S3Server, running_s3
+from tests.servers.rabbit import Broker, running_rabbit
+from tests.servers.redis import Node, running_redis
+from tests.servers.s3 import S3Server, running_s3
+from tests.servers.together import entered
 
 from .canaries import Canary, Group, Kind, Sink, canary
 
@@ -106,7 +104,7 @@ def running_servers() -> Iterator[Servers]:
         name: canary(f"the password of {name}") for name in ("MongoDB", "PostgreSQL", "Redis", "RabbitMQ", "S3")
     }
     with ExitStack() as stack:
-        mongo, postgres, redis, broker, bucket = _entered(
+        mongo, postgres, redis, broker, bucket = entered(
             stack,
             _guarded_mongo(passwords["MongoDB"].value),
             running_postgres(),
@@ -120,21 +118,6 @@ def running_servers() -> Iterator[Servers]:
             administrator.config_set("requirepass", passwords["Redis"].value)
         with _heard(redis.port, passwords["Redis"].value, servers.heard):
             yield servers
-
-
-def _entered(stack: ExitStack, *contexts: AbstractContextManager[Any]) -> list[Any]:
-    """All at once: each takes seconds."""
-    with ThreadPoolExecutor(len(contexts)) as pool:
-        entering = [pool.submit(context.__enter__) for context in contexts]
-    for context, entered in zip(contexts, entering, strict=True):
-        if entered.exception() is None:
-            stack.push(context)
-    try:
-        return [entered.result() for entered in entering]
-    except (NoRedisError, NoRabbitError, NoS3Error) as error:
-        if os.environ.get("CI", "").lower() in ("1", "true"):
-            pytest.fail(str(error))
-        pytest.skip(f"NOT TESTED: {error}")
 
 
 @contextmanager

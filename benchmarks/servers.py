@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import psutil
 import redis
 from uuid_utils import uuid7
@@ -25,7 +26,7 @@ from persistence.rabbit import open_rabbit
 from persistence.sqlite.database import open_database
 from persistence.sqlite.queue import SQLiteQueue
 from resolvers.sinks import ENTRIES_A_JOB, job_of
-from tests.e2e.documents import COMPLETE
+from tests.e2e.documents import COMPLETE, STREAM
 from tests.e2e.processes import Server, post, running_server, server_environment
 from tests.persistence.entries import entry
 from tests.servers.rabbit import running_rabbit
@@ -34,9 +35,10 @@ from tests.servers.redis import running_redis
 from .results import write_chapter
 
 ALONE, TOGETHER, AT_ONCE, PREFETCH = 300, 10_000, 100, 50
-COMPLETIONS = 200
+COMPLETIONS, STREAMS = 200, 20
 _OWN = {"cmdstat_ping", "cmdstat_info", "cmdstat_config|resetstat", "cmdstat_hello", "cmdstat_client|setinfo"}
-_INSIDE = {"cmdstat_get", "cmdstat_del"}  # what a script does on the server is no round trip
+_INSIDE = {f"cmdstat_{name}" for name in ("get", "del", "xadd", "xrevrange", "pexpire")}
+"""What a script does on the server is no round trip."""
 
 _PAGE = """\
 # What the servers between processes cost
@@ -56,7 +58,8 @@ A job of {entries} ledger entries has {size:,} bytes: one message for {entries} 
 
 ## Redis
 
-What a server asks of it while it answers {completions} completions, counted by Redis itself.
+What a server asks of it while it answers {completions} completions, and {streams} streams, which wait for none of it:
+what they tell is kept for whoever resumes them. Counted by Redis itself.
 
 | completions | round trips each |
 |---|---|
@@ -141,15 +144,29 @@ def round_trips(folder: Path) -> Sequence[tuple[str, float]]:
         running_server(server_environment(folder / "data", None, REDIS_URI=node.uri)) as server,
     ):
         complete(server, "warm")
-        return [(name, asked(asking, server, key)) for name, key in (("without a key", ""), ("with one", "k"))]
+        plain = asked(asking, COMPLETIONS, lambda number: complete(server, None))
+        keyed = asked(asking, COMPLETIONS, lambda number: complete(server, f"k-{number}"))
+        began = time.monotonic()
+        streamed = asked(asking, STREAMS, lambda number: stream(server))
+        took = (time.monotonic() - began) / STREAMS
+        return [("without a key", plain), ("with one", keyed), (f"a stream of {took:.1f} s", streamed)]
 
 
-def asked(asking: redis.Redis, server: Server, key: str) -> float:
+def asked(asking: redis.Redis, count: int, call: Callable[[int], None]) -> float:
     asking.config_resetstat()
-    for number in range(COMPLETIONS):
-        complete(server, f"{key}-{number}" if key else None)
+    for number in range(count):
+        call(number)
     calls = {name: about["calls"] for name, about in asking.info("commandstats").items()}
-    return sum(count for name, count in calls.items() if name not in _OWN | _INSIDE) / COMPLETIONS
+    return sum(times for name, times in calls.items() if name not in _OWN | _INSIDE) / count
+
+
+def stream(server: Server) -> None:
+    given = {"model": "scripted/lorem", "messages": [{"role": "USER", "content": "Go on."}]}
+    headers = {"authorization": f"Bearer {server.token('bench')}", "accept": "text/event-stream"}
+    body = {"query": STREAM, "variables": {"input": given}}
+    answer = httpx.post(server.url, json=body, headers=headers, timeout=60)
+    if "CompletionFinished" not in answer.text:
+        raise RuntimeError(answer.text)
 
 
 def complete(server: Server, key: str | None) -> None:
@@ -177,6 +194,7 @@ def main() -> None:
         entries=ENTRIES_A_JOB,
         size=len(job_of([entry(completion_id=f"cmp_{number:032}") for number in range(ENTRIES_A_JOB)]).body),
         completions=COMPLETIONS,
+        streams=STREAMS,
         asked="\n".join(f"| {name} | {count:.2f} |" for name, count in trips),
     )
     write_chapter(page)

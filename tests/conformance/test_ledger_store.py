@@ -11,6 +11,7 @@ from decimal import Decimal
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -26,9 +27,10 @@ from tests.persistence.embedded import open_sqlite_ledger
 from tests.persistence.entries import NOON, at, entries, entry, labels, texts
 from tests.persistence.usage_fold import usage_totals
 from tests.servers.community import community_database
-from tests.servers.postgres import Kind, migrated_database, shared_postgres
+from tests.servers.postgres import Kind, own_database, shared_database
 
 Opener = Callable[[Path], AbstractAsyncContextManager[LedgerStore]]
+Database = Callable[[Kind], AbstractAsyncContextManager[str]]
 
 ANY = CompletionFilter()
 DAY = {"since": NOON - timedelta(hours=12), "until": NOON + timedelta(hours=12)}
@@ -46,22 +48,13 @@ async def open_sqlite(folder: Path) -> AsyncIterator[LedgerStore]:
         yield ledger
 
 
-@asynccontextmanager
-async def open_postgres(_: Path) -> AsyncIterator[LedgerStore]:
-    async with migrated_database(shared_postgres()) as url, open_timescale_ledger(url) as ledger:
-        yield ledger
+def on(database: Database, kind: Kind) -> Opener:
+    @asynccontextmanager
+    async def opener(_: Path) -> AsyncIterator[LedgerStore]:
+        async with database(kind) as url, open_timescale_ledger(url) as ledger:
+            yield ledger
 
-
-@asynccontextmanager
-async def open_oldest_postgres(_: Path) -> AsyncIterator[LedgerStore]:
-    async with migrated_database(shared_postgres(Kind.OLDEST)) as url, open_timescale_ledger(url) as ledger:
-        yield ledger
-
-
-@asynccontextmanager
-async def open_apache(_: Path) -> AsyncIterator[LedgerStore]:
-    async with migrated_database(shared_postgres(Kind.APACHE)) as url, open_timescale_ledger(url) as ledger:
-        yield ledger
+    return opener
 
 
 @asynccontextmanager
@@ -70,16 +63,18 @@ async def open_community(_: Path) -> AsyncIterator[LedgerStore]:
         yield ledger
 
 
-STORES = [
-    pytest.param(open_sqlite, id="sqlite"),
-    pytest.param(open_postgres, id="postgres"),
-    pytest.param(open_oldest_postgres, id="postgres14"),
-    pytest.param(open_apache, id="apache"),
-    pytest.param(open_community, id="community"),
-]
+def stores(database: Database) -> list[Any]:
+    return [
+        pytest.param(open_sqlite, id="sqlite"),
+        *(pytest.param(on(database, kind), id=str(kind)) for kind in Kind),
+        pytest.param(open_community, id="community"),
+    ]
 
 
-@pytest.fixture(params=STORES)
+STORES = stores(own_database)  # empty ones; to make one takes a while
+
+
+@pytest.fixture(params=stores(shared_database))
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LedgerStore]:
     opener: Opener = request.param
     async with opener(tmp_path) as store:

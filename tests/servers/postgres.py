@@ -189,6 +189,25 @@ async def migrated_database(server: Postgres) -> AsyncIterator[str]:
         await _order(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@asynccontextmanager
+async def own_database(kind: Kind) -> AsyncIterator[str]:
+    """As `migrated_database`, on the shared server."""
+    async with migrated_database(shared_postgres(kind)) as url:
+        yield url
+
+
+@asynccontextmanager
+async def shared_database(kind: Kind) -> AsyncIterator[str]:
+    """The address of the one that this process keeps, with the schema, for tests that are apart by organisation."""
+    if kind not in _DATABASES:
+        server = shared_postgres(kind)
+        _DATABASES[kind] = server.url(await new_database(server))
+    yield _DATABASES[kind]
+
+
+_DATABASES: dict[Kind, str] = {}
+
+
 async def new_database(server: Postgres) -> str:
     """The same by name, for as long as the server lives."""
     name = f"test_{uuid4().hex}"

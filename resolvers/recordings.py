@@ -21,6 +21,7 @@ from .event_json import encoded
 from .types import CompletionEvent
 
 FLUSH_S = 0.25
+RETRY_S = 1.0
 LIVE_S = 30.0
 """For so long a stream is kept of which nothing is heard: its process is gone."""
 KEPT_S = 300.0
@@ -118,6 +119,7 @@ class Recordings:
         self._running: dict[Recording, float] = {}  # when each was last written
         self._detached: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
+        self._away = False  # the replays, when they were last asked
 
     def recording(self, organisation: str, subject: str, completion_id: str) -> Recording:
         return Recording(organisation, stream_name(subject, completion_id), self._woken)
@@ -145,12 +147,12 @@ class Recordings:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), HEARTBEAT_S if self._running else None)
             self._wake.clear()
-            await asyncio.sleep(FLUSH_S)
+            await asyncio.sleep(RETRY_S if self._away else FLUSH_S)
             await self.flush()
 
     async def flush(self) -> None:
         """All that waits, and a sign of life of those that are silent."""
-        turns = asyncio.Semaphore(AT_ONCE)
+        turns, self._away = asyncio.Semaphore(AT_ONCE), False
         async with asyncio.TaskGroup() as group:
             for recording in [*self._running]:
                 recording.gather()
@@ -164,8 +166,11 @@ class Recordings:
         seconds = KEPT_S if whole else LIVE_S
         async with turns:
             try:
+                if self._away:  # as another has just found out
+                    raise StoreUnavailableError
                 await self.replays.append(recording.organisation, recording.stream, entries, seconds=seconds)
             except StoreUnavailableError:
+                self._away = True
                 if whole and self._clock() - self._running[recording] > LIVE_S:
                     recording.give_up()  # nobody waits for it any more
                 self._wake.set()  # once more

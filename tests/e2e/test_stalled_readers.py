@@ -58,7 +58,7 @@ def settled(process: psutil.Process) -> float:
     while quiet < QUIET_IN_A_ROW:
         assert time.monotonic() < give_up, "the server is never idle"
         used, before, memory = process.cpu_percent(interval=0.25), memory, float(process.memory_info().rss)
-        quiet = quiet + 1 if used <= 3 and abs(memory - before) < 2**20 else 0
+        quiet = quiet + 1 if used <= 5 and abs(memory - before) < 2**20 else 0
     return memory
 
 

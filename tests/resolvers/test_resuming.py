@@ -17,7 +17,7 @@ from persistence.shared_records import Replayed
 from providers.types import FinishReason, ReasoningDelta, TextDelta, ToolCallDelta
 from resolvers.errors import BadUserInputError, DomainError, NotFoundError, ServiceUnavailableError
 from resolvers.principal import Principal
-from resolvers.recordings import FLUSH_S, KEPT_S, LIVE_S, MAX_UNSENT, open_recordings, stream_name
+from resolvers.recordings import AT_ONCE, FLUSH_S, KEPT_S, LIVE_S, MAX_UNSENT, open_recordings, stream_name
 from resolvers.resuming import APPEARS_S, resume
 from resolvers.types import (
     CompletionEvent,
@@ -40,6 +40,7 @@ class Away:
 
     kept: Replays
     away: bool = False
+    refused: int = 0
 
     async def append(self, organisation: str, stream: str, events: Sequence[Replayed], *, seconds: float) -> None:
         self._check()
@@ -51,6 +52,7 @@ class Away:
 
     def _check(self) -> None:
         if self.away:
+            self.refused += 1
             raise StoreUnavailableError("gone")
 
 
@@ -287,6 +289,22 @@ async def test_replays_that_stay_away_keep_neither_reader_nor_events(
     assert scene.services.recordings._running == {}
     replays.away = False
     assert isinstance(await refused(scene, running.completion_id), NotFoundError)
+
+
+async def test_replays_that_are_away_are_asked_now_and_then_whatever_number_of_streams(
+    scene: Scene, replays: Away
+) -> None:
+    hold = Hold()
+    scene.alpha.will(*([hold, STOP] for _ in range(100)))
+    replays.away = True
+    reading = [asyncio.create_task(scene.events()) for _ in range(100)]
+    await hold.reached.wait()
+    await asyncio.sleep(10)
+    assert 5 <= replays.refused <= 10 * AT_ONCE
+    replays.away = False
+    hold.free.set()
+    for events in await asyncio.gather(*reading):
+        assert (await again(scene, events[0].completion_id))[-1] == events[-1]
 
 
 async def test_what_is_missing_is_told(scene: Scene) -> None:

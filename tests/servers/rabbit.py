@@ -14,14 +14,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import NoReturn
 from urllib.parse import quote
 
 import psutil
-import pytest
 
 from tests.servers.authority import new_authority
 from tests.servers.freezing import frozen
+from tests.servers.missing import missing
 from tests.servers.redis import free_port, listens
 
 INSTALL = "apt-get install rabbitmq-server"
@@ -177,10 +176,4 @@ def rabbit_or_skip() -> Broker:
     try:
         return shared_rabbit()
     except NoRabbitError as error:
-        _skip(str(error))
-
-
-def _skip(reason: str) -> NoReturn:
-    if os.environ.get("CI", "").lower() in ("1", "true"):
-        pytest.fail(reason)
-    pytest.skip(f"NOT TESTED: {reason}")
+        missing(error)

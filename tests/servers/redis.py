@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import shutil
 import signal
 import socket
@@ -15,12 +14,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import NoReturn
 
-import pytest
 import redis
 
 from .freezing import frozen
+from .missing import missing
 
 INSTALL = "apt-get install redis-server"
 
@@ -143,13 +141,7 @@ def redis_or_skip() -> Node:
     try:
         return shared_redis()
     except NoRedisError as error:
-        _skip(str(error))
-
-
-def _skip(reason: str) -> NoReturn:
-    if os.environ.get("CI", "").lower() in ("1", "true"):
-        pytest.fail(reason)
-    pytest.skip(f"NOT TESTED: {reason}")
+        missing(error)
 
 
 def free_port() -> int:

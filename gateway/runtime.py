@@ -109,7 +109,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         stores = await open_stores(settings, stack, links)
         transport = await _open_transport(settings, stack)
         entrance, sessions, api_keys = await _open_keys(keys, stores.documents.api_keys, stack)
-        services = await _open_services(settings, keys, stores, api_keys, transport, stack)
+        services = await _open_services(settings, keys, stores, api_keys, sessions, transport, stack)
         if settings.CONSUMER_STATUS:
             await stack.enter_async_context(
                 working(stores.queue, handlers(stores.ledger), prefetch=settings.PREFETCH_COUNT)
@@ -128,13 +128,13 @@ async def _open_services(
     keys: DeploymentKeys,
     stores: Stores,
     api_keys: ApiKeys,
+    sessions: Sessions,
     transport: HttpTransport,
     stack: AsyncExitStack,
 ) -> Services:
     ledger = await _open_ledger(stores, stack)
     documents, rows = stores.documents, provider_rows(settings)
-    ready = vendors(settings, keys, rows)
-    circuits, running = Circuits(time.monotonic), RunningCompletions()
+    ready, circuits, running = vendors(settings, keys, rows), Circuits(time.monotonic), RunningCompletions()
     configs = ConfigCache(documents.configs, time.monotonic)
     prices = PriceCache(documents.prices, time.monotonic, _now)
     provider_keys = _provider_keys(documents.provider_keys, keys, keyed(settings, rows))
@@ -157,7 +157,7 @@ async def _open_services(
         provider_keys=provider_keys,
         limits=limits,
         limit_rules=LimitRules(documents.limits, limits, api_keys, _now),
-        recordings=await _open_recordings(stores.redis, keys, stack),
+        recordings=await _open_recordings(stores.redis, keys, sessions, stack),
         clock=time.monotonic,
         random=random.random,
         siblings=siblings,
@@ -165,9 +165,11 @@ async def _open_services(
     )
 
 
-async def _open_recordings(redis: RedisServer | None, keys: DeploymentKeys, stack: AsyncExitStack) -> Recordings:
+async def _open_recordings(
+    redis: RedisServer | None, keys: DeploymentKeys, sessions: Sessions, stack: AsyncExitStack
+) -> Recordings:
     kept = MemoryReplays(time.monotonic) if redis is None else SealedReplays(redis.replays, keys.masters)
-    return await stack.enter_async_context(open_recordings(kept, time.monotonic))
+    return await stack.enter_async_context(open_recordings(kept, sessions, time.monotonic))
 
 
 async def _follow(documents: Documents, caches: Caches, stack: AsyncExitStack) -> None:

@@ -62,6 +62,8 @@ async def stream(
         mailbox = Mailbox()
         writer = asyncio.create_task(_write(_Emitter(run, mailbox)))
         release = claim.pop_all().close
+        if detached:
+            services.recordings.end_with_key(principal, writer)
         writer.add_done_callback(lambda _: release())  # a reader cancelled twice is gone before its writer has booked
     try:
         async with aclosing(mailbox.events()) as events:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 
 import structlog
 
@@ -18,6 +18,8 @@ from persistence.shared_records import Replayed
 
 from .beside import beside
 from .event_json import encoded
+from .principal import Principal
+from .sessions import Sessions
 from .types import CompletionEvent
 
 FLUSH_S = 0.25
@@ -113,8 +115,9 @@ class Recording:
 class Recordings:
     """Opened by `open_recordings`. Owns the streams, too, that go on without a reader."""
 
-    def __init__(self, replays: Replays, clock: Callable[[], float]) -> None:
+    def __init__(self, replays: Replays, sessions: Sessions, clock: Callable[[], float]) -> None:
         self.replays = replays
+        self._sessions = sessions
         self._clock = clock
         self._running: dict[Recording, float] = {}  # when each was last written
         self._detached: set[asyncio.Task[None]] = set()
@@ -127,6 +130,16 @@ class Recordings:
     def _woken(self, recording: Recording) -> None:
         self._running.setdefault(recording, self._clock())
         self._wake.set()
+
+    def end_with_key(self, principal: Principal, writer: asyncio.Task[None]) -> None:
+        """A stream that may be without a connection, by which others end when the key is revoked that opened them."""
+
+        async def end() -> None:
+            writer.cancel()
+
+        session = ExitStack()
+        session.enter_context(self._sessions.session(principal, end))
+        writer.add_done_callback(lambda _: session.close())
 
     def adopt(self, writer: asyncio.Task[None]) -> bool:
         """Let a stream go on without a reader, up to its deadline; False where there is no room for one more."""
@@ -193,10 +206,12 @@ class Recordings:
 
 
 @asynccontextmanager
-async def open_recordings(replays: Replays, clock: Callable[[], float]) -> AsyncIterator[Recordings]:
+async def open_recordings(
+    replays: Replays, sessions: Sessions, clock: Callable[[], float]
+) -> AsyncIterator[Recordings]:
     """At its end detached streams are cancelled, and what waits is written once more. `clock` is monotonic, in
     seconds."""
-    recordings = Recordings(replays, clock)
+    recordings = Recordings(replays, sessions, clock)
     async with beside("stream-recorder", recordings.write):
         yield recordings
     await recordings.close()

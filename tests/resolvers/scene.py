@@ -57,6 +57,7 @@ from resolvers.recordings import open_recordings
 from resolvers.routing import Circuits, Vendor
 from resolvers.run import Services
 from resolvers.running import RunningCompletions
+from resolvers.sessions import Sessions
 from resolvers.types import CompleteCommand, Completion, CompletionEvent, CompletionRef, Target
 from tests.persistence.api_keys import MemoryApiKeys
 from tests.persistence.limits import MemoryLimits
@@ -66,8 +67,7 @@ from tests.persistence.usage_fold import folded
 
 from .links import OpenLinks
 
-ALPHA = Target("alpha", "a-1")
-BETA = Target("beta", "b-1")
+ALPHA, BETA = Target("alpha", "a-1"), Target("beta", "b-1")
 ACME = Principal("key_1", "acme", frozenset(), 0.0)
 GLOBEX = Principal("key_2", "globex", frozenset(), 0.0)
 USAGE = Usage(input_tokens=7, output_tokens=2)
@@ -371,7 +371,7 @@ async def open_scene() -> AsyncIterator[Scene]:
         open_ledger(store, inflight) as ledger,
         open_live_usage(ledger, now) as live_usage,
         limiter_in(limits, ledger) as limiter,
-        open_recordings(MemoryReplays(clock), clock) as recordings,
+        open_recordings(MemoryReplays(clock), Sessions(MemoryApiKeys(), now), clock) as recordings,
     ):
         vendors = {each.name: Vendor(each, KeyPool.of(Credentials("secret"))) for each in (alpha, beta)}
         circuits, api_keys = Circuits(clock), api_keys_in(MemoryApiKeys())

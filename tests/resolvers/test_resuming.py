@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from resolvers.errors import BadUserInputError, DomainError, NotFoundError, Serv
 from resolvers.principal import Principal
 from resolvers.recordings import AT_ONCE, FLUSH_S, KEPT_S, LIVE_S, MAX_UNSENT, open_recordings, stream_name
 from resolvers.resuming import APPEARS_S, resume
+from resolvers.sessions import Sessions, open_sessions
 from resolvers.types import (
     CompletionEvent,
     CompletionFailed,
@@ -27,6 +29,7 @@ from resolvers.types import (
     ProviderSwitched,
     TextProduced,
 )
+from tests.persistence.api_keys import MemoryApiKeys
 
 from .clockwork import idle
 from .scene import ACME, BETA, GLOBEX, STOP, Hold, Scene, collected, only, texts, unavailable
@@ -54,6 +57,10 @@ class Away:
         if self.away:
             self.refused += 1
             raise StoreUnavailableError("gone")
+
+
+def no_sessions() -> Sessions:
+    return Sessions(MemoryApiKeys(), lambda: datetime.now(UTC))
 
 
 @pytest.fixture
@@ -177,6 +184,31 @@ async def test_a_detached_stream_is_cancelled_by_its_id_and_by_its_deadline(scen
     assert scene.alpha.endings == ["CancelledError"] * 2
 
 
+@pytest.mark.parametrize("read", [True, False])
+async def test_a_detached_stream_ends_with_the_key_that_began_it(scene: Scene, read: bool) -> None:
+    """Nobody is connected by it any more; or somebody is, whose connection ends at the same moment."""
+    store, keyed = MemoryApiKeys(), replace(ACME, key_id="key_gone")
+    replays, clock = MemoryReplays(asyncio.get_running_loop().time), asyncio.get_running_loop().time
+    async with (
+        open_sessions(store, lambda: datetime.now(UTC)) as sessions,
+        open_recordings(replays, sessions, clock) as ours,
+    ):
+        scene.services = replace(scene.services, recordings=ours)
+        scene.alpha.will([(TextDelta("one"),), Hold()])
+        async with aclosing(scene.stream(keyed, detached=True)) as events:
+            await anext(events)
+            await anext(events)
+            if read:
+                sessions.suspect("acme", "key_gone")
+        await idle()
+        assert scene.alpha.endings == ["CancelledError" if read else None]
+        sessions.suspect("acme", "key_gone")
+        await idle()
+        assert scene.alpha.endings == ["CancelledError"]
+        await asyncio.sleep(1)
+        assert scene.booked("outcome") == [(Outcome.CANCELLED,)]
+
+
 async def test_of_detached_streams_there_is_a_bound(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resolvers.recordings.MAX_DETACHED", 1)
     scene.alpha.will([Hold()], [Hold()])
@@ -233,7 +265,7 @@ async def test_a_vendor_that_says_nothing_for_long(scene: Scene) -> None:
 async def test_a_process_that_is_gone_leaves_no_reader_waiting(scene: Scene) -> None:
     """Of the one that is killed nothing more is heard."""
     replays = scene.services.recordings.replays
-    async with open_recordings(replays, asyncio.get_running_loop().time) as theirs:
+    async with open_recordings(replays, no_sessions(), asyncio.get_running_loop().time) as theirs:
         recording = theirs.recording("acme", ACME.subject, "cmp_1")
         recording.put(CompletionStarted("cmp_1", 1, "alpha", "a-1"))
         await asyncio.sleep(2 * FLUSH_S)
@@ -309,7 +341,7 @@ async def test_replays_that_are_away_are_asked_now_and_then_whatever_number_of_s
 
 async def test_what_is_missing_is_told(scene: Scene) -> None:
     replays = scene.services.recordings.replays
-    async with open_recordings(replays, asyncio.get_running_loop().time) as theirs:
+    async with open_recordings(replays, no_sessions(), asyncio.get_running_loop().time) as theirs:
         recording = theirs.recording("acme", ACME.subject, "cmp_1")
         recording.put(TextProduced("cmp_1", 5, "five"))
         await asyncio.sleep(2 * FLUSH_S)
@@ -340,7 +372,7 @@ async def test_one_that_has_just_begun_is_waited_for(scene: Scene) -> None:
 
 async def test_at_the_end_of_a_process_its_detached_streams_end_and_are_told_of(scene: Scene) -> None:
     replays = MemoryReplays(asyncio.get_running_loop().time)
-    async with open_recordings(replays, asyncio.get_running_loop().time) as ours:
+    async with open_recordings(replays, no_sessions(), asyncio.get_running_loop().time) as ours:
         scene.services = replace(scene.services, recordings=ours)
         scene.alpha.will([(TextDelta("one"),), Hold()])
         async with aclosing(scene.stream(detached=True)) as events:

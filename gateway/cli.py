@@ -18,6 +18,7 @@ from resolvers.principal import Scope
 
 from . import client
 from .auth import mint
+from .backup_commands import app as backup_app
 from .calling import TokenOption, UrlOption, access, told_apart
 from .config_commands import app as config_app
 from .console import errors, fail
@@ -43,6 +44,7 @@ app = typer.Typer(
 app.add_typer(config_app)
 app.add_typer(usage_app)
 app.add_typer(queue_app)
+app.add_typer(backup_app)
 app.add_typer(dev_app)
 
 

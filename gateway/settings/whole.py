@@ -11,6 +11,7 @@ from pydantic_settings import NoDecode
 from strawberry.http.websocket_origin import normalize_allowed_origins
 
 from ..setting_values import SettingsError
+from .backups import BackupSettings
 from .identity import IdentitySettings
 from .servers import ServerSettings
 from .source import Environment, Source
@@ -71,7 +72,7 @@ class _Process(Source):
         return value
 
 
-class Settings(VendorSettings, ServerSettings, IdentitySettings, _Process):
+class Settings(VendorSettings, BackupSettings, ServerSettings, IdentitySettings, _Process):
     """Read once at start. A wrong or half-set value is a SettingsError; an empty one counts as not set."""
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -51,15 +51,16 @@ class Backups:
     async def fetch(self, name: str, identity: str, path: Path) -> None:
         """Decrypts it into the file. Raises FileNotFoundError, and ValueError for an identity that does not open it."""
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            sealed = Path(folder) / "sealed"
+            sealed, opened = Path(folder) / "sealed", Path(folder) / "opened"
             with sealed.open("wb") as file:
                 async for chunk in self._objects.get(OWNER, name):
                     await asyncio.to_thread(file.write, chunk)
             try:
                 key = pyrage.x25519.Identity.from_str(identity)
-                await asyncio.to_thread(pyrage.decrypt_file, str(sealed), str(path), [key])
+                await asyncio.to_thread(pyrage.decrypt_file, str(sealed), str(opened), [key])
             except (pyrage.IdentityError, pyrage.DecryptError):
                 raise ValueError("this identity does not open it") from None
+            opened.replace(path)
 
 
 async def _chunks(path: Path) -> AsyncGenerator[bytes, None]:
@@ -73,11 +74,17 @@ async def open_backups(settings: Settings) -> AsyncIterator[Backups]:
     """Raises SettingsError."""
     if settings.BACKUP_URL is None or settings.BACKUP_RECIPIENT is None:
         raise SettingsError("BACKUP_URL: is not set: say where backups are kept, and BACKUP_RECIPIENT for whom")
-    links = ObjectLinks(deployment_keys(settings).signing_secret)
-    try:
-        async with open_objects(settings.BACKUP_URL, links=links, ca_file=settings.OBJECT_STORE_TLS_CA_FILE) as objects:
-            yield Backups(objects, settings.BACKUP_RECIPIENT, timedelta(days=settings.BACKUP_KEEP_DAYS))
-    except (ValueError, StoreUnavailableError) as error:
-        raise SettingsError(f"BACKUP_URL: {error}") from None
-    except pyrage.RecipientError:
-        raise SettingsError("BACKUP_RECIPIENT: is not a public key of age's") from None
+    opening = open_objects(
+        settings.BACKUP_URL,
+        links=ObjectLinks(deployment_keys(settings).signing_secret),
+        ca_file=settings.OBJECT_STORE_TLS_CA_FILE,
+    )
+    async with AsyncExitStack() as stack:
+        try:
+            objects = await stack.enter_async_context(opening)
+            backups = Backups(objects, settings.BACKUP_RECIPIENT, timedelta(days=settings.BACKUP_KEEP_DAYS))
+        except (ValueError, StoreUnavailableError) as error:
+            raise SettingsError(f"BACKUP_URL: {error}") from None
+        except pyrage.RecipientError:
+            raise SettingsError("BACKUP_RECIPIENT: is not a public key of age's") from None
+        yield backups

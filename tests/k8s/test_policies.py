@@ -54,7 +54,7 @@ def test_the_server_scales() -> None:
     targets = {each["resource"]["name"]: each["resource"]["target"]["averageUtilization"] for each in spec["metrics"]}
     assert targets == {"cpu": 70, "memory": 80}
     down = spec["behavior"]["scaleDown"]
-    assert down["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 330}]
+    assert down["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 360}]
     assert down["policies"][0]["periodSeconds"] >= STREAM_S, "the last one's streams end first"
     streams = objects(EVERYTHING, "HorizontalPodAutoscaler")["ai-middleware-hpa"]["spec"]["metrics"]
     assert any(each["type"] == "Pods" for each in streams)

@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from queue import Empty
 from typing import Any
 
@@ -41,6 +42,7 @@ HANG_S = 300
 """A process whose event loop stands still for so long is killed, and replaced."""
 CLOSING_S = 20.0
 """For a process's own end, when nothing runs in it any more: its stores are closed, the ledger is flushed."""
+SHARED_MEMORY = "/dev/shm"  # noqa: S108  # signs of life are files: never on a disk that might be slow, or read-only
 POLL_S = 0.05
 SAY_AGAIN_S = 1.0
 _ENDINGS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP})
@@ -57,9 +59,12 @@ def run_several(settings: Settings, listener: socket.socket, internal: socket.so
     gc.collect()
     gc.freeze()  # what is here before they part is shared, and stays so: no process's collector touches it
     sys.stdout.flush()
+    own = os.getpid()
     try:
         master.run()
     except SystemExit as end:
+        if os.getpid() != own:
+            raise  # a process that parted from here
         if (refusal := application.table.refusal()) is not None:
             raise SettingsError(refusal) from None
         return int(end.code or 0)
@@ -84,6 +89,7 @@ class _Application(BaseApplication):
             "worker_class": _Process,
             "timeout": HANG_S,
             "graceful_timeout": round(ending_s),
+            "worker_tmp_dir": SHARED_MEMORY if Path(SHARED_MEMORY).is_dir() else None,
             "logger_class": _Logger,
             "control_socket_disable": True,
             "pre_fork": self._seat,

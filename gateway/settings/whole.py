@@ -33,7 +33,11 @@ class _Process(Source):
     )
     PORT: int = Field(default=8080, ge=0, le=65535, description="The API's port; 0 takes a free one.")
     INTERNAL_PORT: int = Field(
-        default=8081, ge=0, le=65535, description="The port of `/readyz`; with `LOCAL` it is `PORT` itself."
+        default=8081,
+        ge=0,
+        le=65535,
+        description="The port of `/readyz`, and of a worker's `/healthcheck`; with `LOCAL` it is `PORT` itself, and a "
+        "worker has none.",
     )
     MAX_WORKERS: int = Field(
         default=1,

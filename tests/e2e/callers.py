@@ -29,23 +29,27 @@ class Callers:
     events: aiohttp.ClientResponse
     idle: aiohttp.ClientWebSocketResponse
 
-    async def socket_s_end(self, operation: str = "1") -> tuple[dict[str, Any], str, tuple[Any, Any]]:
-        """The operation's last event, how it ended, and how the socket did."""
+    async def socket_end(self, operation: str = "1") -> tuple[dict[str, Any], str]:
+        """The operation's last event, and how it ended."""
         last: dict[str, Any] = {}
-        ended = ""
-        while (message := await self.socket.receive()).type is aiohttp.WSMsgType.TEXT:
-            told = message.json()
-            if told.get("id") == operation and told["type"] == "next":
+        while True:
+            told = await self.socket.receive_json()
+            if told["id"] == operation and told["type"] == "next":
                 last = told["payload"]["data"]["completionStream"]
-            elif told.get("id") == operation:
-                ended = told["type"]
-        return last, ended, (message.type, message.data)
+            elif told["id"] == operation:
+                return last, told["type"]
 
     async def events_end(self) -> tuple[dict[str, Any], bool]:
         """The stream's last event, and whether it was told that nothing follows."""
         text = (await self.events.read()).decode()
         events = [orjson.loads(part.partition("data: ")[2]) for part in text.split("\n\n") if "event: next" in part]
         return events[-1]["data"]["completionStream"], text.endswith("event: complete\ndata:\n\n")
+
+
+async def close_of(socket: aiohttp.ClientWebSocketResponse) -> tuple[Any, Any]:
+    """How the server closed it: nothing else comes any more."""
+    message = await socket.receive()
+    return message.type, message.data
 
 
 @asynccontextmanager
@@ -55,8 +59,7 @@ async def calling(url: str, token: str, vendor: Vendor, model: str, *, tokens: i
     whole = {"query": COMPLETE, "variables": {"input": asking(model, f"[[delay={tokens * 20}]]")}}
     async with AsyncExitStack() as stack:
         headers = {"authorization": f"Bearer {token}"}
-        opened = aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(120), connector=_unverified())
-        session = await stack.enter_async_context(opened)
+        session = await stack.enter_async_context(aiohttp.ClientSession(headers=headers, connector=unverified()))
         socket = await connected(session, url)
         await socket.send_json({"id": "1", "type": "subscribe", "payload": stream})
         callers = Callers(
@@ -91,6 +94,6 @@ async def _answer(session: aiohttp.ClientSession, url: str, call: dict[str, Any]
     return body
 
 
-def _unverified() -> aiohttp.TCPConnector:
+def unverified() -> aiohttp.TCPConnector:
     """A connection for each call; certificates are the tests' own."""
     return aiohttp.TCPConnector(force_close=True, ssl=False)

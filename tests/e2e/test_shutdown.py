@@ -16,7 +16,7 @@ import pytest
 
 from tests.servers.redis import free_port
 
-from .callers import GONE, asking, calling
+from .callers import GONE, asking, calling, close_of
 from .documents import RECORDS, STREAM
 from .processes import Server, Vendor, post, running_server, server_environment
 
@@ -63,8 +63,7 @@ async def test_what_runs_ends_as_it_would_have(environment: dict[str, str], vend
         async with asyncio.timeout(90), calling(server.url, server.token(model), vendor, model, tokens=150) as callers:
             assert probe(environment).text == "ready\n"
             server.process.send_signal(signal.SIGTERM)
-            message = await callers.idle.receive()
-            assert (message.type, message.data) == GONE
+            assert await close_of(callers.idle) == GONE
             assert not callers.socket.closed
             assert not callers.mutation.done()
             unready = await asyncio.to_thread(probe, environment)
@@ -75,8 +74,9 @@ async def test_what_runs_ends_as_it_would_have(environment: dict[str, str], vend
             await callers.socket.send_json({"id": "2", "type": "subscribe", "payload": call})
             refused = await answer_to(callers.socket, "2")
             assert (refused["type"], code_of(refused)) == ("error", "SERVICE_UNAVAILABLE")
-            last, end, close = await callers.socket_s_end()
-            assert (last["completion"]["finishReason"], end, close) == ("STOP", "complete", GONE)
+            last, end = await callers.socket_end()
+            assert (last["completion"]["finishReason"], end) == ("STOP", "complete")
+            assert await close_of(callers.socket) == GONE
             last, complete = await callers.events_end()
             assert (last["completion"]["finishReason"], complete) == ("STOP", True)
             assert (await callers.mutation)["data"]["complete"]["finishReason"] == "STOP"
@@ -92,17 +92,12 @@ async def test_what_cannot_end_is_told_and_booked(
     with running_server(limited) as server:
         async with asyncio.timeout(90), calling(server.url, server.token(model), vendor, model, tokens=6000) as callers:
             server.process.send_signal(signal.SIGTERM)
-            message = await callers.idle.receive()
-            assert (message.type, message.data) == GONE
+            assert await close_of(callers.idle) == GONE
             if hurry:
                 server.process.send_signal(signal.SIGTERM)
-            last, end, close = await callers.socket_s_end()
-            assert (last["__typename"], last["code"], end, close) == (
-                "CompletionFailed",
-                "SERVICE_UNAVAILABLE",
-                "complete",
-                GONE,
-            )
+            last, end = await callers.socket_end()
+            assert (last["__typename"], last["code"], end) == ("CompletionFailed", "SERVICE_UNAVAILABLE", "complete")
+            assert await close_of(callers.socket) == GONE
             last, complete = await callers.events_end()
             assert (last["__typename"], last["code"], complete) == ("CompletionFailed", "SERVICE_UNAVAILABLE", True)
             answer = await callers.mutation

@@ -1,4 +1,4 @@
-"""The image, really built and run: by buildah and podman, on images made of Debian's packages, with no registry of images.
+"""The image, really built and run: buildah and podman do, from Debian's packages and without a registry of images.
 
 The build installs from PyPI and npm as this machine's own pip and npm do: their settings are mounted from outside.
 """

@@ -78,7 +78,6 @@ class _Application(BaseApplication):
         self.settings = settings
         self.internal = internal
         self.table = ProcessTable(settings.MAX_WORKERS)
-        self._rows: dict[int, int] = {}
         super().__init__()
 
     def load_config(self) -> None:
@@ -101,14 +100,13 @@ class _Application(BaseApplication):
     def load(self) -> Gateway:
         return Gateway(self.settings, self.internal)
 
-    def _seat(self, _: Arbiter, process: _Process) -> None:
+    def _seat(self, master: _Master, process: _Process) -> None:
         """The first free row: there are as many as processes."""
-        taken = self._rows.values()
+        taken = {other.row for other in master.WORKERS.values()}  # type: ignore[attr-defined]  # each is a _Process
         process.row = next(row for row in range(self.table.processes) if row not in taken)
-        self._rows[process.age] = process.row
 
-    def _unseat(self, _: Arbiter, process: _Process) -> None:
-        self.table.clear(self._rows.pop(process.age))
+    def _unseat(self, _: _Master, process: _Process) -> None:
+        self.table.clear(process.row)
 
 
 class _Process(UvicornWorker):  # type: ignore[misc]  # it tells no types

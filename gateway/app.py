@@ -78,6 +78,10 @@ class Gateway:
             await self._runtime.services.live_usage.close()
             await self._socket.sockets.drain()
 
+    def completing(self) -> bool:
+        """Whether a completion runs, be it without a connection."""
+        return self._runtime is not None and len(self._runtime.services.running) > 0
+
     def cut_short(self) -> None:
         """Completions that still run are booked, and told to their callers, as broken off by the process's end."""
         if self._runtime is not None:

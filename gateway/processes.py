@@ -40,8 +40,8 @@ from .settings import Settings, SettingsError
 
 HANG_S = 300
 """A process whose event loop stands still for so long is killed, and replaced."""
-CLOSING_S = 20.0
-"""For a process's own end, when nothing runs in it any more: its stores are closed, the ledger is flushed."""
+CLOSING_S = 30.0
+"""For a process's own end, when no completion runs in it any more: jobs in hand (20 s), the ledger, its stores."""
 SHARED_MEMORY = "/dev/shm"  # noqa: S108  # signs of life are files: never on a disk that might be slow, or read-only
 POLL_S = 0.05
 SAY_AGAIN_S = 1.0

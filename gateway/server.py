@@ -93,9 +93,9 @@ class Server(uvicorn.Server):
         await self.lifespan.shutdown()
 
     async def _gone(self, seconds: float, *, even_hurried: bool = False) -> bool:
-        """Whether all connections ended, and what was asked over them."""
+        """Whether all connections ended, what was asked over them, and what goes on without one."""
         until = time.monotonic() + seconds
-        while self.server_state.connections or self.server_state.tasks:
+        while self.server_state.connections or self.server_state.tasks or self._gateway.completing():
             if time.monotonic() > until or (self._hurried and not even_hurried):
                 return False
             await asyncio.sleep(POLL_S)

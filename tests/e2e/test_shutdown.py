@@ -109,6 +109,22 @@ async def test_what_cannot_end_is_told_and_booked(
     assert sum(produced for _, produced in booked) == 2, "both streams had begun"
 
 
+async def test_a_stream_that_goes_on_without_its_reader_is_waited_for(
+    environment: dict[str, str], vendor: Vendor, model: str
+) -> None:
+    detached = STREAM.replace("completionStream(input: $input)", "completionStream(input: $input, detached: true)")
+    call = {"query": detached, "variables": {"input": asking(model, "[[tokens=100]] [[pace=20]]")}}
+    with running_server(environment) as server:
+        headers = {"authorization": f"Bearer {server.token(model)}", "accept": "text/event-stream"}
+        async with asyncio.timeout(60):
+            async with aiohttp.ClientSession(headers=headers) as session, session.post(server.url, json=call) as stream:
+                while b"TextDelta" not in await stream.content.readline():
+                    pass
+            server.process.send_signal(signal.SIGTERM)
+            assert await ended(server) == 0
+    assert outcomes(environment, model) == [("SUCCEEDED", True)]
+
+
 async def test_feeds_that_have_no_end_of_their_own_do_not_hold_it_up(environment: dict[str, str], model: str) -> None:
     with running_server(environment) as server:
         headers = {"authorization": f"Bearer {server.token(model)}", "accept": "text/event-stream"}

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tests.servers.redis import free_port
 from .callers import GONE, asking, calling, close_of
 from .documents import RECORDS, STREAM
 from .processes import Server, Vendor, post, running_server, server_environment
+from .site import Site
 
 FEEDS = {
     "providerHealth": "subscription { providerHealth { name } }",
@@ -27,15 +28,20 @@ FEEDS = {
 PROCESSES = 2
 
 
+@pytest.fixture
+def sharing(site: Site) -> Mapping[str, str]:
+    """What several processes have in common."""
+    return site.environments[0]
+
+
 @pytest.fixture(params=[1, PROCESSES], ids=["alone", "several"])
 def environment(request: pytest.FixtureRequest, vendor: Vendor, tmp_path: Path) -> dict[str, str]:
     """Of a server in production; of several processes, where those share their servers."""
     more = {"ENVIRONMENT": "PRODUCTION", "INTERNAL_PORT": str(free_port())}
     if request.param == 1:
         return server_environment(tmp_path / "data", vendor, **more)
-    site = request.getfixturevalue("site")
     several = {"MAX_WORKERS": str(request.param), "DATA_DIR": str(tmp_path / "data")}
-    return {**site.environments[0], **several, **more}
+    return {**request.getfixturevalue("sharing"), **several, **more}
 
 
 @pytest.fixture

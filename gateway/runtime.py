@@ -93,10 +93,13 @@ class Runtime:
         """Where a request comes from: see `client_address`."""
         return client_address(peer, headers, self.settings.TRUSTED_PROXIES)
 
-    async def readiness(self) -> Readiness:
+    def own_troubles(self) -> Sequence[str]:
+        """What this process itself is missing."""
         ledger = self.services.ledger
-        own = ["ledger"] * (not ledger.available) + ["in-flight log"] * (not ledger.can_note())
-        return await readiness(own, self.servers)
+        return ["ledger"] * (not ledger.available) + ["in-flight log"] * (not ledger.can_note())
+
+    async def readiness(self) -> Readiness:
+        return await readiness(self.own_troubles(), self.servers)
 
 
 @asynccontextmanager

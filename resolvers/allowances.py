@@ -9,6 +9,7 @@ from decimal import ROUND_CEILING, Decimal
 from enum import StrEnum
 
 from persistence.limit_records import Limited, LimitRule
+from persistence.records import LedgerEntry
 from persistence.reservation_records import Allowance, Kind, Refused
 from persistence.usage_records import UsageField, UsageFilter
 
@@ -129,6 +130,18 @@ def counted_as(rule: LimitRule) -> UsageFilter:
     if model == "*":
         return UsageFilter({UsageField.PROVIDER: [provider]})
     return UsageFilter({UsageField.PROVIDER: [provider], UsageField.MODEL: [model]})
+
+
+def came_to(asked: Allowance, entry: LedgerEntry) -> int:
+    """Where the cost is not known, it may have been all that was reserved."""
+    measure = Measure(asked.key.partition(":")[0])
+    if measure is Measure.STREAMS:
+        return 0
+    if measure is Measure.TOKENS:
+        return entry.input_tokens + entry.output_tokens
+    if measure in MONEY and entry.cost is not None:
+        return units(entry.cost)
+    return asked.amount
 
 
 def refusal(need: Need, refused: Refused, now: datetime) -> DomainError:

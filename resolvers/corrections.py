@@ -25,6 +25,11 @@ MAX_CORRECTIONS = 100
 MAX_COST = 1_000_000
 MAX_TOKENS = 10**12
 
+SYSTEM = "ai-middleware"
+"""By whom a correction is that nobody asked for."""
+
+LATE_NOTE = "Its process was taken for dead, and told this later."
+
 _TRIALS = 5
 _PARTS_OF = {
     "input_tokens": ("cached_input_tokens", "cache_write_tokens"),
@@ -78,6 +83,26 @@ async def correct(ledger: Ledger, audit: AuditLog, principal: Principal, command
     raise ConflictError("this completion is being corrected by others: try again")
 
 
+async def measure(ledger: Ledger, truth: LedgerEntry) -> None:
+    """Books what is missing between what an attempt was booked at, its process being taken for dead, and what that
+    process tells later after all. Raises ServiceUnavailableError; ConflictError where others correct it all the time.
+    """
+    tokens = Tokens(**{field.name: getattr(truth, field.name) for field in fields(Tokens)})
+    command = CorrectCommand(truth.completion_id, truth.attempt, LATE_NOTE, tokens, truth.cost)
+    system = Principal(SYSTEM, truth.organisation, frozenset(), 0.0)
+    for _ in range(_TRIALS):
+        entries = await ledger.completion(truth.organisation, truth.completion_id)
+        entry = _correction(entries, command, system)
+        if entry is not None and truth.estimated:
+            entry = replace(entry, settles_estimate=False)
+        if entry is None or not _says_anything(entry):
+            return
+        await ledger.book(entry)
+        if entry in await ledger.completion(truth.organisation, truth.completion_id):
+            return
+    raise ConflictError("this completion is being corrected by others")
+
+
 def _check(command: CorrectCommand) -> None:
     if not 1 <= len(command.note) <= MAX_NOTE_LENGTH:
         raise BadUserInputError(f"a note has 1 to {MAX_NOTE_LENGTH} characters", path=("input", "note"))
@@ -104,9 +129,7 @@ def _correction(entries: Sequence[LedgerEntry], command: CorrectCommand, princip
     settles_estimate = (
         command.tokens != Tokens() and attempt.estimated and not any(each.settles_estimate for each in earlier)
     )
-    if not (any(tokens.values()) or cost or settles_cost or settles_estimate):
-        return None
-    return replace(
+    entry = replace(
         replace(attempt, **tokens),  # type: ignore[arg-type]  # each of them is a field that counts
         attempt=-(max(numbers, default=0) + 1),
         cost=cost,
@@ -122,6 +145,12 @@ def _correction(entries: Sequence[LedgerEntry], command: CorrectCommand, princip
         corrected_at=_now(),
         note=command.note,
     )
+    return entry if _says_anything(entry) else None
+
+
+def _says_anything(entry: LedgerEntry) -> bool:
+    tokens = any(getattr(entry, field.name) for field in fields(Tokens))
+    return tokens or bool(entry.cost) or entry.settles_cost or entry.settles_estimate
 
 
 def _event(principal: Principal, entries: Sequence[LedgerEntry], entry: LedgerEntry) -> AuditEvent:

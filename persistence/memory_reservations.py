@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import floor
 
-from .reservation_records import PARTS, Allowance, Kind, Refused, Settled, Unbegun
+from .reservation_records import PARTS, Allowance, Kind, Opening, Refused, Settled, Unbegun
 
 _Name = tuple[str, str]
 
@@ -48,6 +48,7 @@ class _Budget:
     settled: int = 0
     reserved: int = 0
     begun: bool = False
+    number: int = 0
 
 
 @dataclass(slots=True)
@@ -101,13 +102,16 @@ class MemoryReservations:
                 del self._held[organisation]
         return ()
 
-    async def open(self, organisation: str, budget: Allowance, *, grace_s: float) -> float:
-        self._budget((organisation, budget.key), budget)
-        return 0.0
-
-    async def begin(self, organisation: str, budget: Allowance, spent: int) -> None:
+    async def open(self, organisation: str, budget: Allowance, *, grace_s: float) -> Opening:
         found = self._budget((organisation, budget.key), budget)
-        if not found.begun:
+        if found.begun:
+            return Opening()
+        found.settled, found.number = 0, found.number + 1
+        return Opening(number=found.number)
+
+    async def begin(self, organisation: str, budget: Allowance, spent: int, opening: Opening) -> None:
+        found = self._budget((organisation, budget.key), budget)
+        if not found.begun and found.number == opening.number:
             found.begun = True
             found.settled += spent
 

@@ -51,6 +51,15 @@ class Unbegun:
 
 
 @dataclass(frozen=True, slots=True)
+class Opening:
+    """Of a BUDGET. `wait_s`: after so many seconds it is worth another try, somebody else being at it. `number`: whose
+    it is; None where it is not this caller's, or not any more to be done."""
+
+    wait_s: float = 0.0
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """What a reservation has come to: an amount for each of what was `asked`; of PLACES it is of no account. `found`:
     by somebody whom `Leases.expired` has told of it; where it is not there any more, that is nothing to count."""

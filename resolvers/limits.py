@@ -267,11 +267,13 @@ class Limiter:
     async def _begin_by_ledger(self, store: Reservations, organisation: str, need: Need) -> None:
         assert need.begun_at is not None  # noqa: S101  # a budget has a period
         assert need.ends_at is not None  # noqa: S101
-        while wait_s := await store.open(organisation, need.asked, grace_s=GRACE_S):  # noqa: ASYNC110  # told by no event
-            await asyncio.sleep(wait_s)
+        while (opening := await store.open(organisation, need.asked, grace_s=GRACE_S)).wait_s:  # noqa: ASYNC110  # others' doing
+            await asyncio.sleep(opening.wait_s)
+        if opening.number is None:
+            return  # another process has begun it
         selection = UsageSelection([(need.begun_at, need.ends_at)], where=counted_as(need.rule), to_date=True)
         spent = await self._ledger.spent(organisation, selection)
-        await store.begin(organisation, need.asked, max(0, units(spent)))
+        await store.begin(organisation, need.asked, max(0, units(spent)), opening)
 
     def _begun(self, name: tuple[str, str], task: asyncio.Task[None]) -> None:
         self._beginning.pop(name, None)

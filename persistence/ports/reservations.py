@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from ..reservation_records import Allowance, Enrolment, Expired, Kept, Refused, Settled, Unbegun
+from ..reservation_records import Allowance, Enrolment, Expired, Kept, Opening, Refused, Settled, Unbegun
 
 
 class Reservations(Protocol):
@@ -25,14 +25,14 @@ class Reservations(Protocol):
         told somebody of are left to them, and returned."""
         ...
 
-    async def open(self, organisation: str, budget: Allowance, *, grace_s: float) -> float:
+    async def open(self, organisation: str, budget: Allowance, *, grace_s: float) -> Opening:
         """From here on what is settled counts, though it is not yet known what was spent before: to be called before
-        that is looked up. Where all was lost, other processes have `grace_s` to tell again what they hold: so many
-        seconds of it are left."""
+        that is looked up, until it says that it is this caller's to do. Where all was lost, other processes have
+        `grace_s` to tell again what they hold."""
         ...
 
-    async def begin(self, organisation: str, budget: Allowance, spent: int) -> None:
-        """What was spent before `open`. Only the first one counts."""
+    async def begin(self, organisation: str, budget: Allowance, spent: int, opening: Opening) -> None:
+        """What was spent before `open`; of no account once another has opened it since, or it is begun."""
         ...
 
     async def used(self, organisation: str, asked: Sequence[Allowance]) -> Sequence[int | None]:

@@ -16,6 +16,12 @@ SETTLED_S = 60
 """For how long it is remembered that a reservation was settled: a call whose answer was lost may be made again, and one
 that was given up may come late."""
 
+OPENING_S = 5
+"""For so long whoever opens a budget has the time to look up what was spent."""
+
+AGAIN_MS = 20
+"""After so long it is worth a look whether that is done."""
+
 TOLD_S = 86_400
 """For how long it is remembered that somebody was told of a reservation: longer than any process sleeps and goes on."""
 
@@ -272,20 +278,26 @@ OPEN = Script(
     _COMMON
     + f"""
 local budget, known = KEYS[1], KEYS[2]
-redis.call('HSETNX', budget, 'settled', 0)
-redis.call('PEXPIRE', budget, ARGV[1])
 redis.call('SET', known, whole(now), 'NX')
 redis.call('PEXPIRE', known, {KEPT_S * 1000})
-return math.max(0, redis.call('GET', known) + ARGV[2] - now)
+if redis.call('HEXISTS', budget, 'begun') == 1 then return {{0, 0}} end
+local wait = redis.call('GET', known) + ARGV[2] - now
+if wait > 0 then return {{wait, 0}} end
+if tonumber(redis.call('HGET', budget, 'opening') or 0) > now then return {{{AGAIN_MS}, 0}} end
+redis.call('HSET', budget, 'opening', whole(now + {OPENING_S * 1000}), 'settled', 0)
+redis.call('PEXPIRE', budget, ARGV[1])
+return {{0, redis.call('HINCRBY', budget, 'number', 1)}}
 """
 )
-"""Keys: the budget, and since when anything is known of the organisation. Arguments: for how many milliseconds the
-budget is kept, and for how many others may still tell what they hold."""
+"""Keys: the budget, and since when anything is known of the organisation. Arguments: the milliseconds for which
+the budget is kept, and for which others may tell what they hold. Answers how many to wait, or whose turn it is."""
 
 BEGIN = Script(
     """
-if redis.call('HSETNX', KEYS[1], 'begun', 1) == 1 then redis.call('HINCRBY', KEYS[1], 'settled', ARGV[1]) end
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+if redis.call('HGET', KEYS[1], 'number') == ARGV[3] and redis.call('HSETNX', KEYS[1], 'begun', 1) == 1 then
+  redis.call('HINCRBY', KEYS[1], 'settled', ARGV[1])
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
 """
 )
 

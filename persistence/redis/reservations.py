@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import orjson
 
-from ..reservation_records import Allowance, Refused, Settled, Unbegun
+from ..reservation_records import Allowance, Opening, Refused, Settled, Unbegun
 from . import reservation_scripts as scripts
 from .client import RedisClient
 from .keys import name_of
@@ -42,13 +42,14 @@ class RedisReservations:
         left: list[str] = await self._client.run(scripts.SETTLE, [*leases_of(organisation), *names], arguments)
         return left
 
-    async def open(self, organisation: str, budget: Allowance, *, grace_s: float) -> float:
+    async def open(self, organisation: str, budget: Allowance, *, grace_s: float) -> Opening:
         keys = [name_in(organisation, budget), known_of(organisation)]
-        wait: int = await self._client.run(scripts.OPEN, keys, [milliseconds(budget.seconds), milliseconds(grace_s)])
-        return wait / 1000
+        arguments = [milliseconds(budget.seconds), milliseconds(grace_s)]
+        wait, number = await self._client.run(scripts.OPEN, keys, arguments, again=False)
+        return Opening(wait / 1000, number or None)
 
-    async def begin(self, organisation: str, budget: Allowance, spent: int) -> None:
-        arguments = [spent, milliseconds(budget.seconds)]
+    async def begin(self, organisation: str, budget: Allowance, spent: int, opening: Opening) -> None:
+        arguments = [spent, milliseconds(budget.seconds), opening.number or 0]
         await self._client.run(scripts.BEGIN, [name_in(organisation, budget)], arguments)
 
     async def used(self, organisation: str, asked: Sequence[Allowance]) -> Sequence[int | None]:

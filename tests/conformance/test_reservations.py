@@ -13,11 +13,11 @@ import pytest
 from persistence.memory_reservations import MemoryReservations
 from persistence.ports import Reservations
 from persistence.redis import open_redis
-from persistence.reservation_records import PARTS, Allowance, Kind, Refused, Settled, Unbegun
+from persistence.reservation_records import PARTS, Allowance, Kind, Opening, Refused, Settled, Unbegun
+from tests.persistence.reservations import begun, opened
 from tests.servers.redis import cluster_or_skip, redis_or_skip
 
 LEASE_S = 30.0
-GRACE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -139,10 +139,13 @@ async def test_what_has_left_a_window_is_not_given_back_to_it(keeping: Keeping, 
 async def test_a_budget_has_to_be_begun(keeping: Keeping, org: str) -> None:
     assert await keeping.ours.reserve(org, "a", [budget(1)], lease_s=LEASE_S) == Unbegun(budget(1))
     assert await used(keeping.ours, org, budget(0)) == [None]
-    assert await keeping.ours.open(org, budget(1), grace_s=GRACE_S) <= GRACE_S
+    opening = await opened(keeping.ours, org, budget(1))
     assert await keeping.theirs.reserve(org, "a", [budget(1)], lease_s=LEASE_S) == Unbegun(budget(1))
-    await keeping.ours.begin(org, budget(1), 60)
-    await keeping.theirs.begin(org, budget(1), 60)
+    await keeping.theirs.begin(org, budget(1), 99, Opening(number=0))
+    assert await used(keeping.ours, org, budget(0)) == [None], "another's turn, or none"
+    for spent in (60, 99):
+        await keeping.ours.begin(org, budget(1), spent, opening)
+    assert await opened(keeping.theirs, org, budget(1)) == Opening(), "there is nothing to do"
     assert await used(keeping.ours, org, budget(0)) == [60], "begun once"
     assert await reserved(keeping.theirs, org, "a", budget(40))
     assert await keeping.ours.reserve(org, "b", [budget(1)], lease_s=LEASE_S) == Refused(budget(1), 100, 60)
@@ -150,14 +153,14 @@ async def test_a_budget_has_to_be_begun(keeping: Keeping, org: str) -> None:
 
 async def test_what_is_settled_while_a_budget_is_opened_counts(keeping: Keeping, org: str) -> None:
     await keeping.ours.settle(org, [Settled("before", [budget(50)], [50])])
-    await keeping.ours.open(org, budget(0), grace_s=GRACE_S)
+    opening = await opened(keeping.ours, org, budget(0))
     await keeping.theirs.settle(org, [Settled("lost", [budget(50)], [7])])
-    await keeping.ours.begin(org, budget(0), 10)
+    await keeping.ours.begin(org, budget(0), 10, opening)
     assert await used(keeping.ours, org, budget(0)) == [17]
 
 
 async def test_a_budget_is_what_was_spent_and_what_is_reserved(keeping: Keeping, org: str) -> None:
-    await keeping.ours.begin(org, budget(0), 0)
+    await begun(keeping.ours, org, budget(0), 0)
     assert await reserved(keeping.ours, org, "a", budget(60))
     assert not await reserved(keeping.theirs, org, "b", budget(60))
     await keeping.ours.settle(org, [Settled("a", [budget(60)], [5])])
@@ -167,7 +170,7 @@ async def test_a_budget_is_what_was_spent_and_what_is_reserved(keeping: Keeping,
 
 async def test_amounts_are_exact(keeping: Keeping, org: str) -> None:
     most = 2**53
-    await keeping.ours.begin(org, budget(0), most - 12_345_678_901_234_567 // 10)
+    await begun(keeping.ours, org, budget(0), most - 12_345_678_901_234_567 // 10)
     spent = most - 1_234_567_890_123_456
     assert await used(keeping.ours, org, budget(0)) == [spent]
     asked = budget(1_234_567_890_123_455, most)
@@ -189,7 +192,7 @@ async def test_places_are_held_once_and_left(keeping: Keeping, org: str) -> None
 
 
 async def test_all_or_nothing(keeping: Keeping, org: str) -> None:
-    await keeping.ours.begin(org, budget(0), 95)
+    await begun(keeping.ours, org, budget(0), 95)
     refused = await keeping.ours.reserve(org, "a", [window(1), place("a"), budget(6)], lease_s=LEASE_S)
     assert refused == Refused(budget(6), 95, 95)
     assert await used(keeping.ours, org, window(0), place(""), budget(0)) == [0, 0, 95]
@@ -204,7 +207,7 @@ async def test_the_same_reservation_is_had_once(keeping: Keeping, org: str) -> N
 
 
 async def test_at_once_never_more_and_nobody_in_vain(keeping: Keeping, org: str) -> None:
-    await keeping.ours.begin(org, budget(0, 1000), 0)
+    await begun(keeping.ours, org, budget(0, 1000), 0)
 
     async def call(number: int) -> bool:
         store = keeping.ours if number % 2 else keeping.theirs

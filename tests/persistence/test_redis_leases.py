@@ -11,7 +11,8 @@ import pytest
 import redis
 
 from persistence.redis import RedisServer, open_redis
-from persistence.reservation_records import Allowance, Enrolment, Expired, Kept, Kind, Refused, Settled
+from persistence.reservation_records import Allowance, Enrolment, Expired, Kept, Kind, Opening, Refused, Settled
+from tests.persistence.reservations import begun, opened
 from tests.servers.redis import Node, redis_or_skip, running_cluster, running_redis
 
 LEASE_S = 30.0
@@ -68,7 +69,7 @@ async def found(server: RedisServer, org: str, *, limit: int = 10) -> Sequence[E
 
 async def test_a_lease_that_is_over_is_told_once_for_as_long(sharing: Sharing, org: str) -> None:
     ours, theirs = sharing.ours, sharing.theirs
-    await ours.reservations.begin(org, BUDGET, 0)
+    await begun(ours.reservations, org, BUDGET, 0)
     await reserved(ours, org, "a", *ALL, lease_s=SHORT_S)
     await reserved(ours, org, "b")
     await asyncio.sleep(LATER_S)
@@ -83,7 +84,7 @@ async def test_a_lease_that_is_over_is_told_once_for_as_long(sharing: Sharing, o
 async def test_who_was_taken_for_dead_hears_of_it(sharing: Sharing, org: str) -> None:
     """Before and after whoever found it has settled it: the owner counts nothing."""
     ours, theirs = sharing.ours, sharing.theirs
-    await ours.reservations.begin(org, BUDGET, 0)
+    await begun(ours.reservations, org, BUDGET, 0)
     await reserved(ours, org, "a", *ALL, lease_s=0.001)
     await asyncio.sleep(0.01)
     assert len(await found(theirs, org)) == 1
@@ -100,7 +101,7 @@ async def test_who_was_taken_for_dead_hears_of_it(sharing: Sharing, org: str) ->
 
 async def test_what_was_given_up_and_comes_late_holds_nothing(sharing: Sharing, org: str) -> None:
     """A call that got no answer in time may reach its server after all, and twice."""
-    await sharing.ours.reservations.begin(org, BUDGET, 0)
+    await begun(sharing.ours.reservations, org, BUDGET, 0)
     await sharing.ours.reservations.settle(org, [Settled("a", ALL, [0, 0, 0])])
     await reserved(sharing.ours, org, "a", *ALL)
     assert await used(sharing.theirs, org) == [0, 0, 0]
@@ -137,16 +138,16 @@ async def test_after_all_was_lost_what_runs_is_held_again(org: str) -> None:
     redis_or_skip()
     with running_redis() as node, redis.Redis(port=node.port) as forgetting:
         async with open_redis(node.uri) as ours, open_redis(node.uri) as theirs:
-            await ours.reservations.begin(org, BUDGET, 50)
+            await begun(ours.reservations, org, BUDGET, 50)
             await reserved(ours, org, "a", *ALL)
             forgetting.flushall()
             assert await ours.leases.prolong(org, ["a"], lease_s=LEASE_S) == ["a"]
             await ours.leases.keep(org, [Kept("a", "of a", ALL)], lease_s=LEASE_S)
-            wait = await theirs.reservations.open(org, BUDGET, grace_s=GRACE_S)
-            assert GRACE_S - 5 < wait <= GRACE_S, "the others may hold some too"
-            await asyncio.sleep(0.01)
-            assert await theirs.reservations.open(org, BUDGET, grace_s=0.001) == 0
-            await theirs.reservations.begin(org, BUDGET, 50)
+            waiting = await theirs.reservations.open(org, BUDGET, grace_s=GRACE_S)
+            assert (GRACE_S - 5 < waiting.wait_s <= GRACE_S, waiting.number) == (True, None), "others may hold some too"
+            opening = await opened(theirs.reservations, org, BUDGET)
+            assert (await ours.reservations.open(org, BUDGET, grace_s=0.001)).wait_s > 0, "one looks it up"
+            await theirs.reservations.begin(org, BUDGET, 50, opening)
             assert await used(theirs, org) == [0, 59, 1]
             refused = await theirs.reservations.reserve(org, "b", [_asking(42)], lease_s=LEASE_S)
             assert refused == Refused(_asking(42), 59, 50)
@@ -160,7 +161,7 @@ def _asking(amount: int) -> Allowance:
 
 async def test_where_nothing_was_lost_nobody_waits(sharing: Sharing, org: str) -> None:
     await sharing.ours.leases.nothing_lost(org)
-    assert await sharing.theirs.reservations.open(org, BUDGET, grace_s=GRACE_S) == 0
+    assert await sharing.theirs.reservations.open(org, BUDGET, grace_s=GRACE_S) == Opening(number=1)
 
 
 async def test_whoever_enrolled_is_found_once_that_is_over(org: str) -> None:

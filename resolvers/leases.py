@@ -16,6 +16,9 @@ from persistence.reservation_records import Kept
 LEASE_S = 60.0
 ROUND_S = 5.0
 ENROLLED_S = 2 * LEASE_S
+MARGIN_S = LEASE_S / 2
+"""By so much an enrolment outlasts every lease: the servers of a cluster have each a clock of their own."""
+
 GRACE_S = 2 * ROUND_S
 """Where all was lost, every process that can reach the store has told again by then what it holds."""
 
@@ -63,7 +66,7 @@ class LeaseKeeper:
         """So that others look for what this process leaves there: before it takes its first lease. Raises
         StoreUnavailableError."""
         now = self._clock()
-        needed = [each for each in organisations if self._enrolled.get(each, 0.0) < now + LEASE_S]
+        needed = [each for each in organisations if self._enrolled.get(each, 0.0) < now + LEASE_S + MARGIN_S]
         if needed:
             await self._store.enrol(needed, lease_s=ENROLLED_S)
             self._enrolled.update(dict.fromkeys(needed, now + ENROLLED_S))

@@ -17,7 +17,7 @@ from providers.ports import Dispatch, Transport, current_dispatch
 from . import booking
 from .api_keys import ApiKeys
 from .configs import Configs
-from .errors import CompletionFailedError, DomainError
+from .errors import CompletionFailedError, DomainError, LimitDetail, LimitError
 from .health import Health
 from .ids import new_completion_id
 from .ledger import Ledger
@@ -237,6 +237,7 @@ class Run:
             provider=None,
             retryable=error.retryable,
             retry_after_ms=error.retry_after_ms,
+            limit=error.detail if isinstance(error, LimitError) else None,
         )
 
     def failed(
@@ -248,6 +249,7 @@ class Run:
         retryable: bool,
         retry_after_ms: int | None = None,
         content: str | None = None,
+        limit: LimitDetail | None = None,
     ) -> CompletionFailedError:
         return CompletionFailedError(
             message,
@@ -259,6 +261,7 @@ class Run:
             retryable=retryable,
             retry_after_ms=retry_after_ms,
             content=content,
+            limit=limit,
         )
 
 

@@ -83,6 +83,15 @@ def applies(rule: LimitRule, principal: Principal, target: Target) -> bool:
     return rule.name in (f"{target.provider}/{target.model}", f"{target.provider}/*")
 
 
+def covers(rule: LimitRule, entry: LedgerEntry) -> bool:
+    """Whether what was booked counts. As `counted_as`."""
+    if rule.limited is Limited.ORGANISATION:
+        return True
+    if rule.limited is Limited.API_KEY:
+        return rule.name == entry.principal
+    return rule.name in (f"{entry.provider}/{entry.model}", f"{entry.provider}/*")
+
+
 def needs(rules: Sequence[LimitRule], most: Most, now: datetime) -> Iterator[Need]:
     """`now` is aware UTC: which day and month it is."""
     for rule in rules:

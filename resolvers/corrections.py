@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -59,9 +59,16 @@ class CorrectCommand:
     cost: Decimal | None = None
 
 
-async def correct(ledger: Ledger, audit: AuditLog, principal: Principal, command: CorrectCommand) -> CompletionRecord:
+async def correct(
+    ledger: Ledger,
+    audit: AuditLog,
+    principal: Principal,
+    command: CorrectCommand,
+    counted: Callable[[LedgerEntry], Awaitable[None]] | None = None,
+) -> CompletionRecord:
     """Books what is missing between the attempt's figures, earlier corrections included, and those of the command;
-    nothing where they are the same already, so that it may be repeated. The audit log has it before it is booked.
+    nothing where they are the same already, so that it may be repeated. The audit log has it before it is booked,
+    `counted` is told of it then.
 
     Raises BadUserInputError, its path from ("input", …); NotFoundError for a completion that the organisation does not
     have, or has no such attempt of; ConflictError; and ServiceUnavailableError.
@@ -79,6 +86,8 @@ async def correct(ledger: Ledger, audit: AuditLog, principal: Principal, command
         await ledger.book(entry)
         entries = await ledger.completion(principal.organisation, command.completion_id)
         if entry in entries:  # else another correction came first, and has this one's number
+            if counted is not None:
+                await counted(entry)
             return record_of(entries)
     raise ConflictError("this completion is being corrected by others: try again")
 

@@ -20,9 +20,9 @@ from persistence.usage_records import UsageSelection
 
 from . import booking
 from .abandoned import Finder
-from .allowances import MONEY, Most, Need, applies, came_to, counted_as, needs, refusal, units
+from .allowances import MONEY, Most, Need, applies, came_to, counted_as, covers, needs, refusal, units
 from .beside import beside
-from .bounds import most_cost, most_input, most_output
+from .bounds import has_media, most_cost, most_input, most_output
 from .errors import BadUserInputError, DomainError, ServiceUnavailableError
 from .leases import GRACE_S, LEASE_S, Lease, LeaseKeeper, reservation_of
 from .ledger import Ledger
@@ -158,6 +158,16 @@ class Limiter:
             Settlement(store, truth.organisation, reservation_of(truth), allowances, amounts, truth, done)
         )
 
+    async def count(self, entry: LedgerEntry) -> None:
+        """What is booked beside any call, such as a correction: against the budgets of its day and month."""
+        if not entry.cost:
+            return
+        rules = [rule for rule in await self.cache.rules(entry.organisation) if covers(rule, entry)]
+        asked = [need for need in needs(rules, Most(0, 0, entry.cost, None), entry.time) if need.measure in MONEY]
+        if asked:
+            amounts = [need.asked.amount for need in asked]
+            self._tell(self._shared or self._local, asked, amounts, entry)
+
     async def used(self, organisation: str, asked: Sequence[Need]) -> Sequence[int]:
         """How much of each is used. Raises ServiceUnavailableError."""
         store = self._shared or self._local
@@ -203,7 +213,8 @@ class Limiter:
                 "a call under a USD budget takes no providerOptions: they may make it dearer than what is reserved",
                 path=("input", "providerOptions"),
             )
-        cost = most_cost(call.prices, call.target, (most_in, most_out), call.opening.time)
+        tokens, media = (most_in, most_out), has_media(call.command)
+        cost = most_cost(call.prices, call.target, tokens, call.opening.time, media=media)
         if cost is None:
             raise BadUserInputError(
                 f"{call.target} has no known price, and a USD budget applies: set a price for it, or use another model",

@@ -15,9 +15,9 @@ from persistence.reservation_records import Kept
 
 LEASE_S = 60.0
 ROUND_S = 5.0
-ENROLLED_S = 2 * LEASE_S
-MARGIN_S = LEASE_S / 2
-"""By so much an enrolment outlasts every lease: the servers of a cluster have each a clock of their own."""
+ENROLLED_S = LEASE_S + 30.0
+MARGIN_S = 5.0
+"""By so much at least an enrolment outlasts every lease: the servers of a cluster have each a clock of their own."""
 
 GRACE_S = 2 * ROUND_S
 """Where all was lost, every process that can reach the store has told again by then what it holds."""
@@ -62,11 +62,11 @@ class LeaseKeeper:
         self._wake = asyncio.Event()
         self._enrolled: dict[str, float] = {}
 
-    async def enrol(self, *organisations: str) -> None:
-        """So that others look for what this process leaves there: before it takes its first lease. Raises
-        StoreUnavailableError."""
+    async def enrol(self, *organisations: str, ahead_s: float = LEASE_S + MARGIN_S) -> None:
+        """So that others look for what this process leaves there: before it takes a lease, for at least `ahead_s` from
+        now. Raises StoreUnavailableError."""
         now = self._clock()
-        needed = [each for each in organisations if self._enrolled.get(each, 0.0) < now + LEASE_S + MARGIN_S]
+        needed = [each for each in organisations if self._enrolled.get(each, 0.0) < now + ahead_s]
         if needed:
             await self._store.enrol(needed, lease_s=ENROLLED_S)
             self._enrolled.update(dict.fromkeys(needed, now + ENROLLED_S))
@@ -115,7 +115,7 @@ class LeaseKeeper:
         organisations = list(self._live)
         for start in range(0, len(organisations), ORGANISATIONS_AT_ONCE):
             group = organisations[start : start + ORGANISATIONS_AT_ONCE]
-            await self.enrol(*group)
+            await self.enrol(*group, ahead_s=ENROLLED_S - 1)
             await asyncio.gather(*(self._prolong(organisation) for organisation in group))
 
     async def _prolong(self, organisation: str) -> None:

@@ -55,11 +55,12 @@ class Finder:
 
     async def look(self) -> None:
         """Raises StoreUnavailableError and ServiceUnavailableError: what was found is found again."""
-        for enrolment in await self._leases.left(lease_s=ENROLLED_S, limit=AT_ONCE):
-            organisation = enrolment.organisation
-            while found := await self._leases.expired(organisation, lease_s=LEASE_S, limit=AT_ONCE):
-                await self._book(organisation, found)
-            await self._leases.strike(enrolment)
+        while enrolments := await self._leases.left(lease_s=ENROLLED_S, limit=AT_ONCE):
+            for enrolment in enrolments:
+                organisation = enrolment.organisation
+                while found := await self._leases.expired(organisation, lease_s=LEASE_S, limit=AT_ONCE):
+                    await self._book(organisation, found)
+                await self._leases.strike(enrolment)
 
     async def _book(self, organisation: str, found: Sequence[Expired]) -> None:
         noted = {each.reservation: _entry_of(each) for each in found}

@@ -143,10 +143,10 @@ def counted_as(rule: LimitRule) -> UsageFilter:
 
 def came_to(asked: Allowance, entry: LedgerEntry) -> int:
     """Where the cost is not known, it may have been all that was reserved."""
-    measure = Measure(asked.key.partition(":")[0])
-    if measure is Measure.STREAMS:
+    measure = asked.key.partition(":")[0]
+    if measure == Measure.STREAMS:
         return 0
-    if measure is Measure.TOKENS:
+    if measure == Measure.TOKENS:
         return entry.input_tokens + entry.output_tokens
     if measure in MONEY and entry.cost is not None:
         return units(entry.cost)

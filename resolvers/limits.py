@@ -32,6 +32,9 @@ from .principal import Principal
 from .settling import Settlement, Settler, open_settler
 from .types import Command, Target
 
+AT_ONCE = 40
+"""Reservations that are made in the shared store at the same time."""
+
 AWAY_S = 1.0
 """For so long after a failure the shared store is not asked by calls that can do without it."""
 
@@ -106,7 +109,8 @@ class Limiter:
         self._share = share
         self._now = now
         self._clock = clock
-        self._away_until = 0.0
+        self._failed_at = -AWAY_S
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self._beginning: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     async def reserve(self, call: Call) -> Hold | None:
@@ -223,11 +227,11 @@ class Limiter:
         return most_in + most_out, cost
 
     async def _reserve(self, call: Call, asked: Sequence[Need]) -> Hold:
-        if self._shared is not None and (self._clock() >= self._away_until or _has_budget(asked)):
+        if self._shared is not None and (self._clock() >= self._failed_at + AWAY_S or _has_budget(asked)):
             try:
-                return await self._reserve_in(self._shared, call, asked)
+                return await self._reserve_in_turn(self._shared, call, asked)
             except StoreUnavailableError as error:
-                self._away_until = self._clock() + AWAY_S
+                self._failed_at = self._clock()
                 log.warning("limits are counted by this process alone", reason=str(error))
                 self._tell(self._shared, asked, [0] * len(asked), booking.unsent(call.opening))  # it may have been had
                 if _has_budget(asked):
@@ -235,6 +239,15 @@ class Limiter:
         if self._shared is not None:
             asked = [replace(need, asked=_divided(need.asked, self._share)) for need in asked]
         return await self._reserve_in(self._local, call, asked)
+
+    async def _reserve_in_turn(self, store: Reservations, call: Call, asked: Sequence[Need]) -> Hold:
+        """A crowd waits here, and is not taken for a store that does not answer; where it does not, the crowd is gone
+        with the first."""
+        came_at = self._clock()
+        async with self._turns:
+            if self._failed_at > came_at:
+                raise StoreUnavailableError("it did not answer others that came before")
+            return await self._reserve_in(store, call, asked)
 
     async def _reserve_in(self, store: Reservations, call: Call, asked: Sequence[Need]) -> Hold:
         organisation, allowances = call.opening.organisation, [need.asked for need in asked]

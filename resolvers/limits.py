@@ -242,12 +242,15 @@ class Limiter:
 
     async def _reserve_in_turn(self, store: Reservations, call: Call, asked: Sequence[Need]) -> Hold:
         """A crowd waits here, and is not taken for a store that does not answer; where it does not, the crowd is gone
-        with the first."""
+        with the first. Once more, because an answer also comes late to a process that is busy: it is had once."""
         came_at = self._clock()
         async with self._turns:
             if self._failed_at > came_at:
                 raise StoreUnavailableError("it did not answer others that came before")
-            return await self._reserve_in(store, call, asked)
+            try:
+                return await self._reserve_in(store, call, asked)
+            except StoreUnavailableError:
+                return await self._reserve_in(store, call, asked)
 
     async def _reserve_in(self, store: Reservations, call: Call, asked: Sequence[Need]) -> Hold:
         organisation, allowances = call.opening.organisation, [need.asked for need in asked]

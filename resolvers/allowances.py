@@ -14,8 +14,6 @@ from persistence.reservation_records import Allowance, Kind, Refused
 from persistence.usage_records import UsageField, UsageFilter
 
 from .errors import BudgetExceededError, DomainError, LimitDetail, RateLimitedError
-from .principal import Principal
-from .types import Target
 
 MINUTE_S = 60.0
 BUDGET_KEPT = timedelta(days=3)  # after its period: for what is settled late
@@ -72,24 +70,6 @@ def units(cost: Decimal) -> int:
 
 def usd(amount: int) -> Decimal:
     return Decimal(amount) / _UNITS
-
-
-def applies(rule: LimitRule, principal: Principal, target: Target) -> bool:
-    """Whether a call of the principal's to the target counts."""
-    if rule.limited is Limited.ORGANISATION:
-        return True
-    if rule.limited is Limited.API_KEY:
-        return rule.name == principal.key_id
-    return rule.name in (f"{target.provider}/{target.model}", f"{target.provider}/*")
-
-
-def covers(rule: LimitRule, entry: LedgerEntry) -> bool:
-    """Whether what was booked counts. As `counted_as`."""
-    if rule.limited is Limited.ORGANISATION:
-        return True
-    if rule.limited is Limited.API_KEY:
-        return rule.name == entry.principal
-    return rule.name in (f"{entry.provider}/{entry.model}", f"{entry.provider}/*")
 
 
 def needs(rules: Sequence[LimitRule], most: Most, now: datetime) -> Iterator[Need]:

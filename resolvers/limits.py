@@ -20,7 +20,7 @@ from persistence.usage_records import UsageSelection
 
 from . import booking
 from .abandoned import Finder
-from .allowances import MONEY, Most, Need, applies, came_to, counted_as, covers, needs, refusal, units
+from .allowances import MONEY, Most, Need, came_to, counted_as, needs, refusal, units
 from .beside import beside
 from .bounds import has_media, most_cost, most_input, most_output
 from .errors import BadUserInputError, DomainError, ServiceUnavailableError
@@ -121,7 +121,8 @@ class Limiter:
         rules = self.cache.at_hand(organisation)
         if rules is None:
             rules = await self.cache.rules(organisation)
-        asked = self._needs([rule for rule in rules if applies(rule, call.principal, call.target)], call)
+        target = call.target
+        asked = self._needs(rules.applying(call.principal.key_id, target.provider, target.model), call)
         if not asked:
             return None if self._keeper is None else self._held(call, (), None, self._kept(call, ()))
         reserving = asyncio.ensure_future(self._reserve(call, asked))
@@ -166,8 +167,9 @@ class Limiter:
         """What is booked beside any call, such as a correction: against the budgets of its day and month."""
         if not entry.cost:
             return
-        rules = [rule for rule in await self.cache.rules(entry.organisation) if covers(rule, entry)]
-        asked = [need for need in needs(rules, Most(0, 0, entry.cost, None), entry.time) if need.measure in MONEY]
+        rules = await self.cache.rules(entry.organisation)
+        applying = rules.applying(entry.principal, entry.provider, entry.model)  # as `counted_as` has it
+        asked = [need for need in needs(applying, Most(0, 0, entry.cost, None), entry.time) if need.measure in MONEY]
         if asked:
             amounts = [need.asked.amount for need in asked]
             self._tell(self._shared or self._local, asked, amounts, entry)

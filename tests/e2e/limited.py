@@ -19,6 +19,7 @@ from resolvers.allowances import units
 from tests.servers.mongo import migrated_database as migrated_documents
 from tests.servers.mongo import shared_mongo
 from tests.servers.postgres import Postgres, new_database, rows, running_postgres
+from tests.servers.together import entered
 
 from .documents import COMPLETE, STREAM
 from .processes import Server, Vendor, running_server, server_environment
@@ -162,7 +163,7 @@ def running_limited(folder: Path, vendor: Vendor, redis_uri: str, client: Any, *
             LIMIT_FALLBACK_SHARE=str(processes),
         )
         places = [folder / str(number) for number in range(processes)]
-        servers = [stack.enter_context(running_server({**environment, "DATA_DIR": str(each)})) for each in places]
+        servers = entered(stack, *(running_server({**environment, "DATA_DIR": str(each)}) for each in places))
         for server in servers:
             ready(server)
         yield Limited(servers, environment, postgres, ledger, client)

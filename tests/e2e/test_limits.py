@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.redis import redis_or_skip, running_cluster, running_redis
+from tests.servers.redis import cluster_or_skip, redis_or_skip
 
 from .limited import Callers, Limited, all_is_settled, client_of, most_usd, running_limited
 from .processes import Vendor
@@ -24,22 +24,14 @@ PROCESSES = 4
 def limited(
     request: pytest.FixtureRequest, vendor: Vendor, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Limited]:
-    redis_or_skip()
+    on_cluster = request.param == "cluster"
+    node = cluster_or_skip()[0] if on_cluster else redis_or_skip()
     folder: Path = tmp_path_factory.mktemp("limited")
-    if request.param == "single":
-        with (
-            running_redis() as node,
-            client_of(node.uri) as client,
-            running_limited(folder, vendor, node.uri, client, processes=PROCESSES) as running,
-        ):
-            yield running
-    else:
-        with (
-            running_cluster() as nodes,
-            client_of(nodes[0].uri, cluster=True) as client,
-            running_limited(folder, vendor, nodes[0].uri, client, processes=PROCESSES) as running,
-        ):
-            yield running
+    with (
+        client_of(node.uri, cluster=on_cluster) as client,
+        running_limited(folder, vendor, node.uri, client, processes=PROCESSES) as running,
+    ):
+        yield running
 
 
 @pytest.fixture

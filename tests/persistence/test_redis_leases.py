@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -13,7 +13,7 @@ import redis
 from persistence.redis import RedisServer, open_redis
 from persistence.reservation_records import Allowance, Enrolment, Expired, Kept, Kind, Opening, Refused, Settled
 from tests.persistence.reservations import begun, opened
-from tests.servers.redis import Node, redis_or_skip, running_cluster, running_redis
+from tests.servers.redis import cluster_or_skip, redis_or_skip, running_redis
 
 LEASE_S = 30.0
 SHORT_S = 0.2
@@ -29,17 +29,9 @@ class Sharing:
     theirs: RedisServer
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Sequence[Node]]:
-    redis_or_skip()
-    with running_cluster() as nodes:
-        yield nodes
-
-
 @pytest.fixture(params=["redis", "cluster"])
 async def sharing(request: pytest.FixtureRequest) -> AsyncIterator[Sharing]:
-    node = redis_or_skip()
-    nodes: Sequence[Node] = [node, node, node] if request.param == "redis" else request.getfixturevalue("cluster")
+    nodes = [redis_or_skip()] * 3 if request.param == "redis" else cluster_or_skip()
     async with open_redis(nodes[0].uri) as ours, open_redis(nodes[2].uri) as theirs:
         yield Sharing(ours, theirs)
 

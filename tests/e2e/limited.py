@@ -200,7 +200,9 @@ class Callers:
         if completion is not None:
             self.answered.append(completion)
         else:
-            self.refused.append(answer["errors"][0])
+            [error] = answer["errors"]
+            assert ("retry-after" in response.headers) == ("retryAfterMs" in error["extensions"])
+            self.refused.append(error)
         return completion is not None
 
     async def streaming(self, session: aiohttp.ClientSession, server: Server, prompt: str) -> aiohttp.ClientResponse:

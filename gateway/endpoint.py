@@ -28,6 +28,7 @@ from resolvers.sessions import End
 from .claims import UnusableTokenError
 from .exchange import ASGIScope, ClientLeftError, Exchange, Receive, RequestError, Send
 from .graphiql import Page
+from .retry_after import retry_after
 from .runtime import Runtime
 
 log = structlog.get_logger("http")
@@ -137,8 +138,9 @@ class GraphQLEndpoint:
         )
         modern = GRAPHQL_JSON in accept
         status = 400 if modern and result.data is None and result.errors and not result.errors[0].path else 200
+        answer = payload(result, context.request_id)
         await exchange.respond_json(
-            status, payload(result, context.request_id), media_type=GRAPHQL_JSON if modern else JSON
+            status, answer, media_type=GRAPHQL_JSON if modern else JSON, headers=retry_after(answer)
         )
 
     async def _stream(
@@ -202,7 +204,7 @@ def payload(result: ExecutionResult, request_id: str) -> dict[str, Any]:
 async def _refuse(exchange: Exchange, error: DomainError) -> None:
     status = error.status if isinstance(error, RequestError) else _STATUS.get(type(error), 400)
     answer = {"errors": [refusal(error, exchange.request_id)]}
-    await exchange.respond_json(status, answer, headers=_HEADERS.get(status, ()))
+    await exchange.respond_json(status, answer, headers=_HEADERS.get(status, ()) + retry_after(answer))
 
 
 def _from_query_string(query_string: bytes) -> GraphQLRequest:

@@ -126,8 +126,8 @@ async def try_targets(
         if step.delay_s:
             await asyncio.sleep(step.delay_s)
         try:
-            async with run.reserving(step):
-                with run.attempt(step) as scope:
+            async with run.reserving(step) as opening:
+                with run.attempt(step, opening) as scope:
                     return await call(scope)
         except ProviderError as error:
             committed = run.last is not None and run.last.first_token_ms is not None

@@ -19,6 +19,7 @@ from persistence.ports import (
     ObjectStore,
     ProviderKeyStore,
 )
+from providers.addresses import OutboundAddresses
 from providers.http import HttpTransport, open_transport
 from providers.ports import ModelProvider
 from providers.prices import load_prices
@@ -163,6 +164,7 @@ async def _open_services(
         recordings=await _open_recordings(stores.redis, keys, sessions, stack),
         clock=time.monotonic,
         random=random.random,
+        outbound=OutboundAddresses(settings.OUTBOUND_ALLOWED_NETWORKS),
         siblings=siblings,
         keys=shared_keys,
     )

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from persistence.records import LedgerEntry
+from providers.addresses import OutboundAddresses
 from providers.errors import ProviderError, UnsendableRequestError
 from providers.fold import Fold
 from providers.ports import Dispatch, Transport, current_dispatch
@@ -64,6 +65,7 @@ class Services:
     recordings: Recordings
     clock: Callable[[], float]
     random: Callable[[], float]
+    outbound: OutboundAddresses = OutboundAddresses()
     siblings: Siblings | None = None  # this and the next, where there are other processes
     keys: SharedKeys | None = None
 

@@ -113,7 +113,7 @@ async def _start(
 ) -> CompletionRun:
     vendors = await services.vendors_of(principal)
     check_command(command, vendors)
-    check_addresses(command.messages, services.outbound)
+    check_addresses(command.messages, services.webhooks.outbound)
     check_permitted(principal, command)
     return CompletionRun(services, vendors, principal, command, streamed=streamed)
 

@@ -96,7 +96,6 @@ REFERENCES: Mapping[str, Reference] = {
 }
 
 NO_REFERENCES: Mapping[str, str] = {
-    "Subscription.resumeCompletion.after": "a number, within a stream that was found by then",
     "Config.versions.after": "the number of a version, within a config that was found by then",
     "Query.models.after": "a place in the price table, which is the same for all organisations",
     "AuditFilter.action": "a name of the API's own",

@@ -123,7 +123,8 @@ class GraphQLEndpoint:
 
     async def _answer(self, exchange: Exchange, request: GraphQLRequest, context: Context) -> None:
         reads_only = exchange.scope["method"] == "GET"
-        if reads_only and self._engine.kind(request.query, request.operation_name) is OperationType.MUTATION:
+        kind = self._engine.kind(request.query, request.operation_name, context) if reads_only else None
+        if kind is OperationType.MUTATION:
             raise RequestError("mutations are sent by POST", status=405)
         accept = exchange.headers.get(b"accept", b"")
         if EVENT_STREAM in accept:
@@ -193,11 +194,13 @@ async def _beat(exchange: Exchange) -> None:
 
 def payload(result: ExecutionResult, request_id: str) -> dict[str, Any]:
     """What a result looks like on the wire, errors coded and masked."""
-    if not result.errors:
-        return {"data": result.data}
-    answer: dict[str, Any] = {"errors": formatted(result.errors, request_id)}
-    if result.data is not None or result.errors[0].path:
+    answer: dict[str, Any] = {}
+    if result.errors:
+        answer["errors"] = formatted(result.errors, request_id)
+    if not result.errors or result.data is not None or result.errors[0].path:
         answer["data"] = result.data
+    if result.extensions:
+        answer["extensions"] = result.extensions
     return answer
 
 

@@ -12,7 +12,7 @@ from resolvers.provider_keys import SealedElsewhereError, Sealing
 from .envelopes import Envelopes
 from .keys import deployment_keys
 from .settings import Settings, SettingsError
-from .stores import open_provider_keys
+from .stores import open_documents
 
 PAGE = 200
 
@@ -32,8 +32,8 @@ def rotate(settings: Settings) -> Rotated:
 
     async def run() -> Rotated:
         async with AsyncExitStack() as stack:
-            store = await open_provider_keys(settings, stack)
-            return await reseal_all(store, Envelopes(masters))
+            documents = await open_documents(settings, stack)
+            return await reseal_all(documents.provider_keys, Envelopes(masters))
 
     try:
         return asyncio.run(run())

@@ -53,6 +53,7 @@ from resolvers.shared_costs import sharing_costs
 from resolvers.shared_keys import SharedKeys, open_shared_keys
 from resolvers.siblings import Siblings, open_siblings
 from resolvers.sinks import LEDGER_JOB
+from resolvers.trusted_documents import TrustedDocuments
 from resolvers.worker import Handler, working
 
 from .auth import Authenticator, TokenMint
@@ -90,6 +91,7 @@ class Runtime:
     sessions: Sessions
     audit: AuditLog
     buckets: CostBuckets
+    trusted: TrustedDocuments
     servers: Sequence[Dependency] = ()
 
     def address_of(self, peer: object, headers: Mapping[bytes, bytes]) -> str | None:
@@ -127,7 +129,20 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             servers.append(Dependency(IDENTITY_PROVIDER, key_set.look, spared=True))
         audit = AuditLog(stores.documents.audit)
         buckets = await _open_buckets(settings, stores.redis, stack)
-        yield Runtime(settings, keys, authenticator, services, stores.objects, links, sessions, audit, buckets, servers)
+        trusted = TrustedDocuments(stores.documents.trusted, buckets, time.monotonic, alone=settings.TRUSTED_DOCUMENTS)
+        yield Runtime(
+            settings,
+            keys,
+            authenticator,
+            services,
+            stores.objects,
+            links,
+            sessions,
+            audit,
+            buckets,
+            trusted,
+            servers,
+        )
 
 
 async def _open_services(

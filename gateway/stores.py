@@ -25,6 +25,7 @@ from persistence.ports import (
     PriceStore,
     ProviderKeyStore,
     StoreUnavailableError,
+    TrustedDocumentStore,
 )
 from persistence.sqlite.api_keys import SQLiteApiKeys
 from persistence.sqlite.audit import SQLiteAuditLog
@@ -35,6 +36,7 @@ from persistence.sqlite.limits import SQLiteLimits
 from persistence.sqlite.prices import SQLitePrices
 from persistence.sqlite.provider_keys import SQLiteProviderKeys
 from persistence.sqlite.queue import SQLiteQueue
+from persistence.sqlite.trusted import SQLiteTrustedDocuments
 
 from .readiness import Dependency
 from .settings import Settings, SettingsError
@@ -59,8 +61,8 @@ log = structlog.get_logger("runtime")
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """Where configs, price rules, keys and the audit log are. `feed` tells of other processes' writes; None where there
-    are no others."""
+    """Where configs, price rules, keys, registered documents and the audit log are. `feed` tells of other processes'
+    writes; None where there are no others."""
 
     configs: ConfigStore
     prices: PriceStore
@@ -68,6 +70,7 @@ class Documents:
     provider_keys: ProviderKeyStore
     audit: AuditStore
     limits: LimitStore
+    trusted: TrustedDocumentStore
     feed: ChangeFeed | None = None
 
 
@@ -109,13 +112,13 @@ async def open_stores(settings: Settings, stack: AsyncExitStack, links: FolderLi
     return stores
 
 
-async def open_provider_keys(settings: Settings, stack: AsyncExitStack) -> ProviderKeyStore:
-    """The store of them alone, for a command. Raises SettingsError."""
+async def open_documents(settings: Settings, stack: AsyncExitStack) -> Documents:
+    """These stores alone, for a command. Raises SettingsError."""
     try:
         database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
     except StoreUnavailableError as error:
         raise SettingsError(f"DATA_DIR: {error}") from None
-    return (await _open_documents(settings, stack, database, [])).provider_keys
+    return await _open_documents(settings, stack, database, [])
 
 
 @asynccontextmanager
@@ -205,8 +208,9 @@ async def _open_documents(
             SQLiteProviderKeys(database),
             SQLiteAuditLog(database),
             SQLiteLimits(database),
+            SQLiteTrustedDocuments(database),
         )
-    from persistence.mongo import api_keys, audit, changes, client, configs, limits, prices, provider_keys
+    from persistence.mongo import api_keys, audit, changes, client, configs, limits, prices, provider_keys, trusted
 
     try:
         opening = client.open_mongo(
@@ -229,6 +233,7 @@ async def _open_documents(
         provider_keys.MongoProviderKeys(mongo),
         audit.MongoAuditLog(mongo),
         limits.MongoLimits(mongo),
+        trusted.MongoTrustedDocuments(mongo),
         changes.MongoChanges(mongo),
     )
 

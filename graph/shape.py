@@ -33,7 +33,7 @@ class Shape:
     spreads: int = 0
 
 
-LIMITS = Shape(depth=20, fields=500, aliases=50, directives=50, root_fields=20, spreads=500)
+LIMITS = Shape(depth=20, fields=500, aliases=150, directives=50, root_fields=20, spreads=500)
 """The standard introspection query, the largest of our own, has 14, 185, 0, 0, 1 and 9."""
 
 MAX_OPERATIONS = 50

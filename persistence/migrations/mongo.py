@@ -146,6 +146,8 @@ _LIMIT = _object(
     }
 )
 
+_TRUSTED_DOCUMENT = _object({"_id": _TEXT, "text": _TEXT, "name": _TEXT, "registered_at": _TIME})
+
 _COLLECTIONS: Mapping[str, tuple[Document, tuple[IndexModel, ...]]] = {
     "configs": (
         _CONFIG,
@@ -206,6 +208,10 @@ async def _limits(database: Database) -> None:
     await _make(database, "limits", _LIMIT)
 
 
+async def _trusted_documents(database: Database) -> None:
+    await _make(database, "trusted_documents", _TRUSTED_DOCUMENT)
+
+
 async def _make(database: Database, name: str, schema: Document) -> None:
     validator = {"$jsonSchema": schema}
     try:
@@ -223,6 +229,7 @@ _STEPS: tuple[Callable[[Database], Awaitable[None]], ...] = (
     _provider_keys,
     _audit_log,
     _limits,
+    _trusted_documents,
 )
 """Step n makes schema n of schema n - 1. Expand first, contract in a later release."""
 

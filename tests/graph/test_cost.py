@@ -51,7 +51,7 @@ def requested(text: str, variables: dict[str, Any] | None = None) -> int:
         ("{ viewer { subject limits { name } } }", 1 + ASSUMED_SIZE),
         ("{ a: viewer { subject } b: viewer { subject } }", 2),
         ("{ configs(first: 10) { nodes { id } } }", 1 + 10),
-        ("{ configs(first: 10) { nodes { id } edges { cursor node { id } } pageInfo { endCursor } } }", 1 + 10 + 20 + 1),
+        ("{ configs(first: 10) { nodes { id } edges { node { id } } pageInfo { endCursor } } }", 1 + 10 + 20 + 1),
         ("{ configs { nodes { id } } }", 1 + 50),
         ("{ configs(first: 1000000) { nodes { id } } }", 1 + MAX_PAGE),
         ("{ configs(first: 10) { nodes { draft { model } } } }", 1 + 10 * (1 + 5)),

@@ -75,7 +75,7 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "2,000 @include": ("{ __typename " + "@include(if: true) " * 2_000 + "}", "tokens"),
     "250 @include": ("{ __typename " + "@include(if: true) " * 250 + "}", "directives"),
     "1,000 aliases": ("{" + " ".join(f"a{n}: __typename" for n in range(1_000)) + "}", "tokens"),
-    "60 aliases": ("{ viewer {" + " ".join(f"a{n}: subject" for n in range(60)) + "} }", "aliases"),
+    "160 aliases": ("{ viewer {" + " ".join(f"a{n}: subject" for n in range(160)) + "} }", "aliases"),
     "21 root fields": ("{" + "viewer { subject } " * 21 + "}", "root fields"),
     "5,000 levels": ("{ a " * 5_000 + "}" * 5_000, "levels of nesting"),
     "150 levels": ("{ a " * 150 + "}" * 150, "levels of fields"),

@@ -33,6 +33,7 @@ COLLECTIONS = {
     "provider_keys",
     "audit_events",
     "limits",
+    "trusted_documents",
     "schema",
 }
 

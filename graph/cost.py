@@ -45,6 +45,8 @@ ASSUMED_SIZE = 3
 """Of a list that declares none."""
 INTROSPECTED_WEIGHT = 5
 """Of each field under `__schema`, which is answered for every type that there is."""
+INTROSPECTED_AGAIN = 20
+"""For as many such fields stands one under another name, which no tool asks for: there are 700 arguments, say."""
 MAX_PAGE = 100
 """Of every connection; the use cases refuse more."""
 
@@ -260,7 +262,8 @@ class _Compiler:
             if isinstance(selection, FragmentSpreadNode):
                 count += self._count(self._fragments[selection.name.value].selection_set)
                 continue
-            count += isinstance(selection, FieldNode)
+            if isinstance(selection, FieldNode):
+                count += 1 if selection.alias is None else INTROSPECTED_AGAIN
             inner = selection.selection_set  # type: ignore[attr-defined]  # only a spread has none
             if inner is not None:
                 count += self._count(inner)

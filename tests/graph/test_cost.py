@@ -67,6 +67,7 @@ def requested(text: str, variables: dict[str, Any] | None = None) -> int:
         ('mutation { complete(input: { model: "a/b" }) { content usage { cost } attempts { outcome } } }', 5 + 1 + 3),
         ('mutation { completeMany(inputs: [{ model: "a/b" }, { model: "a/b" }]) { ... on Completion { id } } }', 10),
         ("{ __schema { types { name } } }", 2 * INTROSPECTED_WEIGHT),
+        ("{ __schema { types { name a: name b: name } } }", (2 + 20 + 20) * INTROSPECTED_WEIGHT),
         ("{ __schema { ...S } a: __schema { ...S } } fragment S on __Schema { types { name } }", 20),
     ],
 )  # fmt: skip

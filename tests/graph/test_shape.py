@@ -24,14 +24,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graph import documents, shape, values
+from graph.context import Context
 from graph.documents import DocumentCache, RefusedError
 from graph.engine import Engine
 from graph.errors import MAX_MESSAGE, formatted
 from graph.schema import build_schema
 from graph.shape import LIMITS, Shape, check_shape
+from resolvers.audit import AuditLog
 from resolvers.errors import QueryTooComplexError
+from resolvers.principal import Principal
 
-from .stage import Stage
+from .stage import ALL, LATER, Stage
 
 SCHEMA = build_schema()._schema
 MOST_CPU_S = 0.1
@@ -216,6 +219,18 @@ def test_values_are_counted_wherever_they_are() -> None:
         values.count_values({"a": [0] * values.MAX_VALUES})
     with pytest.raises(QueryTooComplexError):
         values.count_values({"a": [[0] * 100] * 101})
+
+
+@pytest.mark.parametrize("name", ["cannot represent " * 200_000, "found: " * 500_000, "String '" * 500_000])
+async def test_an_operations_name_is_not_told_at_length(stage: Stage, name: str) -> None:
+    context = Context(stage.scene.services, Principal("a", "b", frozenset(), LATER), "r", AuditLog(stage.log))
+    started = thread_time()
+    result = await stage.engine.execute(
+        "query A { __typename }", variables=None, operation_name=name, context=context, allowed=ALL
+    )
+    [error] = formatted(result.errors or (), "request-1")
+    assert thread_time() - started < MOST_CPU_S
+    assert len(error["message"]) <= MAX_MESSAGE + 1
 
 
 @pytest.mark.parametrize("descriptions", [True, False])

@@ -47,7 +47,7 @@ class Gateway:
         self._internal = internal
         self._place: ProcessPlace | None = None
         self._schema = build_schema()
-        self._engine = Engine(self._schema)
+        self._engine = Engine(self._schema, explorable=settings.explorable)
         self._pages = _pages()
         self.refusal: SettingsError | None = None
         self._draining = False
@@ -119,7 +119,8 @@ class Gateway:
         local = settings.ENVIRONMENT is Environment.LOCAL
         async with AsyncExitStack() as stack:
             self._runtime = runtime = await stack.enter_async_context(open_runtime(settings))
-            endpoint = GraphQLEndpoint(self._engine, runtime, page=graphiql.page() if local else None)
+            self._engine.count(runtime.buckets)
+            endpoint = GraphQLEndpoint(self._engine, runtime, page=graphiql.page() if settings.explorable else None)
             self._http = _for_browsers(endpoint, settings.ALLOWED_ORIGINS)
             self._socket = GraphQLSocket(self._schema, self._engine, runtime)
             download = _for_browsers(UsageDownload(runtime), settings.ALLOWED_ORIGINS)
@@ -134,7 +135,7 @@ class Gateway:
                 pages = internal_pages()
                 add_readiness(pages, self.readiness)
                 await stack.enter_async_context(internal_server(pages, self._internal))
-            if local and graphiql.is_built():
+            if settings.explorable and graphiql.is_built():
                 self._pages.mount(f"{PATH}/{graphiql.ASSETS}", graphiql.Assets())
             _spare_the_collector()
             yield

@@ -23,6 +23,7 @@ from .calling import TokenOption, UrlOption, access, told_apart
 from .config_commands import app as config_app
 from .console import errors, fail
 from .dev_commands import app as dev_app
+from .document_commands import app as document_app
 from .keys import deployment_keys, developer_token
 from .queue_commands import app as queue_app
 from .rotate_command import rotate
@@ -46,6 +47,7 @@ app.add_typer(config_app)
 app.add_typer(usage_app)
 app.add_typer(queue_app)
 app.add_typer(backup_app)
+app.add_typer(document_app)
 app.add_typer(dev_app)
 
 

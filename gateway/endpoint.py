@@ -26,6 +26,7 @@ from resolvers.principal import Origin, Principal
 from resolvers.sessions import End
 
 from .claims import UnusableTokenError
+from .document_hashes import with_document
 from .exchange import ASGIScope, ClientLeftError, Exchange, Receive, RequestError, Send
 from .graphiql import Page
 from .retry_after import retry_after
@@ -67,7 +68,7 @@ class GraphQLEndpoint:
             if await self._show_page(exchange):
                 return
             principal = await self._principal(exchange)
-            request = await self._read(exchange)
+            request = await self._read(exchange, principal)
             context = Context(self._runtime.services, principal, exchange.request_id, self._runtime.audit)
             with exchange.until_client_leaves():
                 await self._answer(exchange, request, context)
@@ -103,13 +104,16 @@ class GraphQLEndpoint:
 
     async def _show_page(self, exchange: Exchange) -> bool:
         browser = exchange.scope["method"] == "GET" and b"text/html" in exchange.headers.get(b"accept", b"")
-        if not browser or self._page is None or b"query=" in exchange.scope["query_string"]:
+        if not browser or self._page is None or _asks(exchange.scope["query_string"]):
             return False
         await exchange.respond(200, self._page.body, media_type=b"text/html; charset=utf-8", headers=self._page.headers)
         return True
 
-    async def _read(self, exchange: Exchange) -> GraphQLRequest:
-        """Raises RequestError for what is not a GraphQL request."""
+    async def _read(self, exchange: Exchange, principal: Principal) -> GraphQLRequest:
+        """Raises RequestError for what is not a GraphQL request, and as `with_document` does."""
+        return _checked(await with_document(await self._call(exchange), self._runtime.trusted, principal))
+
+    async def _call(self, exchange: Exchange) -> Any:
         method = exchange.scope["method"]
         if method == "GET":
             return _from_query_string(exchange.scope["query_string"])
@@ -119,11 +123,12 @@ class GraphQLEndpoint:
         if media_type != JSON:
             raise RequestError("the body must be JSON, with content-type application/json", status=415)
         body = await exchange.body(self._runtime.settings.MAX_BODY_BYTES)
-        return _checked(_parse_json(body, "the body"))
+        return _parse_json(body, "the body")
 
     async def _answer(self, exchange: Exchange, request: GraphQLRequest, context: Context) -> None:
         reads_only = exchange.scope["method"] == "GET"
-        if reads_only and self._engine.kind(request.query, request.operation_name) is OperationType.MUTATION:
+        kind = self._engine.kind(request.query, request.operation_name, context) if reads_only else None
+        if kind is OperationType.MUTATION:
             raise RequestError("mutations are sent by POST", status=405)
         accept = exchange.headers.get(b"accept", b"")
         if EVENT_STREAM in accept:
@@ -193,11 +198,13 @@ async def _beat(exchange: Exchange) -> None:
 
 def payload(result: ExecutionResult, request_id: str) -> dict[str, Any]:
     """What a result looks like on the wire, errors coded and masked."""
-    if not result.errors:
-        return {"data": result.data}
-    answer: dict[str, Any] = {"errors": formatted(result.errors, request_id)}
-    if result.data is not None or result.errors[0].path:
+    answer: dict[str, Any] = {}
+    if result.errors:
+        answer["errors"] = formatted(result.errors, request_id)
+    if not result.errors or result.data is not None or result.errors[0].path:
         answer["data"] = result.data
+    if result.extensions:
+        answer["extensions"] = result.extensions
     return answer
 
 
@@ -207,14 +214,20 @@ async def _refuse(exchange: Exchange, error: DomainError) -> None:
     await exchange.respond_json(status, answer, headers=_HEADERS.get(status, ()) + retry_after(answer))
 
 
-def _from_query_string(query_string: bytes) -> GraphQLRequest:
+def _asks(query_string: bytes) -> bool:
+    """Whether it is a call, and no browser that looks for the page."""
+    return any(name in query_string for name in (b"query=", b"documentId=", b"extensions="))
+
+
+def _from_query_string(query_string: bytes) -> dict[str, Any]:
     try:
         parameters: dict[str, Any] = dict(parse_qsl(query_string.decode(), strict_parsing=True, max_num_fields=16))
     except ValueError:
         raise RequestError("the address has no readable parameters: give `query`") from None
-    if "variables" in parameters:
-        parameters["variables"] = _parse_json(parameters["variables"], "`variables`")
-    return _checked(parameters)
+    for name in ("variables", "extensions"):
+        if name in parameters:
+            parameters[name] = _parse_json(parameters[name], f"`{name}`")
+    return parameters
 
 
 def _parse_json(text: bytes | str, name: str) -> Any:

@@ -41,6 +41,7 @@ from resolvers.live_usage import open_live_usage
 from resolvers.price_cache import PriceCache
 from resolvers.prices import Prices
 from resolvers.provider_keys import ProviderKeys
+from resolvers.query_costs import CostBuckets
 from resolvers.recordings import Recordings, open_recordings
 from resolvers.recovery import recovering
 from resolvers.routing import Circuits
@@ -48,9 +49,11 @@ from resolvers.run import Services
 from resolvers.running import RunningCompletions
 from resolvers.sessions import Sessions, open_sessions
 from resolvers.shared_circuits import sharing_circuits
+from resolvers.shared_costs import sharing_costs
 from resolvers.shared_keys import SharedKeys, open_shared_keys
 from resolvers.siblings import Siblings, open_siblings
 from resolvers.sinks import LEDGER_JOB
+from resolvers.trusted_documents import TrustedDocuments
 from resolvers.worker import Handler, working
 
 from .auth import Authenticator, TokenMint
@@ -88,6 +91,8 @@ class Runtime:
     object_links: ObjectLinks
     sessions: Sessions
     audit: AuditLog
+    buckets: CostBuckets
+    trusted: TrustedDocuments
     servers: Sequence[Dependency] = ()
 
     def address_of(self, peer: object, headers: Mapping[bytes, bytes]) -> str | None:
@@ -124,7 +129,21 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         if key_set is not None:
             servers.append(Dependency(IDENTITY_PROVIDER, key_set.look, spared=True))
         audit = AuditLog(stores.documents.audit)
-        yield Runtime(settings, keys, authenticator, services, stores.objects, links, sessions, audit, servers)
+        buckets = await _open_buckets(settings, stores.redis, stack)
+        trusted = TrustedDocuments(stores.documents.trusted, buckets, time.monotonic, alone=settings.TRUSTED_DOCUMENTS)
+        yield Runtime(
+            settings,
+            keys,
+            authenticator,
+            services,
+            stores.objects,
+            links,
+            sessions,
+            audit,
+            buckets,
+            trusted,
+            servers,
+        )
 
 
 async def _open_services(
@@ -246,6 +265,13 @@ async def _open_ledger(stores: Stores, stack: AsyncExitStack) -> Ledger:
     if not ledger.available and not stores.waits:
         raise SettingsError("DATA_DIR: the usage ledger can't be written")
     return ledger
+
+
+async def _open_buckets(settings: Settings, redis: RedisServer | None, stack: AsyncExitStack) -> CostBuckets:
+    buckets = CostBuckets(settings.COST_BUCKET, settings.COST_RESTORE_RATE, time.monotonic)
+    if redis is not None:
+        await stack.enter_async_context(sharing_costs(redis.events, buckets))
+    return buckets
 
 
 async def _open_shared(

@@ -25,6 +25,7 @@ from persistence.ports import (
     PriceStore,
     ProviderKeyStore,
     StoreUnavailableError,
+    TrustedDocumentStore,
     WebhookOutbox,
     WebhookStore,
 )
@@ -37,6 +38,7 @@ from persistence.sqlite.limits import SQLiteLimits
 from persistence.sqlite.prices import SQLitePrices
 from persistence.sqlite.provider_keys import SQLiteProviderKeys
 from persistence.sqlite.queue import SQLiteQueue
+from persistence.sqlite.trusted import SQLiteTrustedDocuments
 from persistence.sqlite.webhook_outbox import SQLiteWebhookOutbox
 from persistence.sqlite.webhooks import SQLiteWebhooks
 
@@ -64,8 +66,8 @@ log = structlog.get_logger("runtime")
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """Where configs, price rules, keys, webhooks and the audit log are. `feed` tells of other processes' writes; None
-    where there are no others."""
+    """Where configs, price rules, keys, webhooks, registered documents and the audit log are. `feed` tells of other
+    processes' writes; None where there are no others."""
 
     configs: ConfigStore
     prices: PriceStore
@@ -75,6 +77,7 @@ class Documents:
     limits: LimitStore
     webhooks: WebhookStore
     outbox: WebhookOutbox
+    trusted: TrustedDocumentStore
     feed: ChangeFeed | None = None
 
 
@@ -117,7 +120,7 @@ async def open_stores(settings: Settings, stack: AsyncExitStack, links: FolderLi
 
 
 async def open_documents(settings: Settings, stack: AsyncExitStack) -> Documents:
-    """Them alone, for a command. Raises SettingsError."""
+    """These stores alone, for a command. Raises SettingsError."""
     try:
         database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
     except StoreUnavailableError as error:
@@ -214,6 +217,7 @@ async def _open_documents(
             SQLiteLimits(database),
             SQLiteWebhooks(database),
             SQLiteWebhookOutbox(database),
+            SQLiteTrustedDocuments(database),
         )
     from persistence.mongo import client
 
@@ -243,6 +247,7 @@ def _documents_on(mongo: Mongo) -> Documents:
         limits,
         prices,
         provider_keys,
+        trusted,
         webhook_outbox,
         webhooks,
     )
@@ -256,6 +261,7 @@ def _documents_on(mongo: Mongo) -> Documents:
         limits.MongoLimits(mongo),
         webhooks.MongoWebhooks(mongo),
         webhook_outbox.MongoWebhookOutbox(mongo),
+        trusted.MongoTrustedDocuments(mongo),
         changes.MongoChanges(mongo),
     )
 

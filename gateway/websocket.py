@@ -30,9 +30,10 @@ from uuid_utils import uuid7
 from graph.context import Context
 from graph.engine import Engine
 from graph.errors import internal, refusal
-from resolvers.errors import DomainError, ServiceUnavailableError, UnauthenticatedError
+from resolvers.errors import BadUserInputError, DomainError, ServiceUnavailableError, UnauthenticatedError
 from resolvers.principal import Origin, Principal
 
+from .document_hashes import names_document, with_document
 from .endpoint import payload
 from .open_sockets import SERVICE_RESTART, OpenSockets
 from .runtime import Runtime
@@ -105,6 +106,8 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
         if not _well_formed(message):
             await self.handle_invalid_message("not a graphql-transport-ws message")
             return
+        if message["type"] == "subscribe":  # Strawberry's operation keeps of the call what it knows alone
+            message["payload"]["query"] = dict(message["payload"])
         await super().handle_message(message)
 
     async def run_operation(self, operation: Operation[SocketContext, None]) -> None:
@@ -127,8 +130,11 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
         runtime = self.view.runtime
         found = await runtime.authenticator.from_header(self.context.authorization(), self.context.address)
         principal = replace(found, origin=Origin(self.context.address, request_id))
+        call = await with_document(operation.query, runtime.trusted, principal)
+        if not call.get("query"):
+            raise BadUserInputError("`query` must be a GraphQL document")
         results = await self.view.engine.stream(
-            operation.query,
+            call["query"],
             variables=operation.variables,
             operation_name=operation.operation_name,
             context=Context(runtime.services, principal, request_id, runtime.audit),
@@ -206,7 +212,7 @@ def _well_formed(message: object) -> bool:
     return (
         isinstance(message.get("id"), str)
         and isinstance(call, dict)
-        and isinstance(call.get("query"), str)
+        and (isinstance(call.get("query"), str) or ("query" not in call and names_document(call)))
         and isinstance(call.get("variables") or {}, dict)
         and isinstance(call.get("operationName") or "", str)
     )

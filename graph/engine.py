@@ -6,47 +6,22 @@ cached document does; there are none here.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Set
 from contextlib import aclosing
-from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any
 
 import strawberry
-from graphql import (
-    DocumentNode,
-    ExecutionResult,
-    GraphQLError,
-    GraphQLSchema,
-    OperationDefinitionNode,
-    OperationType,
-    parse,
-    specified_rules,
-    subscribe,
-    validate,
-)
+from graphql import DocumentNode, ExecutionResult, GraphQLError, OperationType, subscribe
 from strawberry.execution import optimized_is_awaitable
-from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
-from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
+from resolvers.query_costs import CostBuckets
+
+from .bills import Bill, Bills
+from .documents import DocumentCache, RefusedError
 from .errors import MAX_ERRORS
 
-MAX_DOCUMENTS = 1_000
-MAX_CHARACTERS = 1024 * 1024
-"""Of all cached documents together. Parsed, a character takes up to 300 bytes."""
-MAX_TOKENS = 5_000
-"""Of one document: what an operation costs to validate and to run grows with them."""
-MAX_DOCUMENT_CHARACTERS = 64 * 1024
-"""A longer document is parsed and validated anew for each request."""
-
-_RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)  # as Strawberry has them
 _ALL = frozenset(OperationType)
-_PLURALS = {
-    OperationType.QUERY: "queries",
-    OperationType.MUTATION: "mutations",
-    OperationType.SUBSCRIPTION: "subscriptions",
-}
 
 
 class Engine:
@@ -56,17 +31,26 @@ class Engine:
     on operations, and incremental delivery.
     """
 
-    def __init__(self, schema: strawberry.Schema) -> None:
+    def __init__(
+        self, schema: strawberry.Schema, *, buckets: CostBuckets | None = None, explorable: bool = True
+    ) -> None:
+        """`buckets`: what each caller has left; without them nobody is told of costs. `explorable`: the schema may be
+        asked for, and errors may suggest what it has."""
         if schema.extensions or schema.directives or schema.config.enable_experimental_incremental_execution:
             raise ValueError("the engine runs no extensions, no directives on operations, no incremental delivery")
         self._schema = schema._schema
         self._executor_class = schema.execution_context_class
-        self._documents = DocumentCache(self._schema)
+        self._bills = Bills(DocumentCache(self._schema, explorable=explorable), buckets)
+        self._explorable = explorable
 
-    def kind(self, query: str, operation_name: str | None) -> OperationType | None:
+    def count(self, buckets: CostBuckets) -> None:
+        """From here on operations cost their callers what they have left in these."""
+        self._bills.buckets = buckets
+
+    def kind(self, query: str, operation_name: str | None, context: object) -> OperationType | None:
         """The type of the operation that would run; None where none would."""
         try:
-            return self._documents.get(query).check(operation_name, _ALL)
+            return self._bills.document(query, context).operation(operation_name, _ALL).kind
         except RefusedError:
             return None
 
@@ -81,12 +65,13 @@ class Engine:
     ) -> ExecutionResult:
         """The result of a query or mutation. Nothing is raised: an operation that can't be run has a result of errors
         without a path, and no data."""
+        bill = self._bills.open(context)
         try:
-            document = self._documents.get(query)
-            document.check(operation_name, allowed)
-            return await self._execute(document.node, variables, operation_name, context)
+            document = self._bills.document(query, context)
+            bill.ask(document.operation(operation_name, allowed), variables)
         except RefusedError as refused:
-            return ExecutionResult(None, refused.errors)
+            return bill.refused(refused)
+        return bill.settled(await self._execute(document.node, variables, operation_name, context))
 
     async def stream(
         self,
@@ -99,29 +84,46 @@ class Engine:
     ) -> AsyncGenerator[ExecutionResult, None] | ExecutionResult:
         """The results of any operation: a subscription's events, or the one result of a query or mutation. An operation
         that can't be run has a bare result instead, as in `execute`. The generator is the caller's to close."""
+        bill = self._bills.open(context)
         try:
-            document = self._documents.get(query)
-            if document.check(operation_name, allowed) is not OperationType.SUBSCRIPTION:
-                return self._single(document.node, variables, operation_name, context)
+            document = self._bills.document(query, context)
+            operation = document.operation(operation_name, allowed)
+            bill.ask(operation, variables)
+        except RefusedError as refused:
+            return bill.refused(refused)
+        if operation.kind is not OperationType.SUBSCRIPTION:
+            return self._single(document.node, variables, operation_name, context, bill)
+        events = await self._subscribe(document.node, variables, operation_name, context)
+        return bill.settled(events) if isinstance(events, ExecutionResult) else _until_error(events, bill)
+
+    async def _subscribe(
+        self, document: DocumentNode, variables: dict[str, Any] | None, operation_name: str | None, context: object
+    ) -> AsyncGenerator[ExecutionResult, None] | ExecutionResult:
+        try:
             source = subscribe(
                 self._schema,
-                document.node,
+                document,
                 context_value=context,
                 variable_values=variables,
                 operation_name=operation_name,
                 executor_class=self._executor_class,
+                max_coercion_errors=MAX_ERRORS - 1,
+                hide_suggestions=not self._explorable,
             )
             events: Any = await source if isawaitable(source) else source
-        except RefusedError as refused:
-            return ExecutionResult(None, refused.errors)
         except Exception as error:  # noqa: BLE001  # as in _execute
             return _failed(error)
-        return events if isinstance(events, ExecutionResult) else _until_error(events)
+        return events  # type: ignore[no-any-return]  # as annotated
 
     async def _single(
-        self, document: DocumentNode, variables: dict[str, Any] | None, operation_name: str | None, context: object
+        self,
+        document: DocumentNode,
+        variables: dict[str, Any] | None,
+        operation_name: str | None,
+        context: object,
+        bill: Bill,
     ) -> AsyncGenerator[ExecutionResult, None]:
-        yield await self._execute(document, variables, operation_name, context)
+        yield bill.settled(await self._execute(document, variables, operation_name, context))
 
     async def _execute(
         self, document: DocumentNode, variables: dict[str, Any] | None, operation_name: str | None, context: object
@@ -134,6 +136,8 @@ class Engine:
                 raw_variable_values=variables,
                 operation_name=operation_name,
                 is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]  # a TypeGuard but for its annotation
+                max_coercion_errors=MAX_ERRORS - 1,
+                hide_suggestions=not self._explorable,
             )
             if isinstance(executor, list):
                 return ExecutionResult(None, executor)
@@ -143,82 +147,15 @@ class Engine:
             return _failed(error)
 
 
-class RefusedError(Exception):
-    """An operation that can't be run."""
-
-    def __init__(self, *errors: GraphQLError) -> None:
-        super().__init__(*errors)
-        self.errors = list(errors)
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A valid document and the types of its operations, by name; None is the name of one without."""
-
-    node: DocumentNode
-    operations: dict[str | None, OperationType]
-
-    def check(self, name: str | None, allowed: Set[OperationType]) -> OperationType:
-        """The type of the operation to run. Raises RefusedError where it is not clear which, or not allowed."""
-        if name is not None and name not in self.operations:
-            raise RefusedError(GraphQLError(f"Unknown operation named '{name}'."))
-        if name is None and len(self.operations) > 1:
-            raise RefusedError(GraphQLError("Must provide operation name if query contains multiple operations."))
-        kind = next(iter(self.operations.values())) if name is None else self.operations[name]
-        if kind not in allowed:
-            raise RefusedError(GraphQLError(f"{_PLURALS[kind]} are not allowed"))
-        return kind
-
-
-class DocumentCache:
-    """Parsed and validated documents by their text, and the errors of those that are not valid; the least recently used
-    go first."""
-
-    def __init__(self, schema: GraphQLSchema) -> None:
-        self._schema = schema
-        self._kept: OrderedDict[str, Document | tuple[GraphQLError, ...]] = OrderedDict()
-        self._characters = 0
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def get(self, text: str) -> Document:
-        """Raises RefusedError for a document that is not valid."""
-        document = self._kept.get(text)
-        if document is None:
-            document = self._prepare(text)
-            if len(text) <= MAX_DOCUMENT_CHARACTERS:
-                self._keep(text, document)
-        else:
-            self._kept.move_to_end(text)
-        if isinstance(document, tuple):
-            raise RefusedError(*document)
-        return document
-
-    def _keep(self, text: str, document: Document | tuple[GraphQLError, ...]) -> None:
-        self._kept[text] = document
-        self._characters += len(text)
-        while len(self._kept) > MAX_DOCUMENTS or self._characters > MAX_CHARACTERS:
-            oldest, _ = self._kept.popitem(last=False)
-            self._characters -= len(oldest)
-
-    def _prepare(self, text: str) -> Document | tuple[GraphQLError, ...]:
-        try:
-            node = parse(text, max_tokens=MAX_TOKENS)
-        except GraphQLError as error:
-            return (error.with_traceback(None),)
-        if errors := validate(self._schema, node, _RULES, max_errors=MAX_ERRORS - 1):  # and one that says so
-            return tuple(errors)
-        operations = [definition for definition in node.definitions if isinstance(definition, OperationDefinitionNode)]
-        return Document(node, {each.name.value if each.name else None: each.operation for each in operations})
-
-
-async def _until_error(events: AsyncGenerator[ExecutionResult, None]) -> AsyncGenerator[ExecutionResult, None]:
-    """graphql-core lets through what the source of the events raises; here it is the last result."""
+async def _until_error(
+    events: AsyncGenerator[ExecutionResult, None], bill: Bill
+) -> AsyncGenerator[ExecutionResult, None]:
+    """graphql-core lets through what the source of the events raises; here it is the last result. The first one tells
+    what the subscription costs."""
     async with aclosing(events):
         try:
             async for event in events:
-                yield event
+                yield event if bill.told else bill.opened(event)
         except Exception as error:  # noqa: BLE001  # as in _execute
             yield _failed(error)
 

@@ -10,13 +10,23 @@ from typing import Any
 import structlog
 from graphql import GraphQLError
 
-from resolvers.errors import BadUserInputError, CompletionFailedError, DomainError, LimitDetail, LimitError
+from resolvers.errors import (
+    BadUserInputError,
+    CompletionFailedError,
+    DomainError,
+    LimitDetail,
+    LimitError,
+    QueryTooComplexError,
+)
 from resolvers.types import Attempt
 
 UNEXPECTED = "Something went wrong on our side; the request id finds it in the log."
 
 MAX_ERRORS = 10
 """Of one answer: more help nobody, and cost more to write than the query did."""
+
+MAX_MESSAGE = 500
+"""In characters, of what names the query's own parts."""
 
 _VALUE = re.compile(
     r"(cannot represent [\w -]*value): .*|[,;]? [Ff]ound: .*|(?<=String) ['\"].*",
@@ -55,6 +65,8 @@ def extensions_of(error: DomainError, request_id: str) -> dict[str, Any]:
         extensions["retryAfterMs"] = error.retry_after_ms
     if (limit := limit_of(error)) is not None:
         extensions["limit"] = asdict(limit)
+    if isinstance(error, QueryTooComplexError):
+        extensions["limit"] = {"measure": error.what, "asked": error.asked, "limit": error.limit}
     if isinstance(error, CompletionFailedError):
         extensions["completionId"] = error.completion_id
         extensions["attempts"] = [_attempt(attempt) for attempt in error.attempts]
@@ -83,12 +95,17 @@ def _format(error: GraphQLError, request_id: str) -> dict[str, Any]:
         answer["message"] = original.message
         answer["extensions"] = extensions_of(original, request_id)
     elif original is None:
-        answer["message"] = _VALUE.sub(r"\1", error.message)
+        answer["message"] = _VALUE.sub(r"\1", _shortened(error.message))
         answer["extensions"] = {"code": "BAD_USER_INPUT", "requestId": request_id}
     else:
         log.error("unexpected error", request_id=request_id, path=error.path, exc_info=original)
         answer.update(internal(request_id))
     return answer
+
+
+def _shortened(message: str) -> str:
+    """A name may be as long as a body. Before `_VALUE` looks at it: that takes time by the square of its length."""
+    return message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]}…"
 
 
 def _original(error: GraphQLError) -> BaseException | None:

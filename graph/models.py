@@ -12,6 +12,7 @@ import strawberry
 
 from graph.completions.types import PageInfo
 from graph.context import GraphInfo
+from graph.cost import ListSize
 from graph.inputs import planned
 from graph.node import Node
 from graph.scopes import Guarded
@@ -230,6 +231,7 @@ class ModelQueries:
     @strawberry.field(
         description="Every provider that this server knows, by name, with its health.",
         extensions=[Guarded(Scope.COMPLETIONS_READ)],
+        directives=[ListSize(assumed_size=10)],
     )
     async def providers(self, info: GraphInfo) -> list[Provider] | None:
         return [Provider.of(each) for each in info.context.services.health.providers()]

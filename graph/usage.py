@@ -8,6 +8,7 @@ from typing import Annotated
 import strawberry
 
 from graph.context import GraphInfo
+from graph.cost import Cost, ListSize
 from graph.scopes import Guarded
 from resolvers import usage
 from resolvers.principal import Scope
@@ -23,10 +24,12 @@ class UsageReport:
     as_of: datetime = strawberry.field(description="What was booked by then is in the report, UTC.")
     totals: UsageTotals = strawberry.field(description="Sums over the whole range.")
     buckets: list[UsageBucket] = strawberry.field(
-        description="The range bucket by bucket, empty ones too, oldest first; no buckets where none were asked for."
+        description="The range bucket by bucket, empty ones too, oldest first; no buckets where none were asked for.",
+        directives=[ListSize(assumed_size=20)],
     )
     groups: list[UsageGroup] = strawberry.field(
-        description="The range group by group, those with the most attempts first; empty without groupBy."
+        description="The range group by group, those with the most attempts first; empty without groupBy.",
+        directives=[ListSize(assumed_size=20)],
     )
 
 
@@ -39,6 +42,7 @@ class UsageQueries:
         description="What the organisation used within a range of time. Buckets add up to the totals, and so do groups."
         " At most 2,000 buckets times groups.",
         extensions=[Guarded(Scope.USAGE_READ)],
+        directives=[Cost(weight=10)],
     )
     async def usage(self, info: GraphInfo, input: Input) -> UsageReport | None:  # noqa: A002  # the argument's name
         context = info.context

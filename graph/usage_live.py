@@ -11,6 +11,7 @@ from typing import Annotated, Self
 import strawberry
 
 from graph.context import GraphInfo
+from graph.cost import ListSize
 from graph.inputs import planned
 from graph.scopes import Guarded
 from persistence import usage_records as records
@@ -58,9 +59,12 @@ class UsageTick:
     since: datetime = strawberry.field(description="The first bucket's start, UTC.")
     until: datetime = strawberry.field(description="The last bucket's end, exclusive, UTC: it lies ahead.")
     totals: UsageTotals = strawberry.field(description="Sums over all buckets.")
-    buckets: list[UsageBucket] = strawberry.field(description="Every bucket, empty ones too, oldest first.")
+    buckets: list[UsageBucket] = strawberry.field(
+        description="Every bucket, empty ones too, oldest first.", directives=[ListSize(assumed_size=20)]
+    )
     groups: list[UsageGroup] = strawberry.field(
-        description="All of it group by group, those with the most attempts first; empty without groupBy."
+        description="All of it group by group, those with the most attempts first; empty without groupBy.",
+        directives=[ListSize(assumed_size=20)],
     )
 
     @classmethod

@@ -9,6 +9,7 @@ from typing import Self
 
 import strawberry
 
+from graph.cost import ListSize
 from graph.scalars import BigInt
 from persistence import usage_records as records
 from persistence.histograms import Histogram, percentile
@@ -113,7 +114,8 @@ class UsageGroup:
     )
     totals: UsageTotals = strawberry.field(description="Sums over the whole range.")
     buckets: list[UsageBucket] = strawberry.field(
-        description="The same buckets as the report's, with what this group used."
+        description="The same buckets as the report's, with what this group used.",
+        directives=[ListSize(assumed_size=20)],
     )
 
     @classmethod

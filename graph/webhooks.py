@@ -12,6 +12,7 @@ from strawberry.scalars import JSON
 
 from graph.completions.types import PageInfo
 from graph.context import GraphInfo
+from graph.cost import ListSize
 from graph.inputs import planned
 from graph.scopes import Guarded
 from persistence import webhook_records as records
@@ -228,7 +229,9 @@ Redeliver = Annotated[RedeliverWebhookInput, strawberry.argument(description="Wh
 @strawberry.type
 class WebhookQueries:
     @strawberry.field(
-        description="The organisation's webhooks, the oldest first.", extensions=[Guarded(Scope.WEBHOOKS_READ)]
+        description="The organisation's webhooks, the oldest first.",
+        extensions=[Guarded(Scope.WEBHOOKS_READ)],
+        directives=[ListSize(assumed_size=20)],
     )
     async def webhooks(self, info: GraphInfo) -> list[Webhook] | None:
         context = info.context

@@ -82,6 +82,23 @@ class ServiceUnavailableError(DomainError):
     retryable = True
 
 
+class QueryTooComplexError(DomainError):
+    """More of `what` than an operation may have: `asked`, None where that was not counted to the end."""
+
+    code = "QUERY_TOO_COMPLEX"
+
+    def __init__(self, what: str, asked: int | None, limit: int, *, advice: str = "ask in several operations") -> None:
+        here = f"more than {limit} {what}" if asked is None else f"{asked} {what}, and at most {limit} are allowed"
+        super().__init__(f"too complex: {here}; {advice}")
+        self.what = what
+        self.asked = asked
+        self.limit = limit
+
+
+class PersistedQueryNotFoundError(DomainError):
+    code = "PERSISTED_QUERY_NOT_FOUND"
+
+
 class CompletionFailedError(DomainError):
     """A completion that no attempt could answer. `code` is the last attempt's, or DEADLINE_EXCEEDED. `content`: what
     was answered, where it is not what responseFormat asks for. `limit`: which had no room for another attempt."""

@@ -13,6 +13,7 @@ from strawberry.http.websocket_origin import normalize_allowed_origins
 from ..setting_values import SettingsError
 from .backups import BackupSettings
 from .identity import IdentitySettings
+from .operations import OperationSettings
 from .servers import ServerSettings
 from .source import Environment, Source
 from .vendors import VendorSettings
@@ -96,7 +97,7 @@ class _Process(Source):
         return value
 
 
-class Settings(VendorSettings, BackupSettings, ServerSettings, IdentitySettings, _Process):
+class Settings(VendorSettings, BackupSettings, ServerSettings, IdentitySettings, OperationSettings, _Process):
     """Read once at start. A wrong or half-set value is a SettingsError; an empty one counts as not set."""
 
     @model_validator(mode="after")
@@ -115,6 +116,11 @@ class Settings(VendorSettings, BackupSettings, ServerSettings, IdentitySettings,
         if self.SHUTDOWN_TIMEOUT_S is not None:
             return self.SHUTDOWN_TIMEOUT_S
         return LOCAL_SHUTDOWN_S if self.ENVIRONMENT is Environment.LOCAL else SHUTDOWN_S
+
+    @property
+    def explorable(self) -> bool:
+        """Whether the schema may be asked for, and GraphiQL is served."""
+        return self.ENVIRONMENT is Environment.LOCAL if self.INTROSPECTION is None else self.INTROSPECTION
 
 
 def load_settings(**overrides: Any) -> Settings:

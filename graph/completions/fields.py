@@ -9,6 +9,7 @@ from typing import Annotated
 import strawberry
 
 from graph.context import GraphInfo
+from graph.cost import Cost, ListSize
 from graph.scopes import Guarded
 from persistence import records
 from resolvers import completions, history
@@ -61,6 +62,7 @@ class CompletionMutations:
         description="Asks a model and waits for the whole answer. Several in one document, under aliases, run in turn; "
         "completeMany runs them in parallel.",
         extensions=[Guarded(Scope.COMPLETIONS_WRITE)],
+        directives=[Cost(weight=0)],
     )
     async def complete(self, info: GraphInfo, input: Input) -> Completion | None:  # noqa: A002  # the argument's name
         context = info.context
@@ -72,6 +74,7 @@ class CompletionMutations:
         "inputs' order, each its own success or failure. The largest timeoutMs of the inputs bounds them all; "
         "an input's own, where it is shorter, counts from its start.",
         extensions=[Guarded(Scope.COMPLETIONS_WRITE)],
+        directives=[Cost(weight=0), ListSize(slicing_argument="inputs")],
     )
     async def complete_many(self, info: GraphInfo, inputs: Inputs) -> list[CompletionOutcome] | None:
         return await complete_many(info.context, inputs)
@@ -124,6 +127,7 @@ class CompletionSubscriptions:
         description="Asks a model and shows the answer as it is written. Its events are kept for 5 minutes after its "
         "end, for resumeCompletion.",
         extensions=[Guarded(Scope.COMPLETIONS_WRITE)],
+        directives=[Cost(weight=10)],
     )
     async def completion_stream(
         self,

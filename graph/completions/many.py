@@ -10,6 +10,7 @@ import structlog
 from strawberry.scalars import JSON
 
 from graph.context import Context
+from graph.cost import Cost
 from graph.errors import UNEXPECTED, limit_of
 from graph.limits import LimitReached
 from resolvers import fan_out
@@ -28,7 +29,9 @@ class _DefectError(DomainError):
     code = "INTERNAL"
 
 
-@strawberry.type(description="No whole answer to one of the inputs. What was produced is booked.")
+@strawberry.type(
+    description="No whole answer to one of the inputs. What was produced is booked.", directives=[Cost(weight=5)]
+)
 class CompletionFailure:
     index: int = strawberry.field(description="Which of the inputs, from 0.")
     code: str = strawberry.field(description="The error's code, as in `extensions.code`.")

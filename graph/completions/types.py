@@ -10,6 +10,7 @@ from typing import Self
 import strawberry
 from strawberry.scalars import JSON
 
+from graph.cost import Cost
 from graph.node import Node
 from graph.scalars import BigInt
 from providers import types as provider_types
@@ -156,7 +157,7 @@ class TokenLogprob:
         return cls(token=token.token, logprob=token.logprob, likeliest=likeliest)
 
 
-@strawberry.type(description="A model's whole answer.")
+@strawberry.type(description="A model's whole answer.", directives=[Cost(weight=5)])
 class Completion:
     id: strawberry.ID = strawberry.field(description="Sorts by time.")
     model: str = strawberry.field(description="The vendor's name of the model that answered.")

@@ -13,6 +13,7 @@ from graph.completions.inputs import ReasoningEffort, ToolChoiceMode
 from graph.completions.messages import Role
 from graph.completions.types import Label, PageInfo
 from graph.context import GraphInfo
+from graph.cost import Cost, ListSize
 from graph.node import Node
 from persistence import config_records as records
 from resolvers import config_diff, configs
@@ -52,7 +53,8 @@ class ConfigToolChoice:
 
 
 @strawberry.type(
-    description="What a config presets. A completion may say otherwise, field by field. What is null is the default."
+    description="What a config presets. A completion may say otherwise, field by field. What is null is the default.",
+    directives=[Cost(weight=5)],  # up to 128 KiB
 )
 class ConfigContent:
     model: str = strawberry.field(description='"provider/model".')
@@ -247,7 +249,8 @@ class ConfigChange:
 @strawberry.type(description="What two versions differ in, or a version and the draft.")
 class ConfigDiff:
     changes: list[ConfigChange] = strawberry.field(
-        description="Value by value, or field by field where more than 1000 values differ; empty where none does."
+        description="Value by value, or field by field where more than 1000 values differ; empty where none does.",
+        directives=[ListSize(assumed_size=20)],
     )
     text: str = strawberry.field(
         description="The prompt and the messages as a unified diff; empty where they are the same. Very long and "

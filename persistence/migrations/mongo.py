@@ -186,6 +186,7 @@ _WEBHOOK_DELIVERY = _object(
         "created_at": _TIME,
     }
 )
+_TRUSTED_DOCUMENT = _object({"_id": _TEXT, "text": _TEXT, "name": _TEXT, "registered_at": _TIME})
 
 _COLLECTIONS: Mapping[str, tuple[Document, tuple[IndexModel, ...]]] = {
     "configs": (
@@ -265,6 +266,10 @@ async def _webhooks(database: Database) -> None:
     )
 
 
+async def _trusted_documents(database: Database) -> None:
+    await _make(database, "trusted_documents", _TRUSTED_DOCUMENT)
+
+
 async def _make(database: Database, name: str, schema: Document) -> None:
     validator = {"$jsonSchema": schema}
     try:
@@ -283,6 +288,7 @@ _STEPS: tuple[Callable[[Database], Awaitable[None]], ...] = (
     _audit_log,
     _limits,
     _webhooks,
+    _trusted_documents,
 )
 """Step n makes schema n of schema n - 1. Expand first, contract in a later release."""
 

@@ -14,6 +14,7 @@ from .provider_keys import ProviderKeyStore
 from .queue import Delivery, JobQueue
 from .reservations import Leases, Reservations
 from .shared import LISTENER_BACKLOG, REPLAYED_AT_MOST, Counters, Events, Replays, SharedValues
+from .trusted import TrustedDocumentStore
 from .webhooks import WebhookOutbox, WebhookStore
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "SharedValues",
     "StoreConflictError",
     "StoreUnavailableError",
+    "TrustedDocumentStore",
     "WebhookOutbox",
     "WebhookStore",
 ]

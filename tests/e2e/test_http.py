@@ -20,7 +20,7 @@ def test_a_mutation_is_not_sent_by_get(server: Server, token: str, accept: str) 
     assert (refused.status_code, refused.headers["allow"]) == (405, "GET, POST")
     assert error_of(refused)["code"] == "BAD_USER_INPUT"
     named = {"query": f"query A {{ __typename }} {MUTATION.replace('mutation', 'mutation B')}", "operationName": "A"}
-    assert httpx.get(server.url, params=named, headers=headers).json() == {"data": {"__typename": "Query"}}
+    assert httpx.get(server.url, params=named, headers=headers).json()["data"] == {"__typename": "Query"}
 
 
 @pytest.mark.parametrize("extensions", [0, 1, False, True, "", "x", []])
@@ -31,11 +31,11 @@ def test_extensions_are_an_object(server: Server, token: str, extensions: object
 @pytest.mark.parametrize("extensions", [None, {}, {"a": 1}])
 def test_extensions_of_any_kind_are_ignored(server: Server, token: str, extensions: object) -> None:
     answer = send(server, token, json={**TYPENAME, "extensions": extensions})
-    assert answer.json() == {"data": {"__typename": "Query"}}
+    assert answer.json()["data"] == {"__typename": "Query"}
 
 
 def test_a_query_of_many_mistakes_is_told_a_few(server: Server, token: str) -> None:
-    query = "{" + " ".join(f"nothing{number}" for number in range(1000)) + "}"
+    query = "{" + " ".join(f"nothing{number}" for number in range(20)) + "}"
     assert len(send(server, token, json={"query": query}).json()["errors"]) == MAX_ERRORS
 
 

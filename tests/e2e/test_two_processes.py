@@ -148,3 +148,28 @@ async def test_live_usage_counts_the_other_too(site: Site, organisation: str) ->
             assert "errors" not in await asyncio.to_thread(complete, one, organisation)
         while (await tick(results))["totals"]["completions"] < 3:
             pass  # the timeout ends it
+
+
+async def test_what_a_caller_spends_in_one_is_spent_in_the_other(site: Site, organisation: str) -> None:
+    """Of 20,000 points, of which 5,000 come back each second, an operation whose variable is missing keeps 1,800."""
+    one, other = site.servers
+    fields = " ".join(f"a{n}: models(first: 100) {{ nodes {{ id prices {{ input }} }} }}" for n in range(9))
+    wrong = f"query ($given: Boolean!) {{ {fields} __typename @include(if: $given) }}"
+
+    def available(server: Server) -> int:
+        answer = post(server, server.token(organisation), "{ __typename }", {})
+        left: int = answer["extensions"]["cost"]["throttleStatus"]["currentlyAvailable"]
+        return left
+
+    async def keeps_spending() -> None:
+        while True:
+            await asyncio.to_thread(post, one, one.token(organisation), wrong, {})
+
+    spending = asyncio.create_task(keeps_spending())
+    try:
+        async with asyncio.timeout(30):
+            while await asyncio.to_thread(available, other) > 15_000:  # noqa: ASYNC110  # another process tells it
+                await asyncio.sleep(0.1)
+    finally:
+        spending.cancel()
+        await asyncio.wait([spending])

@@ -33,7 +33,12 @@ COLLECTIONS = {
     "provider_keys",
     "audit_events",
     "limits",
+    "trusted_documents",
     "schema",
+    "webhooks",
+    "webhook_books",
+    "webhook_events",
+    "webhook_deliveries",
 }
 
 

@@ -27,7 +27,7 @@ NOWHERE = "http://127.0.0.1:9/"  # nobody listens there
 _HEX = re.compile(r"[0-9a-f]{12}$")
 _IDS = re.compile(r"\b(cmp|cfg|prc|key|aud|whk|whd|evt)_[0-9a-f]{32}\b")
 _TIMES = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)")
-_NUMBERS = re.compile(r'("\w*Ms":|"outputTokensPerSecond":|"p\d\d":|"revision":)[\d.]+')
+_NUMBERS = re.compile(r'("\w*Ms":|"outputTokensPerSecond":|"currentlyAvailable":|"p\d\d":|"revision":)[\d.]+')
 _ONCE = re.compile(r'("(?:requestId|key|hint|token|secret|CreatedApiKey_key)":)"[^"]*"')
 
 

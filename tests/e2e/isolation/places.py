@@ -91,12 +91,17 @@ def node_types() -> Iterator[str]:
     yield from (kind.name for kind in SCHEMA.get_possible_types(node))
 
 
+PAGE, PAGE_WITHIN = 15, 2
+"""With all that each tells, more would cost more than an operation may."""
+
+
 def document(on: str, field: str, given: Iterable[str], depth: int) -> str:
     """An operation of this root field alone, the arguments in `given` as variables of the same names, with all that it
     tells."""
     made = _fields(on)[field]
     declared = ", ".join(f"${name}: {made.args[name].type}" for name in given)
-    passed = ", ".join(f"{name}: ${name}" for name in given)
+    named = [f"{name}: ${name}" for name in given]
+    passed = ", ".join([*named, f"first: {PAGE}"] if "first" in made.args and "first" not in given else named)
     return (
         f"{ROOTS[on]}{f'({declared})' if declared else ''} "
         f"{{ {field}{f'({passed})' if passed else ''} {selection(made.type, depth)} }}"
@@ -129,8 +134,9 @@ def _by_name(kind: GraphQLObjectType | GraphQLInterfaceType, depth: int) -> Iter
             continue
         if is_leaf_type(get_named_type(field.type)):
             yield name, name
-        elif depth > 0:
-            yield name, f"{name} {selection(field.type, depth - 1)}"
+        elif depth > 0 and not (kind.name.endswith("Edge") and name == "node"):  # the connection's `nodes` has it
+            page = f"(first: {PAGE_WITHIN})" if "first" in field.args else ""
+            yield name, f"{name}{page} {selection(field.type, depth - 1)}"
 
 
 def arguments(on: str, field: str, path: tuple[str, ...], value: str, defaults: Mapping[str, Any]) -> dict[str, Any]:

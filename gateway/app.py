@@ -23,6 +23,7 @@ from .exchange import ASGIScope, Receive, Send
 from .listening import listen
 from .object_files import ObjectFiles
 from .runtime import Runtime, open_runtime
+from .security_headers import SecurityHeaders
 from .settings import Environment, Settings, SettingsError
 from .usage_download import UsageDownload
 from .websocket import GraphQLSocket
@@ -41,6 +42,7 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._pages = _pages()
+        self._served = SecurityHeaders(self._serve, settings.TRUSTED_PROXIES)
         self.refusal: SettingsError | None = None
         self._runtime: Runtime | None = None
         self._http: ASGIApp | None = None
@@ -49,7 +51,11 @@ class Gateway:
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
-        elif scope["path"] == PATH:
+        else:
+            await self._served(scope, receive, send)
+
+    async def _serve(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        if scope["path"] == PATH:
             endpoint = self._http if scope["type"] == "http" else self._socket
             assert endpoint is not None  # noqa: S101  # the lifespan runs before the first request
             await endpoint(scope, receive, send)

@@ -1,11 +1,18 @@
-"""uvicorn's WebSocket protocol with bounds that it lacks: on handshakes, and on what is kept for a peer that does not
-read."""
+"""uvicorn's WebSocket protocol with bounds that it lacks: on handshakes, on messages, and on what is kept for a peer
+that does not read."""
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 
 MAX_UNREAD_BYTES = 8 * 1024 * 1024  # more than any one message of ours
+MAX_FRAGMENTS = 1024  # of one message: empty ones would be no bytes, and memory all the same
+CLOSE_TIMEOUT_S = 10.0
 
 
 _NO_HANDSHAKE = (
@@ -17,7 +24,10 @@ _NO_HANDSHAKE = (
 class BoundedSocket(WebSocketsSansIOProtocol):
     """Pongs are written however many wait unread, and a close waits for a peer that reads nothing: both end in an
     abort here, and the application hears of it as of any other disconnect. The first data is a whole head
-    (`gateway.connections`); one that the library doesn't take as a handshake it would leave without a word."""
+    (`gateway.connections`); one that the library doesn't take as a handshake it would leave without a word. Text that
+    is not UTF-8 it would log with a traceback."""
+
+    _closing: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -25,6 +35,47 @@ class BoundedSocket(WebSocketsSansIOProtocol):
             self._refuse()
         if self.transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
             self.transport.abort()
+        self._expect_the_end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self._expect_the_end()
+
+    async def send(self, message: Any) -> None:
+        if self.close_sent:
+            raise ClientDisconnected
+        await super().send(message)
+        self._expect_the_end()
+
+    def handle_cont(self, event: Frame) -> None:
+        if len(self.frames) >= MAX_FRAGMENTS:
+            self._fail(1009, "the message has too many fragments")
+        else:
+            super().handle_cont(event)
+
+    def send_receive_event_to_app(self) -> None:
+        if self.curr_msg_data_type == "text":
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self._fail(4400, "WebSocket message must be UTF-8")
+                return
+        super().send_receive_event_to_app()
+
+    def _fail(self, code: int, reason: str) -> None:
+        self.frames = []
+        if not self.close_sent:
+            self.conn.send_close(code, reason)
+            self.handle_parser_exception()
+
+    def _expect_the_end(self) -> None:
+        if self._closing is None and (self.close_sent or self.transport.is_closing()):
+            self._closing = self.loop.call_later(CLOSE_TIMEOUT_S, self.transport.abort)
 
     def _refuse(self) -> None:
         if not self.handshake_initiated:

@@ -54,6 +54,7 @@ from resolvers.sinks import LEDGER_JOB
 from resolvers.worker import Handler, working
 
 from .auth import Authenticator, TokenMint
+from .capacity import Capacity
 from .client_address import client_address
 from .declared_providers import provider_rows
 from .envelopes import Envelopes
@@ -87,6 +88,7 @@ class Runtime:
     object_links: ObjectLinks
     sessions: Sessions
     audit: AuditLog
+    capacity: Capacity
     servers: Sequence[Dependency] = ()
 
     def address_of(self, peer: object, headers: Mapping[bytes, bytes]) -> str | None:
@@ -120,7 +122,10 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         if key_set is not None:
             servers.append(Dependency(IDENTITY_PROVIDER, key_set.look, spared=True))
         audit = AuditLog(stores.documents.audit)
-        yield Runtime(settings, keys, authenticator, services, stores.objects, links, sessions, audit, servers)
+        capacity = Capacity(settings.MAX_OPERATIONS_IN_FLIGHT)
+        yield Runtime(
+            settings, keys, authenticator, services, stores.objects, links, sessions, audit, capacity, servers
+        )
 
 
 async def _open_services(

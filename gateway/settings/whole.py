@@ -12,6 +12,7 @@ from strawberry.http.websocket_origin import normalize_allowed_origins
 
 from ..setting_values import SettingsError
 from .identity import IdentitySettings
+from .load import LoadSettings
 from .servers import ServerSettings
 from .source import Environment, Source
 from .vendors import VendorSettings
@@ -71,7 +72,7 @@ class _Process(Source):
         return value
 
 
-class Settings(VendorSettings, ServerSettings, IdentitySettings, _Process):
+class Settings(VendorSettings, ServerSettings, IdentitySettings, LoadSettings, _Process):
     """Read once at start. A wrong or half-set value is a SettingsError; an empty one counts as not set."""
 
     @model_validator(mode="after")

@@ -28,8 +28,11 @@ class BoundedSocket(WebSocketsSansIOProtocol):
     is not UTF-8 it would log with a traceback."""
 
     _closing: asyncio.TimerHandle | None = None
+    _failed = False
 
     def data_received(self, data: bytes) -> None:
+        if self._failed:
+            return
         super().data_received(data)
         if self.conn.handshake_exc is not None:
             self._refuse()
@@ -72,6 +75,21 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         if not self.close_sent:
             self.conn.send_close(code, reason)
             self.handle_parser_exception()
+
+    def handle_parser_exception(self) -> None:
+        """Closing at once would reset a connection on which there is more to read, and the peer would not learn why:
+        what comes is read, and dropped, until it has heard."""
+        assert self.conn.close_sent is not None  # noqa: S101  # as uvicorn has it
+        code, reason = self.conn.close_sent.code, self.conn.close_sent.reason
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self._failed = self.close_sent = True
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.close_timer = self.loop.call_later(CLOSE_TIMEOUT_S, self.transport.abort)
 
     def _expect_the_end(self) -> None:
         if self._closing is None and (self.close_sent or self.transport.is_closing()):

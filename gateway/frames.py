@@ -9,6 +9,7 @@ from typing import Any
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
+from websockets.protocol import State
 
 MAX_UNREAD_BYTES = 8 * 1024 * 1024  # more than any one message of ours
 MAX_FRAGMENTS = 1024  # of one message: empty ones would be no bytes, and memory all the same
@@ -72,7 +73,7 @@ class BoundedSocket(WebSocketsSansIOProtocol):
 
     def _fail(self, code: int, reason: str) -> None:
         self.frames = []
-        if not self.close_sent:
+        if self.conn.state is State.OPEN:  # else the peer has closed it already, in the same read
             self.conn.send_close(code, reason)
             self.handle_parser_exception()
 

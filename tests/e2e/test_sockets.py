@@ -16,7 +16,7 @@ from gateway.websocket import MAX_ID_CHARACTERS, MAX_OPERATIONS
 
 from .documents import STREAM
 from .processes import Server, Vendor
-from .raw_socket import BINARY, CONTINUATION, TEXT, frame, raw_socket
+from .raw_socket import BINARY, CLOSE, CONTINUATION, TEXT, frame, raw_socket
 from .test_cancellation import closed_in, own_model, until
 from .test_providers import asked
 
@@ -110,6 +110,12 @@ async def test_a_malformed_frame_ends_the_socket_by_its_rule(
         await socket.hear()
         await socket.send(data)
         assert (await socket.closed())[0] == code
+
+
+async def test_a_malformed_message_and_a_close_in_one_read(server: Server, token: str) -> None:
+    async with raw_socket(server, token) as socket:
+        await socket.send(frame(TEXT, b"\xff") + frame(CLOSE, b"\x03\xe8"))
+        assert (await socket.closed())[0] == 1000
 
 
 async def test_a_message_in_parts_with_pings_between_is_one_message(server: Server, token: str) -> None:

@@ -17,6 +17,7 @@ DEFAULTS = (
     (b"content-security-policy", NOTHING),
     (b"cache-control", b"no-store"),
 )
+_NAMES = frozenset(name for name, _ in DEFAULTS)
 TLS_ONLY = (b"strict-transport-security", b"max-age=31536000")  # RFC 6797; subdomains are not ours to speak for
 
 
@@ -37,7 +38,8 @@ class SecurityHeaders:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 own = {name for name, _ in message["headers"]}
-                message["headers"] = [*message["headers"], *(each for each in defaults if each[0] not in own)]
+                added = defaults if own.isdisjoint(_NAMES) else [each for each in defaults if each[0] not in own]
+                message["headers"] = [*message["headers"], *added]
             await send(message)
 
         await self._app(scope, receive, sending)

@@ -11,7 +11,7 @@ class LoadSettings(Source):
     """Bounds on what clients may ask of a process at once."""
 
     MAX_OPERATIONS_IN_FLIGHT: int = Field(
-        default=2000,
+        default=1000,
         ge=1,
         description="Operations that a process runs at once, streams included; more are refused: 503 with "
         "`Retry-After`, and `SERVICE_UNAVAILABLE` on a WebSocket.",

@@ -16,7 +16,19 @@ from gateway.websocket import MAX_ID_CHARACTERS, MAX_OPERATIONS
 
 from .documents import STREAM
 from .processes import Server, Vendor
-from .raw_socket import BINARY, CLOSE, CONTINUATION, TEXT, frame, raw_socket
+from .raw_socket import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    HANDSHAKE,
+    PING,
+    PONG,
+    PROTOCOL,
+    TEXT,
+    RawSocket,
+    frame,
+    raw_socket,
+)
 from .test_cancellation import closed_in, own_model, until
 from .test_providers import asked
 
@@ -262,5 +274,58 @@ async def test_sockets_that_are_torn_off_leave_nothing(server: Server, token: st
 
     await asyncio.gather(*(torn() for _ in range(30)))
     async with raw_socket(server, token) as socket:
+        await socket.say(subscribe("1", TYPENAME))
+        assert (await socket.hear())["payload"] == DATA
+
+
+# Who may open one
+
+
+async def handshake(server: Server, *headers: str) -> int:
+    """The status that a handshake with these headers is answered with."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        async with asyncio.timeout(60):
+            lines = "".join(f"{each}\r\n" for each in headers)
+            writer.write(f"{HANDSHAKE}{PROTOCOL}{lines}\r\n".encode())
+            return int((await reader.readuntil(b"\r\n\r\n")).split()[1])
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([], 101),
+        (["origin: http://127.0.0.1"], 101),
+        (["origin: https://evil.example"], 403),
+        (["origin: null"], 403),
+        (["origin: http://127.0.0.1.evil.example"], 403),
+        (["origin: http://127.0.0.1:1"], 403),
+        (["origin: http://127.0.0.1", "origin: https://evil.example"], 400),
+        (["authorization: Bearer a", "authorization: Bearer b"], 403),
+    ],
+)
+async def test_only_pages_of_its_own_may_open_one(server: Server, headers: list[str], status: int) -> None:
+    assert await handshake(server, *headers) == status
+
+
+async def test_another_protocol_is_told_so(server: Server) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    async with asyncio.timeout(60):
+        writer.write(f"{HANDSHAKE}sec-websocket-protocol: graphql-ws\r\n\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        assert (await RawSocket(reader, writer).closed())[0] == 4406
+    writer.close()
+
+
+@pytest.mark.soak
+async def test_a_socket_on_which_nothing_happens_stays_open(server: Server, token: str) -> None:
+    """As long as its peer answers pings, of which there is one each 20 seconds."""
+    async with raw_socket(server, token) as socket:
+        for _ in range(2):
+            opcode, data = await socket.receive()
+            assert opcode == PING
+            await socket.send(frame(PONG, data))
         await socket.say(subscribe("1", TYPENAME))
         assert (await socket.hear())["payload"] == DATA

@@ -66,15 +66,16 @@ def run(request: pytest.FixtureRequest, fuzzed: Server) -> Run:
 
     def run(*tests: Callable[..., None]) -> None:
         chosen = settings(request.param, max_examples=max(request.param.max_examples // len(tests), 4))
+        properties = [chosen(test) for test in tests]
         if request.param is short:
-            for test in tests:
-                chosen(test)()
+            for each in properties:
+                each()
             return
         process = psutil.Process(fuzzed.process.pid)
         for number in (SEED, SEED + 1):
             filled = process.memory_info().rss
-            for test in tests:
-                seed(number)(chosen(test))()
+            for each in properties:
+                seed(number)(each)()
         assert process.memory_info().rss < GROWTH * filled
 
     return run

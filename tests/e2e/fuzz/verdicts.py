@@ -9,7 +9,7 @@ import httpx
 import orjson
 
 STATUSES = {200, 400, 401, 405, 406, 413, 415}
-CLOSES = {1002, 1009, 4400, 4401, 4403, 4409, 4429}
+CLOSES = {1002, 1007, 1009, 4400, 4401, 4403, 4409, 4429}
 _INSIDE = re.compile(
     r"Traceback|\.py\b|object at 0x|<class|NoneType|coroutine|site-packages|sqlite3?\.|"
     r"\b(?:Type|Value|Key|Attribute|Index|Runtime|Assertion|Unicode\w*|Recursion|Overflow|JSONDecode|Operational)Error\b"

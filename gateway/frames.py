@@ -9,9 +9,11 @@ from typing import Any
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
+from websockets.http11 import Request
 from websockets.protocol import State
 
 MAX_UNREAD_BYTES = 8 * 1024 * 1024  # more than any one message of ours
+MAX_STRANGER_BYTES = 256 * 1024  # from the handshake on, until it is known who the peer is
 MAX_FRAGMENTS = 1024  # of one message: empty ones would be no bytes, and memory all the same
 CLOSE_TIMEOUT_S = 10.0
 
@@ -26,13 +28,31 @@ class BoundedSocket(WebSocketsSansIOProtocol):
     """Pongs are written however many wait unread, and a close waits for a peer that reads nothing: both end in an
     abort here, and the application hears of it as of any other disconnect. The first data is a whole head
     (`gateway.connections`); one that the library doesn't take as a handshake it would leave without a word. Text that
-    is not UTF-8 it would log with a traceback."""
+    is not UTF-8 it would log with a traceback. A whole message is kept for a peer that the application has called
+    welcome, by the function under WELCOME in the scope's extensions, and no more than MAX_STRANGER_BYTES for others.
+    """
 
+    WELCOME = "ai_middleware.welcome"
+    _is_stranger = True
+    _stranger_bytes = 0
     _closing: asyncio.TimerHandle | None = None
     _failed = False
 
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if not self.close_sent:
+            self.scope["extensions"][self.WELCOME] = self._welcome  # type: ignore[assignment]  # ASGI says: a dict
+
+    def _welcome(self) -> None:
+        self._is_stranger = False
+
     def data_received(self, data: bytes) -> None:
         if self._failed:
+            return
+        if self._is_stranger:
+            self._stranger_bytes += len(data)
+        if self._is_stranger and self._stranger_bytes > MAX_STRANGER_BYTES:
+            self._fail(1009, "too much before connection_init")
             return
         super().data_received(data)
         if self.conn.handshake_exc is not None:

@@ -17,8 +17,8 @@ DEFAULTS = (
     (b"content-security-policy", NOTHING),
     (b"cache-control", b"no-store"),
 )
-_NAMES = frozenset(name for name, _ in DEFAULTS)
 TLS_ONLY = (b"strict-transport-security", b"max-age=31536000")  # RFC 6797; subdomains are not ours to speak for
+_NAMES = frozenset(name for name, _ in (*DEFAULTS, TLS_ONLY))
 
 
 class SecurityHeaders:

@@ -5,7 +5,7 @@ Each operation builds its principal anew, so that an expired token opens nothing
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -40,6 +40,7 @@ from .capacity import OpenSockets
 from .endpoint import payload
 from .exchange import ASGIScope, Receive, Send, headers_of, repeated_header
 from .expiry import open_while_valid
+from .frames import BoundedSocket
 from .runtime import Runtime
 
 log = structlog.get_logger("websocket")
@@ -53,10 +54,12 @@ _ALL = frozenset(OperationType)
 
 @dataclass(slots=True)
 class SocketContext:
-    """What belongs to a socket: the token it was opened with, looked at again for each operation."""
+    """What belongs to a socket: the token it was opened with, looked at again for each operation. `welcome` is to be
+    called once it was good (`gateway.frames`)."""
 
     header: str | None
     address: str | None
+    welcome: Callable[[], None]
     connection_params: Mapping[str, Any] = field(default_factory=dict)
 
     def authorization(self) -> str | None:
@@ -103,6 +106,7 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
         except ServiceUnavailableError as error:  # clients take it as a reason to try again: RFC 6455, 7.4.1
             await self.websocket.close(code=1013, reason=f"Try again later: {error.message}")
         else:
+            self.context.welcome()
             await self.send_message({"type": "connection_ack"})
             self.connection_acknowledged = True
 
@@ -210,7 +214,8 @@ class GraphQLSocket(GraphQL[SocketContext, None]):
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> SocketContext:
         address = self.runtime.address_of(request.scope.get("client"), headers_of(request.scope))
-        return SocketContext(header=request.headers.get("authorization"), address=address)
+        welcome = request.scope["extensions"][BoundedSocket.WELCOME]
+        return SocketContext(request.headers.get("authorization"), address, welcome)
 
     def encode_json(self, data: object) -> str:
         """Text, for bytes would become binary frames, which browser clients don't read."""

@@ -140,6 +140,20 @@ async def test_a_message_in_parts_with_pings_between_is_one_message(server: Serv
         assert await socket.hear() == {"id": "1", "type": "next", "payload": DATA}
 
 
+async def test_a_stranger_may_not_send_much(server: Server) -> None:
+    """Neither at once nor in parts, and though no message is whole."""
+    for data in (frame(TEXT, b" " * 300_000), frame(TEXT, b" ", final=False) + frame(0x9, b"x" * 125) * 3000):
+        async with raw_socket(server) as socket:
+            await socket.send(data)
+            assert (await socket.closed())[0] == 1009
+
+
+async def test_who_is_known_may_send_a_large_message_at_once(server: Server, token: str) -> None:
+    async with raw_socket(server, token) as socket:
+        await socket.say(subscribe("1", {**TYPENAME, "variables": {"x": "y" * 3_000_000}}))
+        assert (await socket.hear())["payload"] == DATA
+
+
 async def test_nothing_runs_before_the_ack(server: Server) -> None:
     async with raw_socket(server) as socket:
         await socket.say(subscribe("1", TYPENAME))

@@ -113,7 +113,7 @@ def _for_browsers(endpoint: ASGIApp, origins: tuple[str, ...], methods: Sequence
         allow_origins=normalize_allowed_origins(origins),
         allow_methods=methods,
         allow_headers=("accept", "authorization", "content-type", "x-request-id"),
-        expose_headers=("content-disposition", "x-request-id"),
+        expose_headers=("content-disposition", "retry-after", "x-request-id"),
         max_age=PREFLIGHT_S,
     )
 

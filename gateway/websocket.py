@@ -147,12 +147,12 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
             with self.view.runtime.capacity.operation():
                 await self._run(operation, request_id)
         except DomainError as error:
-            await _send(operation, "error", [refusal(error, request_id)])
+            await _send(operation, "error", payload=[refusal(error, request_id)])
         except WebSocketDisconnected:
             self.operations.pop(operation.id, None)
         except Exception:  # a defect of ours: told masked, and to this operation alone
             log.exception("unexpected error", request_id=request_id)
-            await _send(operation, "error", [internal(request_id)])
+            await _send(operation, "error", payload=[internal(request_id)])
 
     async def _run(self, operation: Operation[SocketContext, None], request_id: str) -> None:
         runtime = self.view.runtime
@@ -171,19 +171,22 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
             principal=principal.subject,
         )
         if isinstance(results, ExecutionResult):
-            await _send(operation, "error", payload(results, request_id)["errors"])
+            await _send(operation, "error", payload=payload(results, request_id)["errors"])
             return
         async with aclosing(results):
             async for result in results:
                 message = {"id": operation.id, "type": "next", "payload": payload(result, request_id)}
                 await self.websocket.send_json(message)  # past the state machine, which a `next` leaves as it is
-        await operation.send_operation_message({"id": operation.id, "type": "complete"})
+        await _send(operation, "complete")
 
 
-async def _send(operation: Operation[SocketContext, None], kind: str, content: object) -> None:
-    # Strawberry's message types know only its own error and result shapes.
-    with suppress(WebSocketDisconnected):
-        await operation.send_operation_message(cast("Any", {"id": operation.id, "type": kind, "payload": content}))
+async def _send(operation: Operation[SocketContext, None], kind: str, **content: object) -> None:
+    """An operation's last message, unless the client has completed it: its id may be another's by then."""
+    if operation.handler.operations.get(operation.id) is operation:
+        # Strawberry's message types know only its own error and result shapes.
+        message = cast("Any", {"id": operation.id, "type": kind, **content})
+        with suppress(WebSocketDisconnected):
+            await operation.send_operation_message(message)
 
 
 class GraphQLSocket(GraphQL[SocketContext, None]):

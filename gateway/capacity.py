@@ -38,7 +38,7 @@ class Capacity:
             self.in_flight -= 1
 
 
-class OpenSockets:
+class SocketQuota:
     """Sockets by who opened them: an API key, with the tokens that it minted, or a token's subject."""
 
     def __init__(self, limit: int) -> None:

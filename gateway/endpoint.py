@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
@@ -25,10 +25,9 @@ from graph.engine import Engine
 from graph.errors import formatted, internal, refusal
 from resolvers.errors import DomainError, ServiceUnavailableError, UnauthenticatedError
 from resolvers.principal import Origin, Principal
-from resolvers.sessions import End
 
 from .exchange import ASGIScope, ClientLeftError, Exchange, Receive, RequestError, Send
-from .expiry import open_while_valid
+from .expiry import Ending, open_while_valid
 from .graphiql import Page
 from .media_types import EVENT_STREAM, GRAPHQL_JSON, JSON, accepted, check_sent
 from .runtime import Runtime
@@ -129,11 +128,14 @@ class GraphQLEndpoint:
 
     async def _read(self, exchange: Exchange) -> GraphQLRequest:
         """Raises RequestError for what is not a GraphQL request."""
+        return _checked(await self._call(exchange))
+
+    async def _call(self, exchange: Exchange) -> Any:
         if exchange.scope["method"] != "POST":
             return _from_query_string(exchange.scope["query_string"])
         check_sent(exchange.headers)
         body = await exchange.body(self._runtime.settings.MAX_BODY_BYTES)
-        return _checked(_parse_json(body, "the body"))
+        return _parse_json(body, "the body")
 
     async def _answer(self, exchange: Exchange, request: GraphQLRequest, context: Context) -> None:
         accept = accepted(exchange.headers.get(b"accept", b""))
@@ -174,7 +176,7 @@ class GraphQLEndpoint:
             await exchange.write(_next(payload(results, context.request_id)) + _COMPLETE, more=False)
             return
         again = partial(self._principal, exchange)
-        ending = _Ending()
+        ending = Ending()
         with ending.caught():
             async with (
                 open_while_valid(
@@ -190,34 +192,6 @@ class GraphQLEndpoint:
                 await _write_events(exchange, results, context.request_id)
         if ending.reason is not None and not exchange.answered:
             await _tell_the_end(exchange, ending.reason)
-
-
-class _Ending:
-    """Ends the stream of the task that made it, while the client is there to be told why."""
-
-    def __init__(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # a request is served by one
-        self._task = task
-        self._cancelling = task.cancelling()
-        self.reason: str | None = None
-
-    def because(self, reason: str) -> End:
-        async def end() -> None:
-            if self.reason is None:
-                self.reason = reason
-                self._task.cancel()
-
-        return end
-
-    @contextmanager
-    def caught(self) -> Iterator[None]:
-        """What runs inside may be ended; any other cancellation goes on."""
-        try:
-            yield
-        except asyncio.CancelledError:
-            if self.reason is None or self._task.uncancel() > self._cancelling:
-                raise
 
 
 async def _tell_the_end(exchange: Exchange, reason: str) -> None:
@@ -288,7 +262,7 @@ async def _respond(
     await exchange.respond_json(status, answer, media_type=media_type, headers=headers)
 
 
-def _from_query_string(query_string: bytes) -> GraphQLRequest:
+def _from_query_string(query_string: bytes) -> dict[str, Any]:
     try:
         given = parse_qsl(query_string.decode(), strict_parsing=True, max_num_fields=16, errors="strict")
     except ValueError:
@@ -299,7 +273,7 @@ def _from_query_string(query_string: bytes) -> GraphQLRequest:
     for name in ("variables", "extensions"):
         if name in parameters:
             parameters[name] = _parse_json(parameters[name], f"`{name}`")
-    return _checked(parameters)
+    return parameters
 
 
 def _parse_json(text: bytes | str, name: str) -> Any:

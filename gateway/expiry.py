@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import structlog
 
@@ -63,3 +63,31 @@ async def _until_expired(principal: Principal, again: Again, changed: asyncio.Ev
             changed.set()
         except UnauthenticatedError:
             return
+
+
+class Ending:
+    """Ends the stream of the task that made it, while the client is there to be told why."""
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a request is served by one
+        self._task = task
+        self._cancelling = task.cancelling()
+        self.reason: str | None = None
+
+    def because(self, reason: str) -> End:
+        async def end() -> None:
+            if self.reason is None:
+                self.reason = reason
+                self._task.cancel()
+
+        return end
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """What runs inside may be ended; any other cancellation goes on."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self.reason is None or self._task.uncancel() > self._cancelling:
+                raise

@@ -66,10 +66,6 @@ class BoundedSocket(WebSocketsSansIOProtocol):
             self._closing.cancel()
         super().connection_lost(exc)
 
-    def shutdown(self) -> None:
-        super().shutdown()
-        self._expect_the_end()
-
     async def send(self, message: Any) -> None:
         if self.close_sent:
             raise ClientDisconnected

@@ -36,7 +36,7 @@ from graph.errors import internal, refusal
 from resolvers.errors import DomainError, RateLimitedError, ServiceUnavailableError, UnauthenticatedError
 from resolvers.principal import Origin, Principal
 
-from .capacity import OpenSockets
+from .capacity import SocketQuota
 from .endpoint import payload
 from .exchange import ASGIScope, Receive, Send, headers_of, repeated_header
 from .expiry import open_while_valid
@@ -114,7 +114,7 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
         """Until the socket ends. Raises OverloadedError."""
         revoked = partial(self.websocket.close, code=4403, reason="Forbidden: the key no longer opens")
         expired = partial(self.websocket.close, code=4401, reason="Unauthorized: the token has expired")
-        self.session.enter_context(self.view.open_sockets.socket(principal))
+        self.session.enter_context(self.view.quota.socket(principal))
         await self.session.enter_async_context(
             open_while_valid(self.view.runtime.sessions, principal, self.principal, revoked=revoked, expired=expired)
         )
@@ -147,12 +147,12 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
             with self.view.runtime.capacity.operation():
                 await self._run(operation, request_id)
         except DomainError as error:
-            await _send(operation, "error", payload=[refusal(error, request_id)])
+            await _send(operation, "error", [refusal(error, request_id)])
         except WebSocketDisconnected:
             self.operations.pop(operation.id, None)
         except Exception:  # a defect of ours: told masked, and to this operation alone
             log.exception("unexpected error", request_id=request_id)
-            await _send(operation, "error", payload=[internal(request_id)])
+            await _send(operation, "error", [internal(request_id)])
 
     async def _run(self, operation: Operation[SocketContext, None], request_id: str) -> None:
         runtime = self.view.runtime
@@ -171,7 +171,7 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
             principal=principal.subject,
         )
         if isinstance(results, ExecutionResult):
-            await _send(operation, "error", payload=payload(results, request_id)["errors"])
+            await _send(operation, "error", payload(results, request_id)["errors"])
             return
         async with aclosing(results):
             async for result in results:
@@ -180,13 +180,14 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
         await _send(operation, "complete")
 
 
-async def _send(operation: Operation[SocketContext, None], kind: str, **content: object) -> None:
+async def _send(operation: Operation[SocketContext, None], kind: str, content: object = None) -> None:
     """An operation's last message, unless the client has completed it: its id may be another's by then."""
-    if operation.handler.operations.get(operation.id) is operation:
+    if operation.handler.operations.get(operation.id) is not operation:
+        return
+    message = {"id": operation.id, "type": kind} | ({} if content is None else {"payload": content})
+    with suppress(WebSocketDisconnected):
         # Strawberry's message types know only its own error and result shapes.
-        message = cast("Any", {"id": operation.id, "type": kind, **content})
-        with suppress(WebSocketDisconnected):
-            await operation.send_operation_message(message)
+        await operation.send_operation_message(cast("Any", message))
 
 
 class GraphQLSocket(GraphQL[SocketContext, None]):
@@ -205,7 +206,7 @@ class GraphQLSocket(GraphQL[SocketContext, None]):
         )
         self.engine = engine
         self.runtime = runtime
-        self.open_sockets = OpenSockets(runtime.settings.MAX_SOCKETS_PER_PRINCIPAL)
+        self.quota = SocketQuota(runtime.settings.MAX_SOCKETS_PER_PRINCIPAL)
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         if repeated_header(scope, headers_of(scope)) is not None:

@@ -8,7 +8,7 @@ from math import inf
 
 import pytest
 
-from gateway.capacity import Capacity, OpenSockets, OverloadedError
+from gateway.capacity import Capacity, OverloadedError, SocketQuota
 from resolvers.principal import Principal
 
 ANN = Principal("ann", "acme", frozenset(), inf)
@@ -36,31 +36,31 @@ def test_what_fails_is_given_back_too() -> None:
 
 
 def test_each_has_sockets_of_its_own() -> None:
-    sockets = OpenSockets(1)
+    quota = SocketQuota(1)
     others = [replace(ANN, subject="bob"), replace(ANN, organisation="globex"), replace(ANN, key_id="key")]
     with ExitStack() as stack:
         for each in (ANN, *others):
-            stack.enter_context(sockets.socket(each))
+            stack.enter_context(quota.socket(each))
         for each in (ANN, *others):
-            with pytest.raises(OverloadedError), sockets.socket(each):
+            with pytest.raises(OverloadedError), quota.socket(each):
                 pass
-        assert len(sockets) == 4
-    assert len(sockets) == 0
+        assert len(quota) == 4
+    assert len(quota) == 0
 
 
 def test_a_key_and_the_tokens_that_it_minted_are_one() -> None:
-    sockets = OpenSockets(1)
+    quota = SocketQuota(1)
     with (
-        sockets.socket(replace(ANN, key_id="key")),
+        quota.socket(replace(ANN, key_id="key")),
         pytest.raises(OverloadedError),
-        sockets.socket(replace(ANN, subject="bob", key_id="key")),
+        quota.socket(replace(ANN, subject="bob", key_id="key")),
     ):
         pass
 
 
 def test_nothing_is_kept_of_who_has_none() -> None:
-    sockets = OpenSockets(1)
+    quota = SocketQuota(1)
     for number in range(100):
-        with sockets.socket(replace(ANN, subject=str(number))):
+        with quota.socket(replace(ANN, subject=str(number))):
             pass
-    assert not sockets._open
+    assert not quota._open

@@ -35,7 +35,7 @@ class Handler:
 async def test_it_is_sent_once_and_frees_the_id() -> None:
     handler = Handler()
     operation = handler.operation("1")
-    await _send(operation, "error", payload=[])
+    await _send(operation, "error", [])
     await _send(operation, "complete")
     assert handler.sent == [{"id": "1", "type": "error", "payload": []}]
     assert handler.operations == {}
@@ -45,7 +45,7 @@ async def test_an_operation_that_the_client_left_says_nothing_under_an_id_that_i
     handler = Handler()
     left = handler.operation("1")
     running = handler.operation("1")
-    await _send(left, "error", payload=[])
+    await _send(left, "error", [])
     assert handler.sent == []
     assert handler.operations == {"1": running}
 

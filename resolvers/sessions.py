@@ -31,12 +31,12 @@ class Sessions:
     def __init__(self, store: ApiKeyStore, now: Callable[[], datetime]) -> None:
         self._store = store
         self._now = now
-        self._open: defaultdict[_Name, dict[End, Callable[[], None]]] = defaultdict(dict)
+        self._open: defaultdict[_Name, dict[End, Callable[[], None] | None]] = defaultdict(dict)
         self._suspects: set[_Name] = set()
         self._wake = asyncio.Event()
 
     @contextmanager
-    def session(self, principal: Principal, end: End, changed: Callable[[], None]) -> Iterator[None]:
+    def session(self, principal: Principal, end: End, changed: Callable[[], None] | None = None) -> Iterator[None]:
         """`end` is called, within END_TIMEOUT_S, when the key that the principal came with no longer opens; `changed`
         when it opens still, and may have another end."""
         if principal.key_id is None:
@@ -80,7 +80,8 @@ class Sessions:
         found = self._open.get(name, {})
         if key is not None and key.opens(self._now()):
             for changed in found.values():
-                changed()
+                if changed is not None:
+                    changed()
             return
         ends = list(found)
         log.info("connections of a key end with it", organisation=name[0], key=name[1], connections=len(ends))

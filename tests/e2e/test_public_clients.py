@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.servers.missing import missing
+
 from .processes import Server, Vendor
 from .test_cancellation import LEAVES_WITHIN_S, closed_in
 
@@ -19,6 +21,11 @@ _FOLDER = Path(__file__).parents[1] / "clients"
 _MISSING = "the public clients of GraphQL need Node and npm: `make test` installs them into tests/clients"
 MISTAKES = ["syntax", "unknownField", "unknownOperation"]
 ORGANISATION = "public-clients"
+
+
+def clients_or_skip() -> None:
+    if shutil.which("node") is None or not (_FOLDER / "node_modules").is_dir():
+        missing(_MISSING)
 
 
 class Clients:
@@ -34,8 +41,7 @@ class Clients:
         return self._said[script]
 
     def _run(self, script: str) -> Any:
-        if shutil.which("node") is None or not (_FOLDER / "node_modules").is_dir():
-            pytest.skip(f"NOT TESTED: {_MISSING}")
+        clients_or_skip()
         token, brief = self._server.token(ORGANISATION), self._server.token(ORGANISATION, lifetime_s=4)
         url = self._server.socket_url if script == "ws" else self._server.url
         done = subprocess.run(

@@ -18,10 +18,6 @@ from tests.persistence.entries import NOON
 from .scene import ACME
 
 
-def ignored() -> None:
-    """What is told where a key was changed and opens still."""
-
-
 class Stage:
     def __init__(self, sessions: Sessions, store: MemoryApiKeys, key: ApiKey) -> None:
         self.sessions = sessions
@@ -54,11 +50,11 @@ async def test_a_revoked_key_ends_its_own_and_no_others(stage: Stage) -> None:
     other = api_key()
     await stage.store.create(other, "other", at_most=5, audit=noted)
     with (
-        stage.sessions.session(stage.holder, stage.end("one"), ignored),
-        stage.sessions.session(stage.holder, stage.end("two"), ignored),
-        stage.sessions.session(replace(ACME, key_id=other.id), stage.end("other key"), ignored),
-        stage.sessions.session(ACME, stage.end("a token's"), ignored),
-        stage.sessions.session(replace(stage.holder, organisation="globex"), stage.end("other's"), ignored),
+        stage.sessions.session(stage.holder, stage.end("one")),
+        stage.sessions.session(stage.holder, stage.end("two")),
+        stage.sessions.session(replace(ACME, key_id=other.id), stage.end("other key")),
+        stage.sessions.session(ACME, stage.end("a token's")),
+        stage.sessions.session(replace(stage.holder, organisation="globex"), stage.end("other's")),
     ):
         assert await stage.told() == [], "it still opens"
         await stage.store.revoke("acme", stage.key.id, at=NOON, by="x", audit=noted)
@@ -76,7 +72,7 @@ async def test_one_that_was_changed_and_opens_still_is_told_of(stage: Stage) -> 
 
 
 async def test_one_that_has_expired_ends_them_too(stage: Stage) -> None:
-    with stage.sessions.session(stage.holder, stage.end("one"), ignored):
+    with stage.sessions.session(stage.holder, stage.end("one")):
         await stage.store.save(replace(stage.key, expires_at=NOON), expected_revision=1, audit=noted)
         stage.sessions.suspect_all()
         await asyncio.sleep(0.1)
@@ -84,14 +80,14 @@ async def test_one_that_has_expired_ends_them_too(stage: Stage) -> None:
 
 
 async def test_what_is_closed_already_is_let_be(stage: Stage) -> None:
-    with stage.sessions.session(stage.holder, stage.end("one"), ignored):
+    with stage.sessions.session(stage.holder, stage.end("one")):
         pass
     await stage.store.revoke("acme", stage.key.id, at=NOON, by="x", audit=noted)
     assert await stage.told() == []
 
 
 async def test_while_the_store_is_away_it_is_asked_again(stage: Stage) -> None:
-    with stage.sessions.session(stage.holder, stage.end("one"), ignored):
+    with stage.sessions.session(stage.holder, stage.end("one")):
         await stage.store.revoke("acme", stage.key.id, at=NOON, by="x", audit=noted)
         stage.store.down = True
         assert await stage.told() == []
@@ -108,9 +104,9 @@ async def test_one_that_can_t_be_ended_keeps_no_other_open(stage: Stage) -> None
         raise OSError("gone")
 
     with (
-        stage.sessions.session(stage.holder, hangs, ignored),
-        stage.sessions.session(stage.holder, fails, ignored),
-        stage.sessions.session(stage.holder, stage.end("one"), ignored),
+        stage.sessions.session(stage.holder, hangs),
+        stage.sessions.session(stage.holder, fails),
+        stage.sessions.session(stage.holder, stage.end("one")),
     ):
         await stage.store.revoke("acme", stage.key.id, at=NOON, by="x", audit=noted)
         assert await stage.told() == ["one"]

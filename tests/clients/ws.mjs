@@ -40,6 +40,7 @@ async function sameId() {
   return Promise.all([first, heard(socket, { query: QUERY })]);
 }
 
+const expired = heard(client(process.env.BRIEF_TOKEN), stream("Hi. [[tokens=5000]] [[pace=20]]", "expired")); // while all else goes on
 const mine = client(process.env.TOKEN, { lazyCloseTimeout: 1000 });
 const results = {
   query: await heard(mine, { query: QUERY }),
@@ -50,7 +51,7 @@ const results = {
   afterCancelled: await heard(mine, { query: QUERY }),
   together: await together(),
   pinged: await pinged(),
-  expired: await heard(client(process.env.BRIEF_TOKEN), stream("Hi. [[tokens=5000]] [[pace=20]]", "expired")),
+  expired: await expired,
   stranger: await heard(client("x.y.z"), { query: QUERY }),
   sameId: await sameId(),
 };

@@ -15,7 +15,7 @@ ENDLESS = "[[tokens=50000]] [[wide=4000]]"
 
 
 async def test_a_stream_ends_with_its_token_and_says_so(server: Server, vendor: Vendor, organisation: str) -> None:
-    headers = {"authorization": f"Bearer {server.token(organisation, lifetime_s=3)}", "accept": "text/event-stream"}
+    headers = {"authorization": f"Bearer {server.token(organisation, lifetime_s=5)}", "accept": "text/event-stream"}
     body = a_stream(LONG, own_model("openai", organisation))
     async with httpx.AsyncClient(headers=headers, timeout=60) as client:
         answer = await client.post(server.url, json=body)
@@ -29,7 +29,7 @@ async def test_a_stream_ends_with_its_token_and_says_so(server: Server, vendor: 
 
 async def test_who_reads_nothing_is_let_go(server: Server, vendor: Vendor, organisation: str) -> None:
     body = json.dumps(a_stream(ENDLESS, own_model("openai", organisation))).encode()
-    token = server.token(organisation, lifetime_s=5)
+    token = server.token(organisation, lifetime_s=8)
     reader = socket.socket()
     reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     with reader:

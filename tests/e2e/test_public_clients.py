@@ -42,7 +42,7 @@ class Clients:
 
     def _run(self, script: str) -> Any:
         clients_or_skip()
-        token, brief = self._server.token(ORGANISATION), self._server.token(ORGANISATION, lifetime_s=4)
+        token, brief = self._server.token(ORGANISATION), self._server.token(ORGANISATION, lifetime_s=8)
         url = self._server.socket_url if script == "ws" else self._server.url
         done = subprocess.run(
             ["node", str(_FOLDER / f"{script}.mjs"), url],

@@ -191,7 +191,7 @@ async def test_who_says_nothing_is_closed_after_five_seconds(server: Server) -> 
     async with raw_socket(server) as socket:
         began = time.monotonic()
         assert (await socket.closed())[0] == 4408
-        assert 4 < time.monotonic() - began < 15
+        assert 4 < time.monotonic() - began < 30
 
 
 async def test_an_id_is_free_again_once_its_operation_has_ended(server: Server, token: str) -> None:
@@ -251,14 +251,14 @@ async def test_more_operations_than_a_socket_may_have_are_refused_one_by_one(ser
 
 
 async def test_an_expired_token_closes_its_socket_though_nothing_runs(server: Server, organisation: str) -> None:
-    async with raw_socket(server, server.token(organisation, lifetime_s=3)) as socket:
+    async with raw_socket(server, server.token(organisation, lifetime_s=5)) as socket:
         began = time.monotonic()
         assert (await socket.closed())[0] == 4401
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 30
 
 
 async def test_and_ends_what_runs_there(server: Server, vendor: Vendor, organisation: str) -> None:
-    async with raw_socket(server, server.token(organisation, lifetime_s=3)) as socket:
+    async with raw_socket(server, server.token(organisation, lifetime_s=5)) as socket:
         await socket.say(subscribe("1", a_stream(LONG, own_model("openai", organisation))))
         await until(lambda: vendor.tally("openai", organisation).get("open"))
         assert (await socket.closed())[0] == 4401

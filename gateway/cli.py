@@ -18,6 +18,7 @@ from resolvers.principal import Scope
 
 from . import client
 from .auth import mint
+from .backup_commands import app as backup_app
 from .calling import TokenOption, UrlOption, access, told_apart
 from .config_commands import app as config_app
 from .console import errors, fail
@@ -25,7 +26,8 @@ from .dev_commands import app as dev_app
 from .keys import deployment_keys, developer_token
 from .queue_commands import app as queue_app
 from .rotate_command import rotate
-from .server import serve as run_server
+from .serving import check_processes
+from .serving import serve as run_server
 from .settings import Settings, SettingsError, load_settings
 from .stores import DATABASE_FILE, MONGODB, TIMESCALE
 from .usage_commands import app as usage_app
@@ -43,6 +45,7 @@ app = typer.Typer(
 app.add_typer(config_app)
 app.add_typer(usage_app)
 app.add_typer(queue_app)
+app.add_typer(backup_app)
 app.add_typer(dev_app)
 
 
@@ -58,6 +61,7 @@ def main() -> None:
 def serve() -> None:
     """Starts the server, its stores and settings taken from the environment."""
     settings = load_settings()
+    check_processes(settings)
     _migrate(settings)
     raise typer.Exit(run_server(settings))
 

@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
-from math import ceil
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -30,6 +29,7 @@ from .exchange import ASGIScope, ClientLeftError, Exchange, Receive, RequestErro
 from .expiry import Ending, open_while_valid
 from .graphiql import Page
 from .media_types import EVENT_STREAM, GRAPHQL_JSON, JSON, accepted, check_sent
+from .retry_after import retry_after
 from .runtime import Runtime
 
 log = structlog.get_logger("http")
@@ -159,7 +159,8 @@ class GraphQLEndpoint:
         )
         modern = accept.result == GRAPHQL_JSON
         status = 400 if modern and result.data is None and result.errors and not result.errors[0].path else 200
-        await exchange.respond_json(status, payload(result, context.request_id), media_type=accept.result)
+        answer = payload(result, context.request_id)
+        await exchange.respond_json(status, answer, media_type=accept.result, headers=retry_after(answer))
 
     async def _stream(
         self, exchange: Exchange, request: GraphQLRequest, context: Context, allowed: frozenset[OperationType]
@@ -247,10 +248,8 @@ async def _refuse(exchange: Exchange, error: DomainError) -> None:
         status = error.status
     else:
         status = next((each for kind, each in _STATUS if isinstance(error, kind)), 400)
-    headers = _HEADERS.get(status, ())
-    if error.retry_after_ms is not None:
-        headers = (*headers, (b"retry-after", str(ceil(error.retry_after_ms / 1000)).encode()))
-    await _respond(exchange, status, {"errors": [refusal(error, exchange.request_id)]}, headers)
+    answer = {"errors": [refusal(error, exchange.request_id)]}
+    await _respond(exchange, status, answer, _HEADERS.get(status, ()) + retry_after(answer))
 
 
 async def _respond(

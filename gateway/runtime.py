@@ -36,7 +36,7 @@ from resolvers.key_entrance import KeyEntrance, open_key_entrance
 from resolvers.ledger import Ledger, open_ledger
 from resolvers.limit_cache import LimitCache
 from resolvers.limit_rules import LimitRules
-from resolvers.limits import Limiter, open_limiter
+from resolvers.limits import Limiter, Shared, open_limiter
 from resolvers.live_usage import open_live_usage
 from resolvers.price_cache import PriceCache
 from resolvers.prices import Prices
@@ -95,10 +95,13 @@ class Runtime:
         """Where a request comes from: see `client_address`."""
         return client_address(peer, headers, self.settings.TRUSTED_PROXIES)
 
-    async def readiness(self) -> Readiness:
+    def own_troubles(self) -> Sequence[str]:
+        """What this process itself is missing."""
         ledger = self.services.ledger
-        own = ["ledger"] * (not ledger.available) + ["in-flight log"] * (not ledger.can_note())
-        return await readiness(own, self.servers)
+        return ["ledger"] * (not ledger.available) + ["in-flight log"] * (not ledger.can_note())
+
+    async def readiness(self) -> Readiness:
+        return await readiness(self.own_troubles(), self.servers)
 
 
 @asynccontextmanager
@@ -195,7 +198,8 @@ def _provider_keys(
 
 async def _open_limiter(settings: Settings, stores: Stores, ledger: Ledger, stack: AsyncExitStack) -> Limiter:
     cache = LimitCache(stores.documents.limits, time.monotonic)
-    shared = None if stores.redis is None else stores.redis.reservations
+    redis = stores.redis
+    shared = None if redis is None else Shared(redis.reservations, redis.leases, stores.documents.prices)
     local = MemoryReservations(time.monotonic)
     opening = open_limiter(
         cache, ledger, local, shared, share=settings.LIMIT_FALLBACK_SHARE, now=_now, clock=time.monotonic

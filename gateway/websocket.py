@@ -41,6 +41,7 @@ from .endpoint import payload
 from .exchange import ASGIScope, Receive, Send, headers_of, repeated_header
 from .expiry import open_while_valid
 from .frames import BoundedSocket
+from .open_sockets import SERVICE_RESTART, OpenSockets
 from .runtime import Runtime
 
 log = structlog.get_logger("websocket")
@@ -49,6 +50,7 @@ INIT_TIMEOUT = timedelta(seconds=5)
 MAX_OPERATIONS = 100
 MAX_ID_CHARACTERS = 256
 MAX_REASON_BYTES = 123  # of what fits into a close frame: RFC 6455, 5.5
+SHUTTING_DOWN = "the server is shutting down: connect anew"
 _ALL = frozenset(OperationType)
 
 
@@ -89,6 +91,9 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
 
     async def handle(self) -> None:
         async with AsyncExitStack() as self.session:
+            self.session.enter_context(self.view.sockets.open(self))
+            if self.view.sockets.ending:
+                await self.close_if_idle()
             await super().handle()
 
     async def handle_connection_init(self, message: ConnectionInitMessage) -> None:
@@ -128,11 +133,28 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
         await self.send_message({"type": "pong"} if payload is None else {"type": "pong", "payload": payload})
 
     async def handle_subscribe(self, message: SubscribeMessage) -> None:
-        if len(self.operations) >= MAX_OPERATIONS and message["id"] not in self.operations:
-            refused = refusal(RateLimitedError(f"a socket has at most {MAX_OPERATIONS} operations"), uuid7().hex)
-            await self.send_message(cast("Any", {"id": message["id"], "type": "error", "payload": [refused]}))
+        error: DomainError | None = None
+        if self.view.sockets.ending:
+            error = ServiceUnavailableError(SHUTTING_DOWN)
+        elif len(self.operations) >= MAX_OPERATIONS:
+            error = RateLimitedError(f"a socket has at most {MAX_OPERATIONS} operations")
+        if error is None or not self.connection_acknowledged or message["id"] in self.operations:
+            await super().handle_subscribe(message)
             return
-        await super().handle_subscribe(message)
+        refused: Any = {"id": message["id"], "type": "error", "payload": [refusal(error, uuid7().hex)]}
+        await self.send_message(refused)
+
+    async def close_if_idle(self) -> None:
+        if not self.operations:
+            await self.websocket.close(code=SERVICE_RESTART, reason="the server is shutting down")
+
+    async def end(self) -> None:
+        """Whatever runs here is told that it can't go on; then the socket is closed."""
+        for operation in list(self.operations.values()):
+            if operation.task is not None:
+                operation.task.cancel()
+            await _send(operation, "error", [refusal(ServiceUnavailableError(SHUTTING_DOWN), uuid7().hex)])
+        await self.close_if_idle()
 
     async def handle_message(self, message: Any) -> None:
         if not _well_formed(message):
@@ -153,6 +175,9 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
         except Exception:  # a defect of ours: told masked, and to this operation alone
             log.exception("unexpected error", request_id=request_id)
             await _send(operation, "error", [internal(request_id)])
+        finally:
+            if self.view.sockets.ending:
+                await self.close_if_idle()
 
     async def _run(self, operation: Operation[SocketContext, None], request_id: str) -> None:
         runtime = self.view.runtime
@@ -207,6 +232,7 @@ class GraphQLSocket(GraphQL[SocketContext, None]):
         self.engine = engine
         self.runtime = runtime
         self.quota = SocketQuota(runtime.settings.MAX_SOCKETS_PER_PRINCIPAL)
+        self.sockets = OpenSockets()
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         if repeated_header(scope, headers_of(scope)) is not None:

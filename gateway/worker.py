@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import structlog
@@ -11,9 +13,13 @@ import uvloop
 
 from resolvers.worker import working
 
+from .heartbeat import Heartbeat, add_liveness
+from .internal import add_readiness, internal_pages, internal_server
+from .listening import listen
+from .readiness import Dependency, readiness
 from .runtime import handlers
-from .settings import Settings, SettingsError
-from .stores import open_rabbit_queue, open_timescale
+from .settings import Environment, Settings, SettingsError
+from .stores import RABBITMQ, TIMESCALE, open_rabbit_queue, open_timescale
 from .telemetry import configure_logging
 
 log = structlog.get_logger("worker")
@@ -39,7 +45,23 @@ async def _run(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         ledger = await open_timescale(settings, stack)
         queue = await open_rabbit_queue(settings, stack)
-        await stack.enter_async_context(working(queue, handlers(ledger), prefetch=settings.PREFETCH_COUNT))
+        heartbeat = Heartbeat(time.monotonic)
+        if settings.ENVIRONMENT is Environment.PRODUCTION:  # with LOCAL several may run on one machine
+            servers = [Dependency(TIMESCALE, ledger.look, spared=True), Dependency(RABBITMQ, queue.look, spared=True)]
+            await _open_internal(settings, stack, heartbeat, servers)
+        watched = heartbeat.over(handlers(ledger))
+        await stack.enter_async_context(working(queue, watched, prefetch=settings.PREFETCH_COUNT))
         log.info("the worker takes jobs", queue=settings.QUEUE_NAME, prefetch=settings.PREFETCH_COUNT)
         await stopped.wait()
         log.info("the worker ends what it has in hand")
+
+
+async def _open_internal(
+    settings: Settings, stack: AsyncExitStack, heartbeat: Heartbeat, servers: Sequence[Dependency]
+) -> None:
+    """The internal port: `/healthcheck` tells whether to restart this worker, `/readyz` what it is without."""
+    listener = stack.enter_context(listen(settings.HOST, settings.INTERNAL_PORT, variable="INTERNAL_PORT"))
+    pages = internal_pages()
+    add_liveness(pages, heartbeat)
+    add_readiness(pages, lambda: readiness([], servers))
+    await stack.enter_async_context(internal_server(pages, listener))

@@ -72,7 +72,6 @@ class CorrectionMutations:
         extensions=[Guarded(Scope.USAGE_WRITE)],
     )
     async def correct_usage(self, info: GraphInfo, input: Input) -> CompletionRecord | None:  # noqa: A002  # the argument's name
-        context = info.context
-        return record_of(
-            await corrections.correct(context.services.ledger, context.audit, context.principal, input.command())
-        )
+        context, services = info.context, info.context.services
+        command, counted = input.command(), services.limits.count
+        return record_of(await corrections.correct(services.ledger, context.audit, context.principal, command, counted))

@@ -10,13 +10,7 @@ from typing import Any
 import structlog
 from graphql import GraphQLError
 
-from resolvers.errors import (
-    BadUserInputError,
-    BudgetExceededError,
-    CompletionFailedError,
-    DomainError,
-    RateLimitedError,
-)
+from resolvers.errors import BadUserInputError, CompletionFailedError, DomainError, LimitDetail, LimitError
 from resolvers.types import Attempt
 
 UNEXPECTED = "Something went wrong on our side; the request id finds it in the log."
@@ -59,8 +53,8 @@ def extensions_of(error: DomainError, request_id: str) -> dict[str, Any]:
     extensions["retryable"] = error.retryable
     if error.retry_after_ms is not None:
         extensions["retryAfterMs"] = error.retry_after_ms
-    if isinstance(error, RateLimitedError | BudgetExceededError) and error.detail is not None:
-        extensions["limit"] = asdict(error.detail)
+    if (limit := limit_of(error)) is not None:
+        extensions["limit"] = asdict(limit)
     if isinstance(error, CompletionFailedError):
         extensions["completionId"] = error.completion_id
         extensions["attempts"] = [_attempt(attempt) for attempt in error.attempts]
@@ -69,6 +63,13 @@ def extensions_of(error: DomainError, request_id: str) -> dict[str, Any]:
         if error.content is not None:
             extensions["content"] = error.content
     return extensions
+
+
+def limit_of(error: DomainError) -> LimitDetail | None:
+    """The limit that had no room, where that is what it tells of."""
+    if isinstance(error, CompletionFailedError):
+        return error.limit
+    return error.detail if isinstance(error, LimitError) else None
 
 
 def _format(error: GraphQLError, request_id: str) -> dict[str, Any]:

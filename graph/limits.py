@@ -15,6 +15,7 @@ from graph.inputs import planned
 from graph.scalars import BigInt
 from graph.scopes import Guarded
 from persistence import limit_records as records
+from resolvers.errors import LimitDetail
 from resolvers.limit_rules import LimitState as State
 from resolvers.limit_rules import NewLimits
 from resolvers.principal import Scope
@@ -42,6 +43,27 @@ class LimitMeasure(Enum):
     USD_A_DAY = strawberry.enum_value("usd_per_day", description="USD of this day, UTC.")
     USD_A_MONTH = strawberry.enum_value("usd_per_month", description="USD of this month, UTC.")
     STREAMS = strawberry.enum_value("streams", description="Streams at the moment.")
+
+
+@strawberry.type(description="The limit that had no room for a call.")
+class LimitReached:
+    limited: Limited = strawberry.field(description="Whose calls it counts.")
+    name: str | None = strawberry.field(description="The API key's id, or the model; null for the organisation.")
+    measure: LimitMeasure = strawberry.field(description="What it counts.")
+    limit: Decimal = strawberry.field(description="How much there may be: USD, or a number.")
+    used: Decimal = strawberry.field(description="How much of it was used, with what was reserved for calls that ran.")
+    asked: Decimal = strawberry.field(description="The most that the call might have come to.")
+
+    @classmethod
+    def of(cls, detail: LimitDetail) -> Self:
+        return cls(
+            limited=Limited(detail.limited),
+            name=detail.name or None,
+            measure=LimitMeasure(detail.measure),
+            limit=Decimal(detail.limit),
+            used=Decimal(detail.used),
+            asked=Decimal(detail.asked),
+        )
 
 
 @strawberry.type(description="How one limit stands.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import floor
 
-from .reservation_records import PARTS, Allowance, Expired, Kind, Refused, Settled, Unbegun
+from .reservation_records import PARTS, Allowance, Kind, Opening, Refused, Settled, Unbegun
 
 _Name = tuple[str, str]
 
@@ -48,24 +48,24 @@ class _Budget:
     settled: int = 0
     reserved: int = 0
     begun: bool = False
+    number: int = 0
 
 
 @dataclass(slots=True)
 class _Held:
     asked: Sequence[Allowance]
     parts: Sequence[int]
-    note: str
-    ends: float
 
 
 class MemoryReservations:
-    """Implements `ports.Reservations`. `clock` is in seconds. It keeps what is in use, and budgets for their time."""
+    """Implements `ports.Reservations`. `clock` is in seconds. It keeps what is in use, and budgets for their time. A
+    lease has no end here: what is reserved ends with its process, as all of this does."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._windows: dict[_Name, _Window] = {}
         self._budgets: dict[_Name, _Budget] = {}
-        self._places: defaultdict[_Name, dict[str, float]] = defaultdict(dict)
+        self._places: defaultdict[_Name, set[str]] = defaultdict(set)
         self._held: defaultdict[str, dict[str, _Held]] = defaultdict(dict)
         self._ends: list[tuple[float, Kind, _Name]] = []
 
@@ -78,11 +78,11 @@ class MemoryReservations:
         for allowance in asked:
             if (refusal := self._refusal((organisation, allowance.key), allowance, now)) is not None:
                 return refusal
-        parts = [self._take((organisation, each.key), each, now, lease_s) for each in asked]
-        self._held[organisation][reservation] = _Held(tuple(asked), parts, note, now + lease_s)
+        parts = [self._take((organisation, each.key), each, now) for each in asked]
+        self._held[organisation][reservation] = _Held(tuple(asked), parts)
         return None
 
-    async def settle(self, organisation: str, settled: Sequence[Settled]) -> None:
+    async def settle(self, organisation: str, settled: Sequence[Settled]) -> Sequence[str]:
         self._forget()
         for each in settled:
             held = self._held[organisation].pop(each.reservation, None)
@@ -100,32 +100,18 @@ class MemoryReservations:
                         window.add(held.parts[number], amount - allowance.amount)
             if not self._held[organisation]:
                 del self._held[organisation]
+        return ()
 
-    async def prolong(self, organisation: str, reservations: Sequence[str], *, lease_s: float) -> None:
-        ends = self._clock() + lease_s
-        for reservation in reservations:
-            if (held := self._held.get(organisation, {}).get(reservation)) is not None:
-                held.ends = ends
-                for allowance in held.asked:
-                    if allowance.kind is Kind.PLACES:
-                        self._places[organisation, allowance.key][allowance.holder] = ends
-
-    async def expired(self, organisation: str, *, lease_s: float, limit: int) -> Sequence[Expired]:
-        now = self._clock()
-        over = [(held.ends, name) for name, held in self._held.get(organisation, {}).items() if held.ends <= now]
-        found = []
-        for _, name in sorted(over)[:limit]:
-            held = self._held[organisation][name]
-            held.ends = now + lease_s
-            found.append(Expired(name, held.note, held.asked))
-        return found
-
-    async def open(self, organisation: str, budget: Allowance) -> None:
-        self._budget((organisation, budget.key), budget)
-
-    async def begin(self, organisation: str, budget: Allowance, spent: int) -> None:
+    async def open(self, organisation: str, budget: Allowance, *, grace_s: float) -> Opening:
         found = self._budget((organisation, budget.key), budget)
-        if not found.begun:
+        if found.begun:
+            return Opening()
+        found.settled, found.number = 0, found.number + 1
+        return Opening(number=found.number)
+
+    async def begin(self, organisation: str, budget: Allowance, spent: int, opening: Opening) -> None:
+        found = self._budget((organisation, budget.key), budget)
+        if not found.begun and found.number == opening.number:
             found.begun = True
             found.settled += spent
 
@@ -133,11 +119,8 @@ class MemoryReservations:
         now = self._forget()
         return [self._used((organisation, allowance.key), allowance.kind, now) for allowance in asked]
 
-    async def organisations(self) -> Sequence[str]:
-        return [organisation for organisation, held in self._held.items() if held]
-
     def _leave(self, name: _Name, holder: str) -> None:
-        self._places[name].pop(holder, None)
+        self._places[name].discard(holder)
         if not self._places[name]:
             del self._places[name]
 
@@ -146,7 +129,7 @@ class MemoryReservations:
             budget = self._budgets.get(name)
             return None if budget is None or not budget.begun else budget.settled + budget.reserved
         if kind is Kind.PLACES:
-            return sum(ends > now for ends in self._places.get(name, {}).values())
+            return len(self._places.get(name, ()))
         if (window := self._windows.get(name)) is None:
             return 0
         window.now_is(now)
@@ -156,7 +139,7 @@ class MemoryReservations:
         used = self._used(name, asked.kind, now)
         if used is None:
             return Unbegun(asked)
-        if asked.kind is Kind.PLACES and asked.holder in self._places.get(name, {}):
+        if asked.kind is Kind.PLACES and asked.holder in self._places.get(name, ()):
             return None
         if used + asked.amount <= asked.limit:
             return None
@@ -166,12 +149,12 @@ class MemoryReservations:
         room_in = None if window is None else window.room_in(used + asked.amount - asked.limit, now)
         return Refused(asked, used, used, room_in)
 
-    def _take(self, name: _Name, asked: Allowance, now: float, lease_s: float) -> int:
+    def _take(self, name: _Name, asked: Allowance, now: float) -> int:
         """The number of the window's part, for what is one."""
         if asked.kind is Kind.BUDGET:
             self._budgets[name].reserved += asked.amount
         elif asked.kind is Kind.PLACES:
-            self._places[name][asked.holder] = now + lease_s
+            self._places[name].add(asked.holder)
         else:
             window = self._windows.get(name)
             if window is None:

@@ -51,12 +51,41 @@ class Unbegun:
 
 
 @dataclass(frozen=True, slots=True)
+class Opening:
+    """Of a BUDGET. `wait_s`: after so many seconds it is worth another try, somebody else being at it. `number`: whose
+    it is; None where it is not this caller's, or not any more to be done."""
+
+    wait_s: float = 0.0
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
-    """What a reservation has come to: an amount for each of what was `asked`; of PLACES it is of no account."""
+    """What a reservation has come to: an amount for each of what was `asked`; of PLACES it is of no account. `found`:
+    by somebody whom `Leases.expired` has told of it; where it is not there any more, that is nothing to count."""
 
     reservation: str
     asked: Sequence[Allowance]
     amounts: Sequence[int]
+    found: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A reservation that is to be held, with its note, a line; without anything asked it is a lease alone."""
+
+    reservation: str
+    note: str
+    asked: Sequence[Allowance] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """A process that may have reservations of the organisation. `until`: as the store counts time."""
+
+    name: str
+    organisation: str
+    until: str
 
 
 @dataclass(frozen=True, slots=True)

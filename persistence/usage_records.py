@@ -52,12 +52,13 @@ class UsageFilter:
 class UsageSelection:
     """Spans (start inclusive, end exclusive; in order, without overlap) in which entries are summed up, split by
     `group_by`. The `max_groups` groups with the most entries, over all spans, stand for themselves; the others are
-    one."""
+    one. `to_date`: with all that is committed, which a replica may be without."""
 
     spans: Sequence[tuple[datetime, datetime]]
     group_by: Sequence[Dimension] = ()
     where: UsageFilter = field(default_factory=UsageFilter)
     max_groups: int = 1
+    to_date: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,11 @@ from decimal import ROUND_CEILING, Decimal
 from enum import StrEnum
 
 from persistence.limit_records import Limited, LimitRule
+from persistence.records import LedgerEntry
 from persistence.reservation_records import Allowance, Kind, Refused
 from persistence.usage_records import UsageField, UsageFilter
 
 from .errors import BudgetExceededError, DomainError, LimitDetail, RateLimitedError
-from .principal import Principal
-from .types import Target
 
 MINUTE_S = 60.0
 BUDGET_KEPT = timedelta(days=3)  # after its period: for what is settled late
@@ -73,15 +72,6 @@ def usd(amount: int) -> Decimal:
     return Decimal(amount) / _UNITS
 
 
-def applies(rule: LimitRule, principal: Principal, target: Target) -> bool:
-    """Whether a call of the principal's to the target counts."""
-    if rule.limited is Limited.ORGANISATION:
-        return True
-    if rule.limited is Limited.API_KEY:
-        return rule.name == principal.key_id
-    return rule.name in (f"{target.provider}/{target.model}", f"{target.provider}/*")
-
-
 def needs(rules: Sequence[LimitRule], most: Most, now: datetime) -> Iterator[Need]:
     """`now` is aware UTC: which day and month it is."""
     for rule in rules:
@@ -129,6 +119,18 @@ def counted_as(rule: LimitRule) -> UsageFilter:
     if model == "*":
         return UsageFilter({UsageField.PROVIDER: [provider]})
     return UsageFilter({UsageField.PROVIDER: [provider], UsageField.MODEL: [model]})
+
+
+def came_to(asked: Allowance, entry: LedgerEntry) -> int:
+    """Where the cost is not known, it may have been all that was reserved."""
+    measure = asked.key.partition(":")[0]
+    if measure == Measure.STREAMS:
+        return 0
+    if measure == Measure.TOKENS:
+        return entry.input_tokens + entry.output_tokens
+    if measure in MONEY and entry.cost is not None:
+        return units(entry.cost)
+    return asked.amount
 
 
 def refusal(need: Need, refused: Refused, now: datetime) -> DomainError:

@@ -84,7 +84,7 @@ async def _book(services: Services, organisation: str) -> PriceBook:
 
 async def within_deadline(run: Run, work: Callable[[], Awaitable[Answer]], cut_short: Callable[[], Answer]) -> Answer:
     """Runs the attempts under the one deadline; returns, or raises, when every entry is committed. What `cut_short`
-    makes of it is the end of a cancelled run."""
+    makes of it is the end of a cancelled run; one that the process's end interrupts is SERVICE_UNAVAILABLE."""
     deadline = asyncio.timeout(run.time_left_s())
     run.running = running = Running(run.id, deadline)
     run.services.running.add(run.principal.organisation, running)
@@ -96,6 +96,8 @@ async def within_deadline(run: Run, work: Callable[[], Awaitable[Answer]], cut_s
                 running.ended = True
     except TimeoutError:
         await run.settled()
+        if running.interrupted:
+            raise run.interrupted() from None
         if running.cancelled:
             return cut_short()
         if not running.timed_out:
@@ -124,8 +126,8 @@ async def try_targets(
         if step.delay_s:
             await asyncio.sleep(step.delay_s)
         try:
-            async with run.reserving(step):
-                with run.attempt(step) as scope:
+            async with run.reserving(step) as opening:
+                with run.attempt(step, opening) as scope:
                     return await call(scope)
         except ProviderError as error:
             committed = run.last is not None and run.last.first_token_ms is not None

@@ -153,6 +153,11 @@ def interrupted(
     )
 
 
+def unsent(entry: LedgerEntry) -> LedgerEntry:
+    """What an attempt came to that no vendor saw. It is not booked."""
+    return replace(_not_billed(entry), outcome=Outcome.CANCELLED)
+
+
 def _cut_short(entry: LedgerEntry, fold: Fold | None, prices: PriceBook) -> LedgerEntry:
     """Exact where the vendor's final figures had already come; else its input figure, or ours, and what we counted."""
     seen = fold.usage if fold else None

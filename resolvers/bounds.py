@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -11,6 +12,7 @@ from providers.capabilities import FACTS
 from providers.prices import context_window, cost_of
 from providers.types import TextPart, Usage
 
+from .booking import input_bytes
 from .price_book import UNKNOWN_RULES, PriceBook
 from .types import Command, CompleteCommand, EmbedCommand, Target
 
@@ -21,25 +23,38 @@ TOOL_TOKENS = 64
 """What vendors put around messages and tools: https://platform.claude.com/docs/en/agents-and-tools/tool-use/overview
 tells of up to 530 tokens for tools, the others of fewer."""
 
+WRITTEN_ANEW = 2
+"""Some vendors write JSON schemas in another form, with spaces and line ends, before the model reads them."""
+
 UNKNOWN_WINDOW = 1_000_000
 """Tokens that a model reads where the price table does not say. Of a picture or a file nobody knows before what it
 comes to, but no model reads more than its window."""
 
 
 def most_input(command: Command, input_size: int, target: Target) -> int:
-    """In tokens: no token has less than a byte (`input_size`)."""
-    window = context_window(target.provider, target.model) or UNKNOWN_WINDOW
+    """In tokens: no token has less than a byte (`input_size`). Opaque signatures, which may stand for thoughts that the
+    model reads again, have more bytes than these."""
     if isinstance(command, EmbedCommand):
         return input_size + MESSAGE_TOKENS * len(command.inputs)
     assert isinstance(command, CompleteCommand)  # noqa: S101  # there is no third
-    if any(not isinstance(part, TextPart) for message in command.messages for part in message.parts):
-        return window
-    tokens = input_size + CALL_TOKENS + MESSAGE_TOKENS * len(command.messages)
+    calls = [call for message in command.messages for call in message.tool_calls]
+    thoughts = [block for message in command.messages for block in message.reasoning]
+    tokens = input_size + CALL_TOKENS + MESSAGE_TOKENS * (len(command.messages) + len(calls))
+    tokens += sum(len(block.signature) for block in thoughts) + sum(len(call.signature or "") for call in calls)
     if command.tools:
         tokens += TOOLS_TOKENS + TOOL_TOKENS * len(command.tools)
+        tokens += (WRITTEN_ANEW - 1) * input_bytes((), command.tools)  # once they are in `input_size`
     if command.response_format is not None:
-        tokens += TOOLS_TOKENS + len(orjson.dumps(command.response_format.schema))
-    return min(tokens, window)
+        tokens += TOOLS_TOKENS + WRITTEN_ANEW * len(orjson.dumps(command.response_format.schema))
+    if has_media(command):
+        return max(tokens, context_window(target.provider, target.model) or UNKNOWN_WINDOW)
+    return tokens
+
+
+def has_media(command: Command) -> bool:
+    return isinstance(command, CompleteCommand) and any(
+        not isinstance(part, TextPart) for message in command.messages for part in message.parts
+    )
 
 
 def most_output(command: Command, target: Target) -> int | None:
@@ -53,20 +68,31 @@ def most_output(command: Command, target: Target) -> int | None:
     return None if facts is None else facts.max_output_tokens
 
 
-def most_cost(prices: PriceBook, target: Target, tokens: tuple[int, int], at: datetime) -> Decimal | None:
-    """In USD, for input and output at the dearest of their kinds; None where there is no price."""
+def most_cost(
+    prices: PriceBook, target: Target, tokens: tuple[int, int], at: datetime, *, media: bool
+) -> Decimal | None:
+    """In USD, for input and output each of the dearest of its kinds, with `media` of sound and pictures too; None where
+    there is no price."""
     if prices is UNKNOWN_RULES:
         return None
     most_in, most_out = tokens
     terms = prices.terms(target.provider, target.model, at)
-    costs = [
-        cost_of(target.provider, target.model, usage, at, terms).cost
-        for usage in (
-            Usage(most_in, most_out),
-            Usage(most_in, most_out, cache_write_tokens=most_in, reasoning_tokens=most_out),
-            Usage(most_in, most_out, cached_input_tokens=most_in),
-            Usage(most_in, most_out, input_image_tokens=most_in, output_image_tokens=most_out),
-        )
+    plain = Usage(most_in, most_out)
+    inputs = [replace(plain, cache_write_tokens=most_in), replace(plain, cached_input_tokens=most_in)]
+    if media:
+        inputs += [
+            replace(plain, input_image_tokens=most_in),
+            replace(plain, input_audio_tokens=most_in),
+            replace(plain, input_audio_tokens=most_in, cached_audio_tokens=most_in, cached_input_tokens=most_in),
+        ]
+    outputs = [
+        replace(plain, reasoning_tokens=most_out),
+        replace(plain, output_image_tokens=most_out),
+        replace(plain, output_audio_tokens=most_out),
     ]
+    costs = [cost_of(target.provider, target.model, each, at, terms).cost for each in (plain, *inputs, *outputs)]
     known = [cost for cost in costs if cost is not None]
-    return max(known) if len(known) == len(costs) else None
+    if len(known) < len(costs):
+        return None
+    by_input, by_output = known[: len(inputs) + 1], [known[0], *known[len(inputs) + 1 :]]
+    return max(by_input) + max(by_output) - known[0]

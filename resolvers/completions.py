@@ -191,6 +191,7 @@ class _Emitter:
             attempts=error.attempts,
             usage=error.usage,
             content=error.content,
+            limit=error.limit,
         )
 
 

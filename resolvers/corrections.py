@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -24,6 +24,11 @@ MAX_CORRECTIONS = 100
 
 MAX_COST = 1_000_000
 MAX_TOKENS = 10**12
+
+SYSTEM = "ai-middleware"
+"""By whom a correction is that nobody asked for."""
+
+LATE_NOTE = "Its process was taken for dead, and told this later."
 
 _TRIALS = 5
 _PARTS_OF = {
@@ -54,9 +59,16 @@ class CorrectCommand:
     cost: Decimal | None = None
 
 
-async def correct(ledger: Ledger, audit: AuditLog, principal: Principal, command: CorrectCommand) -> CompletionRecord:
+async def correct(
+    ledger: Ledger,
+    audit: AuditLog,
+    principal: Principal,
+    command: CorrectCommand,
+    counted: Callable[[LedgerEntry], Awaitable[None]] | None = None,
+) -> CompletionRecord:
     """Books what is missing between the attempt's figures, earlier corrections included, and those of the command;
-    nothing where they are the same already, so that it may be repeated. The audit log has it before it is booked.
+    nothing where they are the same already, so that it may be repeated. The audit log has it before it is booked,
+    `counted` is told of it then.
 
     Raises BadUserInputError, its path from ("input", …); NotFoundError for a completion that the organisation does not
     have, or has no such attempt of; ConflictError; and ServiceUnavailableError.
@@ -74,8 +86,30 @@ async def correct(ledger: Ledger, audit: AuditLog, principal: Principal, command
         await ledger.book(entry)
         entries = await ledger.completion(principal.organisation, command.completion_id)
         if entry in entries:  # else another correction came first, and has this one's number
+            if counted is not None:
+                await counted(entry)
             return record_of(entries)
     raise ConflictError("this completion is being corrected by others: try again")
+
+
+async def measure(ledger: Ledger, truth: LedgerEntry) -> None:
+    """Books what is missing between what an attempt was booked at, its process being taken for dead, and what that
+    process tells later after all. Raises ServiceUnavailableError; ConflictError where others correct it all the time.
+    """
+    tokens = Tokens(**{field.name: getattr(truth, field.name) for field in fields(Tokens)})
+    command = CorrectCommand(truth.completion_id, truth.attempt, LATE_NOTE, tokens, truth.cost)
+    system = Principal(SYSTEM, truth.organisation, frozenset(), 0.0)
+    for _ in range(_TRIALS):
+        entries = await ledger.completion(truth.organisation, truth.completion_id)
+        entry = _correction(entries, command, system)
+        if entry is not None and truth.estimated:
+            entry = replace(entry, settles_estimate=False)
+        if entry is None or not _says_anything(entry):
+            return
+        await ledger.book(entry)
+        if entry in await ledger.completion(truth.organisation, truth.completion_id):
+            return
+    raise ConflictError("this completion is being corrected by others")
 
 
 def _check(command: CorrectCommand) -> None:
@@ -104,9 +138,7 @@ def _correction(entries: Sequence[LedgerEntry], command: CorrectCommand, princip
     settles_estimate = (
         command.tokens != Tokens() and attempt.estimated and not any(each.settles_estimate for each in earlier)
     )
-    if not (any(tokens.values()) or cost or settles_cost or settles_estimate):
-        return None
-    return replace(
+    entry = replace(
         replace(attempt, **tokens),  # type: ignore[arg-type]  # each of them is a field that counts
         attempt=-(max(numbers, default=0) + 1),
         cost=cost,
@@ -122,6 +154,12 @@ def _correction(entries: Sequence[LedgerEntry], command: CorrectCommand, princip
         corrected_at=_now(),
         note=command.note,
     )
+    return entry if _says_anything(entry) else None
+
+
+def _says_anything(entry: LedgerEntry) -> bool:
+    tokens = any(getattr(entry, field.name) for field in fields(Tokens))
+    return tokens or bool(entry.cost) or entry.settles_cost or entry.settles_estimate
 
 
 def _event(principal: Principal, entries: Sequence[LedgerEntry], entry: LedgerEntry) -> AuditEvent:

@@ -59,7 +59,7 @@ class LimitDetail:
     asked: str
 
 
-class _LimitError(DomainError):
+class LimitError(DomainError):
     """`detail` is None where it is no limit that somebody has set."""
 
     retryable = True
@@ -69,11 +69,11 @@ class _LimitError(DomainError):
         self.detail = detail
 
 
-class RateLimitedError(_LimitError):
+class RateLimitedError(LimitError):
     code = "RATE_LIMITED"
 
 
-class BudgetExceededError(_LimitError):
+class BudgetExceededError(LimitError):
     code = "BUDGET_EXCEEDED"
 
 
@@ -84,7 +84,7 @@ class ServiceUnavailableError(DomainError):
 
 class CompletionFailedError(DomainError):
     """A completion that no attempt could answer. `code` is the last attempt's, or DEADLINE_EXCEEDED. `content`: what
-    was answered, where it is not what responseFormat asks for."""
+    was answered, where it is not what responseFormat asks for. `limit`: which had no room for another attempt."""
 
     code: str  # type: ignore[misc]  # one class, the code is the vendor's verdict
 
@@ -100,9 +100,11 @@ class CompletionFailedError(DomainError):
         retryable: bool = False,
         retry_after_ms: int | None = None,
         content: str | None = None,
+        limit: LimitDetail | None = None,
     ) -> None:
         super().__init__(message)
         self.content = content
+        self.limit = limit
         self.code = code
         self.completion_id = completion_id
         self.attempts = tuple(attempts)

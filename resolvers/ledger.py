@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 
 import structlog
 
@@ -126,9 +127,13 @@ class Ledger:
         return waiting.committed
 
     async def recover(self, prices: PriceStore) -> int:
-        """Book what an earlier process left in flight, by the price rules of its time; how many entries that was. For
-        the start, before any call. Raises ServiceUnavailableError; UnpricedError where it has to be called again."""
-        left = self._inflight.abandoned()
+        """Book what an earlier process left in flight; how many entries that was. For the start, before any call.
+        Raises as `book_left`."""
+        return await self.book_left(self._inflight.abandoned(), prices)
+
+    async def book_left(self, left: Sequence[LedgerEntry], prices: PriceStore) -> int:
+        """Book what a process that is gone left, by the price rules of its time; how many entries could be. Raises
+        ServiceUnavailableError; UnpricedError where it has to be called again."""
         books = await _books(left, prices)
         bookings = [self.book(booking.abandoned(entry, books[entry.organisation])) for entry in left]
         results = await asyncio.gather(*bookings, return_exceptions=True)
@@ -178,6 +183,12 @@ class Ledger:
         async with self._turns.turn(organisation):
             with _reading():
                 return await self._store.usage(organisation, asked)
+
+    async def spent(self, organisation: str, asked: UsageSelection) -> Decimal:
+        """USD, of what has a cost; at once, for completions wait for it."""
+        with _reading():
+            cells = await self._store.usage(organisation, asked)
+        return sum((cell.sums.cost for cell in cells), Decimal(0))
 
     async def write(self) -> None:
         """The writer: one task runs it until `close`, and everything that waits is committed by then."""

@@ -4,17 +4,42 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from persistence.limit_records import LimitRule
+from persistence.limit_records import Limited, LimitRule
 from persistence.ports import LimitStore, StoreUnavailableError
 
 FRESH_S = 5.0  # for so long another process's write may go unseen, where nobody tells of it
 TRIAL_INTERVAL_S = 5.0
 MAX_ORGANISATIONS = 10_000
 
-Rules = Sequence[LimitRule]
+
+class Rules:
+    """Those of an organisation, by whose calls they limit: a call finds its own among a thousand at once."""
+
+    __slots__ = ("_by_subject",)
+
+    def __init__(self, rules: Iterable[LimitRule] = ()) -> None:
+        self._by_subject = {(rule.limited, rule.name): rule for rule in rules}
+
+    def __iter__(self) -> Iterator[LimitRule]:
+        return iter(self._by_subject.values())
+
+    def applying(self, key_id: str | None, provider: str, model: str) -> Sequence[LimitRule]:
+        """To calls by this API key, or none, to this model."""
+        if not self._by_subject:
+            return ()
+        subjects = (
+            (Limited.ORGANISATION, ""),
+            (Limited.API_KEY, key_id),
+            (Limited.MODEL, f"{provider}/{model}"),
+            (Limited.MODEL, f"{provider}/*"),
+        )
+        return [rule for each in subjects if (rule := self._by_subject.get(each)) is not None]  # type: ignore[arg-type]
+
+
+NO_RULES = Rules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +77,7 @@ class LimitCache:
         try:
             return await self._read(organisation)
         except StoreUnavailableError:
-            rules = known.rules if known is not None else ()
+            rules = known.rules if known is not None else NO_RULES
             self._keep(organisation, _Known(rules, self._clock() + TRIAL_INTERVAL_S))
             return rules
         except asyncio.CancelledError:
@@ -72,7 +97,7 @@ class LimitCache:
 
     async def _read(self, organisation: str) -> Rules:
         writes = self._writes
-        rules = tuple(await self._store.of(organisation))
+        rules = Rules(await self._store.of(organisation))
         now = self._clock()
         self._keep(organisation, _Known(rules, now + FRESH_S if writes == self._writes else now))
         return rules

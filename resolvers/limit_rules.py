@@ -95,9 +95,11 @@ class LimitRules:
             updated_by=principal.subject,
         )
         with self._written(principal.organisation), _told():
-            standing = {(each.limited, each.name) for each in await self.store.of(principal.organisation)}
+            standing = {(each.limited, each.name): each for each in await self.store.of(principal.organisation)}
             if len(standing) >= MAX_RULES and (limited, name) not in standing:
                 raise BadUserInputError(f"an organisation has at most {MAX_RULES} limited keys and models")
+            if not any(_is_budget(each) for each in standing.values()):
+                await self.limiter.nothing_lost(principal.organisation)
             await self.store.put(rule, audit=audit_of_limits(principal, Action.LIMITS_SET, name or limited.value))
         return rule
 
@@ -162,6 +164,10 @@ def _check(asked: NewLimits) -> None:
             raise BadUserInputError(f"{_NAMES[measure]} is from 0 to {most}", path=("input", _NAMES[measure]))
         if isinstance(value, Decimal) and value != round(value, 9):
             raise BadUserInputError(f"{_NAMES[measure]} has at most 9 decimal places", path=("input", _NAMES[measure]))
+
+
+def _is_budget(rule: LimitRule) -> bool:
+    return any(getattr(rule, measure) is not None for measure in MONEY)
 
 
 def _state(need: Need, used: int) -> LimitState:

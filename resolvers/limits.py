@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 
 import structlog
 
+from persistence.entry_json import encoded
 from persistence.limit_records import LimitRule
-from persistence.ports import Reservations, StoreUnavailableError
+from persistence.ports import Leases, PriceStore, Reservations, StoreUnavailableError
 from persistence.records import LedgerEntry
-from persistence.reservation_records import Allowance, Kind, Refused, Unbegun
+from persistence.reservation_records import Allowance, Kept, Kind, Refused, Unbegun
 from persistence.usage_records import UsageSelection
 
-from .allowances import MONEY, Measure, Most, Need, applies, counted_as, needs, refusal, units
-from .bounds import most_cost, most_input, most_output
+from . import booking
+from .abandoned import Finder
+from .allowances import MONEY, Most, Need, came_to, counted_as, needs, refusal, units
+from .beside import beside
+from .bounds import has_media, most_cost, most_input, most_output
 from .errors import BadUserInputError, DomainError, ServiceUnavailableError
+from .leases import GRACE_S, LEASE_S, Lease, LeaseKeeper, reservation_of
 from .ledger import Ledger
 from .limit_cache import LimitCache
 from .price_book import PriceBook
@@ -27,36 +32,47 @@ from .principal import Principal
 from .settling import Settlement, Settler, open_settler
 from .types import Command, Target
 
-LEASE_S = 60.0
+AT_ONCE = 40
+"""Reservations that are made in the shared store at the same time."""
+
 AWAY_S = 1.0
 """For so long after a failure the shared store is not asked by calls that can do without it."""
 
 log = structlog.get_logger("limits")
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What several processes count together, and by what each finds what another leaves. `prices`: what is found is
+    booked by them."""
+
+    reservations: Reservations
+    leases: Leases
+    prices: PriceStore
+
+
 @dataclass(slots=True)
 class Hold:
-    """What is reserved for one attempt."""
+    """What is reserved for one attempt, and where; nothing where it is not limited. `opening`: booked if nothing else
+    is. `lease`: by which other processes find it, where there are such."""
 
-    organisation: str
-    reservation: str
+    opening: LedgerEntry
     needs: Sequence[Need]
-    store: Reservations
+    store: Reservations | None
+    lease: Lease | None
     settled: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The attempt that is to be made. `first`: the completion's first at this target counts as a request, the first of
-    all as the organisation's and the key's."""
+    """The attempt that is to be made. `opening`: the entry that it begins with. `first`: the completion's first at this
+    target counts as a request, the first of all as the organisation's and the key's."""
 
     principal: Principal
     command: Command
     target: Target
     input_size: int
-    streamed: bool
-    completion_id: str
-    attempt: int
+    opening: LedgerEntry
     prices: PriceBook
     first: bool
     first_at_target: bool
@@ -64,7 +80,7 @@ class Call:
 
 class Limiter:
     """Reserves and settles. Opened by `open_limiter`. `local`: what this process counts; `shared`: what several count
-    together, None where there is one.
+    together, None where there is one; `keeper`: of what this process has under way there.
 
     While the shared store is away, requests, tokens and streams are counted by this process, each limit divided by
     `share`; where a budget applies the call is refused. `now` is aware UTC, `clock` monotonic, in seconds.
@@ -76,7 +92,8 @@ class Limiter:
         ledger: Ledger,
         settler: Settler,
         local: Reservations,
-        shared: Reservations | None = None,
+        shared: Shared | None,
+        keeper: LeaseKeeper | None,
         *,
         share: int,
         now: Callable[[], datetime],
@@ -86,28 +103,29 @@ class Limiter:
         self._ledger = ledger
         self._settler = settler
         self._local = local
-        self._shared = shared
+        self._shared = None if shared is None else shared.reservations
+        self._leases = None if shared is None else shared.leases
+        self._keeper = keeper
         self._share = share
         self._now = now
         self._clock = clock
-        self._away_until = 0.0
+        self._failed_at = -AWAY_S
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self._beginning: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     async def reserve(self, call: Call) -> Hold | None:
-        """None where nothing is limited. Raises RateLimitedError, BudgetExceededError, BadUserInputError where what the
-        call may come to has no bound, ServiceUnavailableError where a budget can't be looked at."""
+        """None where nothing is limited, and no other process has to know of it. Raises RateLimitedError,
+        BudgetExceededError, BadUserInputError where what the call may come to has no bound, ServiceUnavailableError
+        where a budget can't be looked at."""
         organisation = call.principal.organisation
         rules = self.cache.at_hand(organisation)
         if rules is None:
             rules = await self.cache.rules(organisation)
-        if not rules:
-            return None
-        now = self._now()
-        asked = self._needs([rule for rule in rules if applies(rule, call.principal, call.target)], call, now)
+        target = call.target
+        asked = self._needs(rules.applying(call.principal.key_id, target.provider, target.model), call)
         if not asked:
-            return None
-        reservation = f"{call.completion_id}/{call.attempt}"
-        reserving = asyncio.ensure_future(self._reserve(organisation, reservation, asked, now))
+            return None if self._keeper is None else self._held(call, (), None, self._kept(call, ()))
+        reserving = asyncio.ensure_future(self._reserve(call, asked))
         try:
             return await asyncio.shield(reserving)
         except asyncio.CancelledError:
@@ -116,13 +134,45 @@ class Limiter:
 
     def settle(self, hold: Hold, entry: LedgerEntry | None, committed: asyncio.Future[None] | None) -> None:
         """What the attempt came to; None where it was never sent. Counted once its entry is committed."""
-        amounts = [_came_to(need, entry) for need in hold.needs]
-        asked = [need.asked for need in hold.needs]
-        settlement = Settlement(hold.store, hold.organisation, hold.reservation, asked, amounts, hold.settled)
         if committed is None or committed.done():
-            self._settler.put(settlement)
+            self._settle(hold, entry)
         else:
-            committed.add_done_callback(lambda _: self._settler.put(settlement))
+            committed.add_done_callback(lambda _: self._settle(hold, entry))
+
+    def _settle(self, hold: Hold, entry: LedgerEntry | None) -> None:
+        truth = booking.unsent(hold.opening) if entry is None else entry
+        if hold.lease is not None and self._keeper is not None:
+            self._keeper.end(hold.lease)
+        if hold.store is not None:
+            amounts = [0 if entry is None else came_to(need.asked, entry) for need in hold.needs]
+            self._tell(hold.store, hold.needs, amounts, truth, hold.settled)
+        if self._shared is not None and hold.store is not self._shared and hold.lease is not None and hold.lease.told:
+            self._tell(self._shared, (), (), truth)
+
+    def _tell(
+        self,
+        store: Reservations,
+        asked: Sequence[Need],
+        amounts: Sequence[int],
+        truth: LedgerEntry,
+        done: asyncio.Future[None] | None = None,
+    ) -> None:
+        done = done or asyncio.get_running_loop().create_future()
+        allowances = [need.asked for need in asked]
+        self._settler.put(
+            Settlement(store, truth.organisation, reservation_of(truth), allowances, amounts, truth, done)
+        )
+
+    async def count(self, entry: LedgerEntry) -> None:
+        """What is booked beside any call, such as a correction: against the budgets of its day and month."""
+        if not entry.cost:
+            return
+        rules = await self.cache.rules(entry.organisation)
+        applying = rules.applying(entry.principal, entry.provider, entry.model)  # as `counted_as` has it
+        asked = [need for need in needs(applying, Most(0, 0, entry.cost, None), entry.time) if need.measure in MONEY]
+        if asked:
+            amounts = [need.asked.amount for need in asked]
+            self._tell(self._shared or self._local, asked, amounts, entry)
 
     async def used(self, organisation: str, asked: Sequence[Need]) -> Sequence[int]:
         """How much of each is used. Raises ServiceUnavailableError."""
@@ -138,18 +188,19 @@ class Limiter:
         except StoreUnavailableError as error:
             raise _unavailable("limits can't be looked at at the moment") from error
 
-    def _needs(self, rules: Sequence[LimitRule], call: Call, now: datetime) -> Sequence[Need]:
+    def _needs(self, rules: Sequence[LimitRule], call: Call) -> Sequence[Need]:
+        """A budget is of the day and month that the ledger has the call in."""
         if not rules:
             return ()
-        tokens, cost = self._most(rules, call, now)
-        holder = call.completion_id if call.streamed else None
+        tokens, cost = self._most(rules, call)
+        holder = call.opening.completion_id if call.opening.streamed else None
         asked: list[Need] = []
         for rule in rules:
             counts = call.first_at_target if rule.limited == "model" else call.first
-            asked += needs([rule], Most(int(counts), tokens, cost, holder), now)
+            asked += needs([rule], Most(int(counts), tokens, cost, holder), call.opening.time)
         return asked
 
-    def _most(self, rules: Sequence[LimitRule], call: Call, now: datetime) -> tuple[int, Decimal]:
+    def _most(self, rules: Sequence[LimitRule], call: Call) -> tuple[int, Decimal]:
         budgeted = any(getattr(rule, measure) is not None for rule in rules for measure in MONEY)
         if not budgeted and all(rule.tokens_per_minute is None for rule in rules):
             return 0, Decimal(0)
@@ -168,7 +219,8 @@ class Limiter:
                 "a call under a USD budget takes no providerOptions: they may make it dearer than what is reserved",
                 path=("input", "providerOptions"),
             )
-        cost = most_cost(call.prices, call.target, (most_in, most_out), now)
+        tokens, media = (most_in, most_out), has_media(call.command)
+        cost = most_cost(call.prices, call.target, tokens, call.opening.time, media=media)
         if cost is None:
             raise BadUserInputError(
                 f"{call.target} has no known price, and a USD budget applies: set a price for it, or use another model",
@@ -176,32 +228,59 @@ class Limiter:
             )
         return most_in + most_out, cost
 
-    async def _reserve(self, organisation: str, reservation: str, asked: Sequence[Need], now: datetime) -> Hold:
-        if self._shared is not None and (self._clock() >= self._away_until or _has_budget(asked)):
+    async def _reserve(self, call: Call, asked: Sequence[Need]) -> Hold:
+        if self._shared is not None and (self._clock() >= self._failed_at + AWAY_S or _has_budget(asked)):
             try:
-                return await self._reserve_in(self._shared, organisation, reservation, asked, now)
+                return await self._reserve_in_turn(self._shared, call, asked)
             except StoreUnavailableError as error:
-                self._away_until = self._clock() + AWAY_S
+                self._failed_at = self._clock()
                 log.warning("limits are counted by this process alone", reason=str(error))
+                self._tell(self._shared, asked, [0] * len(asked), booking.unsent(call.opening))  # it may have been had
                 if _has_budget(asked):
                     raise _unavailable("a USD budget applies, and can't be looked at at the moment") from error
         if self._shared is not None:
             asked = [replace(need, asked=_divided(need.asked, self._share)) for need in asked]
-        return await self._reserve_in(self._local, organisation, reservation, asked, now)
+        return await self._reserve_in(self._local, call, asked)
 
-    async def _reserve_in(
-        self, store: Reservations, organisation: str, reservation: str, asked: Sequence[Need], now: datetime
-    ) -> Hold:
+    async def _reserve_in_turn(self, store: Reservations, call: Call, asked: Sequence[Need]) -> Hold:
+        """A crowd waits here, and is not taken for a store that does not answer; where it does not, the crowd is gone
+        with the first. Once more, because an answer also comes late to a process that is busy: it is had once."""
+        came_at = self._clock()
+        async with self._turns:
+            if self._failed_at > came_at:
+                raise StoreUnavailableError("it did not answer others that came before")
+            try:
+                return await self._reserve_in(store, call, asked)
+            except StoreUnavailableError:
+                return await self._reserve_in(store, call, asked)
+
+    async def _reserve_in(self, store: Reservations, call: Call, asked: Sequence[Need]) -> Hold:
+        organisation, allowances = call.opening.organisation, [need.asked for need in asked]
         by_key = {need.asked.key: need for need in asked}
+        is_shared = store is self._shared
+        kept = self._kept(call, allowances if is_shared else ())
+        if is_shared and self._keeper is not None:
+            await self._keeper.enrol(organisation)
         while True:
-            answer = await store.reserve(organisation, reservation, [need.asked for need in asked], lease_s=LEASE_S)
+            answer = await store.reserve(organisation, kept.reservation, allowances, lease_s=LEASE_S, note=kept.note)
             if answer is None:
-                return Hold(organisation, reservation, asked, store)
+                return self._held(call, asked, store, kept)
             need = by_key[answer.allowance.key]
             if isinstance(answer, Refused):
-                raise refusal(need, answer, now)
+                raise refusal(need, answer, self._now())
             assert isinstance(answer, Unbegun)  # noqa: S101  # there is no fourth
             await self._begin(store, organisation, need)
+
+    def _kept(self, call: Call, asked: Sequence[Allowance]) -> Kept:
+        note = "" if self._keeper is None else encoded(call.opening).decode()
+        return Kept(reservation_of(call.opening), note, asked)
+
+    def _held(self, call: Call, asked: Sequence[Need], store: Reservations | None, kept: Kept) -> Hold:
+        lease = None
+        if self._keeper is not None:
+            lease = Lease(call.opening.organisation, kept, told=bool(kept.asked))
+            self._keeper.begin(lease)
+        return Hold(call.opening, asked, store, lease)
 
     async def _begin(self, store: Reservations, organisation: str, need: Need) -> None:
         """All that ask at once wait for one and the same look at the ledger."""
@@ -216,17 +295,25 @@ class Limiter:
 
     async def _begin_by_ledger(self, store: Reservations, organisation: str, need: Need) -> None:
         assert need.begun_at is not None  # noqa: S101  # a budget has a period
-        await store.open(organisation, need.asked)
-        until = datetime.now(UTC) + timedelta(days=1)
-        selection = UsageSelection([(need.begun_at, until)], where=counted_as(need.rule))
-        cells = await self._ledger.usage(organisation, selection)
-        spent = sum((cell.sums.cost for cell in cells), Decimal(0))
-        await store.begin(organisation, need.asked, max(0, units(spent)))
+        assert need.ends_at is not None  # noqa: S101
+        while (opening := await store.open(organisation, need.asked, grace_s=GRACE_S)).wait_s:  # noqa: ASYNC110  # others' doing
+            await asyncio.sleep(opening.wait_s)
+        if opening.number is None:
+            return  # another process has begun it
+        selection = UsageSelection([(need.begun_at, need.ends_at)], where=counted_as(need.rule), to_date=True)
+        spent = await self._ledger.spent(organisation, selection)
+        await store.begin(organisation, need.asked, max(0, units(spent)), opening)
 
     def _begun(self, name: tuple[str, str], task: asyncio.Task[None]) -> None:
         self._beginning.pop(name, None)
         if not task.cancelled():
             task.exception()  # seen: whoever waited for it may be gone
+
+    async def nothing_lost(self, organisation: str) -> None:
+        """Before its first budget is set: nothing can be reserved from any."""
+        if self._leases is not None:
+            with suppress(StoreUnavailableError):  # at worst the first call waits
+                await self._leases.nothing_lost(organisation)
 
     async def close(self) -> None:
         tasks = list(self._beginning.values())
@@ -246,14 +333,24 @@ async def open_limiter(
     cache: LimitCache,
     ledger: Ledger,
     local: Reservations,
-    shared: Reservations | None = None,
+    shared: Shared | None = None,
     *,
     share: int,
     now: Callable[[], datetime],
     clock: Callable[[], float],
 ) -> AsyncIterator[Limiter]:
-    async with open_settler() as settler:
-        limiter = Limiter(cache, ledger, settler, local, shared, share=share, now=now, clock=clock)
+    order = asyncio.Lock()
+    async with AsyncExitStack() as stack:
+        keeper = finder = None
+        if shared is not None:
+            finder = Finder(shared.leases, shared.reservations, ledger, shared.prices)
+            keeper = LeaseKeeper(shared.leases, order, clock)
+        settler = await stack.enter_async_context(open_settler(order, None if finder is None else finder.came_late))
+        if keeper is not None and finder is not None:
+            await stack.enter_async_context(beside("leases", keeper.prolong))
+            await stack.enter_async_context(beside("leases-begun", keeper.tell))
+            await stack.enter_async_context(beside("leases-left", finder.work))
+        limiter = Limiter(cache, ledger, settler, local, shared, keeper, share=share, now=now, clock=clock)
         try:
             yield limiter
         finally:
@@ -266,17 +363,6 @@ def _has_budget(asked: Sequence[Need]) -> bool:
 
 def _divided(asked: Allowance, share: int) -> Allowance:
     return replace(asked, limit=max(1, asked.limit // share) if asked.limit else 0)
-
-
-def _came_to(need: Need, entry: LedgerEntry | None) -> int:
-    """Where the cost is not known, it may have been all that was reserved."""
-    if entry is None or need.measure is Measure.STREAMS:
-        return 0
-    if need.measure is Measure.TOKENS:
-        return entry.input_tokens + entry.output_tokens
-    if need.measure in MONEY and entry.cost is not None:
-        return units(entry.cost)
-    return need.asked.amount
 
 
 def _unavailable(message: str) -> DomainError:

@@ -17,7 +17,7 @@ from providers.ports import Dispatch, Transport, current_dispatch
 from . import booking
 from .api_keys import ApiKeys
 from .configs import Configs
-from .errors import CompletionFailedError, DomainError
+from .errors import CompletionFailedError, DomainError, LimitDetail, LimitError
 from .health import Health
 from .ids import new_completion_id
 from .ledger import Ledger
@@ -112,8 +112,8 @@ class Run:
     def time_left_s(self) -> float:
         return self.timeout_s - (self.services.clock() - self._started)
 
-    def attempt(self, step: Step) -> AttemptScope:
-        self.last = AttemptScope(self, step)
+    def attempt(self, step: Step, opening: LedgerEntry) -> AttemptScope:
+        self.last = AttemptScope(self, step, opening)
         return self.last
 
     def book(self, entry: LedgerEntry) -> None:
@@ -128,12 +128,13 @@ class Run:
         await self._counted()
 
     @asynccontextmanager
-    async def reserving(self, step: Step) -> AsyncIterator[None]:
-        """Holds what the attempt may come to, if that is limited. Raises as `Limiter.reserve`, and
-        CompletionFailedError where attempts were made before."""
+    async def reserving(self, step: Step) -> AsyncIterator[LedgerEntry]:
+        """The entry that the attempt opens with; meanwhile what it may come to is held, if that is limited. Raises as
+        `Limiter.reserve`, and CompletionFailedError where attempts were made before."""
         try:
             await self._counted()
-            hold = await self.services.limits.reserve(self._call(step))
+            opening = self._opening(step)
+            hold = await self.services.limits.reserve(self._call(step, opening))
         except BaseException as error:  # whatever it is: this may be the circuit's probe, and its place must be free
             self.services.circuits.undecided(step.circuit, self.route)
             if isinstance(error, DomainError) and self._entries:
@@ -141,25 +142,36 @@ class Run:
             raise
         booked = len(self._entries)
         try:
-            yield
+            yield opening
         finally:
             self._targets.add(step.target)
             if hold is not None:
-                self._holds.append(hold)
+                if hold.needs:
+                    self._holds.append(hold)
                 sent = len(self._entries) > booked
                 entry, commit = (self._entries[-1], self._commits[-1]) if sent else (None, None)
                 self.services.limits.settle(hold, entry, commit)
 
-    def _call(self, step: Step) -> Call:
+    def _opening(self, step: Step) -> LedgerEntry:
+        return booking.opening_entry(
+            principal=self.principal,
+            command=self.command,
+            completion_id=self.id,
+            created_at=self.created_at,
+            attempt=self.attempts_begun + 1,
+            target=step.target,
+            input_size=self.input_size,
+            streamed=self.streamed,
+        )
+
+    def _call(self, step: Step, opening: LedgerEntry) -> Call:
         assert self.prices is not None  # noqa: S101  # no vendor is called before it is known what that costs
         return Call(
             principal=self.principal,
             command=self.command,
             target=step.target,
             input_size=self.input_size,
-            streamed=self.streamed,
-            completion_id=self.id,
-            attempt=self.attempts_begun + 1,
+            opening=opening,
             prices=self.prices,
             first=not self._targets,
             first_at_target=step.target not in self._targets,
@@ -206,6 +218,15 @@ class Run:
             retryable=True,
         )
 
+    def interrupted(self) -> CompletionFailedError:
+        """The process ends, and has waited as long as it may."""
+        return self.failed(
+            "the server is shutting down: ask again",
+            code="SERVICE_UNAVAILABLE",
+            provider=self._entries[-1].provider if self._entries else None,
+            retryable=True,
+        )
+
     def blocked(self) -> CompletionFailedError:
         """Every target's circuit is open: no vendor was called."""
         target, wait_s = self.route.blocked or (self.command.target, 0.0)
@@ -225,6 +246,7 @@ class Run:
             provider=None,
             retryable=error.retryable,
             retry_after_ms=error.retry_after_ms,
+            limit=error.detail if isinstance(error, LimitError) else None,
         )
 
     def failed(
@@ -236,6 +258,7 @@ class Run:
         retryable: bool,
         retry_after_ms: int | None = None,
         content: str | None = None,
+        limit: LimitDetail | None = None,
     ) -> CompletionFailedError:
         return CompletionFailedError(
             message,
@@ -247,18 +270,20 @@ class Run:
             retryable=retryable,
             retry_after_ms=retry_after_ms,
             content=content,
+            limit=limit,
         )
 
 
 class AttemptScope:
     """One call to a vendor: noted before it is sent, booked whatever its end, its circuit told."""
 
-    def __init__(self, run: Run, step: Step) -> None:
+    def __init__(self, run: Run, step: Step, opening: LedgerEntry) -> None:
         assert run.prices is not None  # noqa: S101  # no vendor is called before it is known what that costs
         self.step = step
         self.fold = Fold()
         self.first_token_ms: int | None = None
         self._run = run
+        self._entry = opening
         self._prices = run.prices
         self._dispatch = Dispatch()
         self._started = run.services.clock()
@@ -268,16 +293,6 @@ class AttemptScope:
         run = self._run
         current_dispatch.set(self._dispatch)
         try:
-            self._entry = booking.opening_entry(
-                principal=run.principal,
-                command=run.command,
-                completion_id=run.id,
-                created_at=run.created_at,
-                attempt=run.attempts_begun + 1,
-                target=self.step.target,
-                input_size=run.input_size,
-                streamed=run.streamed,
-            )
             run.services.ledger.begin(self._entry)
         except BaseException:  # whatever it is: this may be the circuit's probe, and its place must become free
             run.services.circuits.undecided(self.step.circuit, run.route)

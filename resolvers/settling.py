@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
 
 from persistence.ports import Reservations, StoreUnavailableError
+from persistence.records import LedgerEntry
 from persistence.reservation_records import Allowance, Settled
 
 from .beside import beside
@@ -24,20 +25,25 @@ log = structlog.get_logger("limits")
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """`done` resolves when it is told, or given up: then its lease runs out."""
+    """`truth`: what the attempt came to, by whom made it. `done` resolves when it is told, or given up: then its lease
+    runs out."""
 
     store: Reservations
     organisation: str
     reservation: str
     asked: Sequence[Allowance]
     amounts: Sequence[int]
+    truth: LedgerEntry
     done: asyncio.Future[None]
 
 
 class Settler:
-    """Opened by `open_settler`."""
+    """Opened by `open_settler`. `order`: see `LeaseKeeper`; `left` is told of what the store has left to somebody who
+    found its lease over."""
 
-    def __init__(self) -> None:
+    def __init__(self, order: asyncio.Lock, left: Callable[[Settlement], None] | None) -> None:
+        self._order = order
+        self._left = left
         self._waiting: list[Settlement] = []
         self._wake = asyncio.Event()
 
@@ -63,16 +69,21 @@ class Settler:
         groups: defaultdict[tuple[int, str], list[Settlement]] = defaultdict(list)
         for each in batch:
             groups[id(each.store), each.organisation].append(each)
-        whole = True
-        for group in groups.values():
+        away: set[int] = set()
+        for (store, _), group in groups.items():
             for start in range(0, len(group), AT_ONCE):
-                whole &= await self._tell(group[start : start + AT_ONCE])
-        return whole
+                part = group[start : start + AT_ONCE]
+                if store in away:
+                    self._waiting.extend(part)
+                elif not await self._tell(part):
+                    away.add(store)
+        return not away
 
     async def _tell(self, group: Sequence[Settlement]) -> bool:
         told = [Settled(each.reservation, each.asked, each.amounts) for each in group]
         try:
-            await group[0].store.settle(group[0].organisation, told)
+            async with self._order:
+                left = await group[0].store.settle(group[0].organisation, told)
         except StoreUnavailableError as error:
             log.warning("what calls came to is counted later", calls=len(group), reason=str(error))
             self._waiting.extend(group)
@@ -80,13 +91,16 @@ class Settler:
         finally:
             for each in group:
                 _done(each)
+        for each in group:
+            if self._left is not None and each.reservation in left:
+                self._left(each)
         return True
 
 
 @asynccontextmanager
-async def open_settler() -> AsyncIterator[Settler]:
+async def open_settler(order: asyncio.Lock, left: Callable[[Settlement], None] | None = None) -> AsyncIterator[Settler]:
     """What waits at its end is told, as far as it can be."""
-    settler = Settler()
+    settler = Settler(order, left)
     async with beside("limits-settler", settler.work):
         yield settler
     await settler.flush()

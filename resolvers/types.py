@@ -22,6 +22,8 @@ from providers.types import (
     ToolChoice,
 )
 
+from .errors import LimitDetail
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -280,7 +282,7 @@ class CompletionFinished:
 @dataclass(frozen=True, slots=True)
 class CompletionFailed:
     """`usage` is what the failed attempts cost; the deltas before this event were booked with it. `content` is the
-    whole answer where one came, and was not what responseFormat asks for."""
+    whole answer where one came, and was not what responseFormat asks for. `limit` had no room."""
 
     completion_id: str
     sequence: int
@@ -292,6 +294,7 @@ class CompletionFailed:
     attempts: tuple[Attempt, ...]
     usage: TokenUsage
     content: str | None = None
+    limit: LimitDetail | None = None
 
 
 CompletionEvent = (

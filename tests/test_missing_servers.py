@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.test_load_balancers import KINDS
 from tests.e2e.test_public_clients import clients_or_skip
 from tests.servers import community, mongo, postgres, rabbit, redis, s3, together
 
@@ -61,6 +62,10 @@ def _several(patch: pytest.MonkeyPatch) -> None:
         together.entered(stack, redis.running_redis())
 
 
+def _balancers(patch: pytest.MonkeyPatch) -> None:
+    KINDS["haproxy"].found()
+
+
 CASES: list[tuple[Callable[[pytest.MonkeyPatch], None], str]] = [
     (_redis, "apt-get install redis-server"),
     (_rabbit, "apt-get install rabbitmq-server"),
@@ -71,6 +76,7 @@ CASES: list[tuple[Callable[[pytest.MonkeyPatch], None], str]] = [
     (_community, "Node and npm"),
     (_clients, "Node and npm"),
     (_several, "apt-get install redis-server"),
+    (_balancers, "apt-get install haproxy"),
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import strawberry
 
+from graph.limits import LimitReached
 from resolvers import types as domain
 
 from .types import Attempt, Completion, Usage
@@ -63,7 +64,12 @@ class CompletionFailed(CompletionEvent):
     message: str = strawberry.field(description="For people.")
     provider: str | None = strawberry.field(description="The provider that failed last, where one did.")
     retryable: bool = strawberry.field(description="True where the same call may succeed later.")
-    retry_after_ms: int | None = strawberry.field(description="How long the vendor asked to wait, in milliseconds.")
+    retry_after_ms: int | None = strawberry.field(
+        description="How long to wait, in milliseconds: what the vendor asked for, or until a limit has room."
+    )
+    limit: LimitReached | None = strawberry.field(
+        description="For RATE_LIMITED and BUDGET_EXCEEDED of a limit that is set: which, and how it stood."
+    )
     attempts: list[Attempt] = strawberry.field(description="Every call to a vendor, in order.")
     usage: Usage = strawberry.field(description="What the attempts cost all the same.")
     content: str | None = strawberry.field(
@@ -124,6 +130,7 @@ def _failed(event: domain.CompletionFailed) -> CompletionFailed:
         provider=event.provider,
         retryable=event.retryable,
         retry_after_ms=event.retry_after_ms,
+        limit=None if event.limit is None else LimitReached.of(event.limit),
         attempts=[Attempt.of(attempt) for attempt in event.attempts],
         usage=Usage.of(event.usage),
         content=event.content,

@@ -10,7 +10,8 @@ import structlog
 from strawberry.scalars import JSON
 
 from graph.context import Context
-from graph.errors import UNEXPECTED
+from graph.errors import UNEXPECTED, limit_of
+from graph.limits import LimitReached
 from resolvers import fan_out
 from resolvers.booking import total_usage
 from resolvers.errors import BadUserInputError, CompletionFailedError, DomainError
@@ -39,7 +40,12 @@ class CompletionFailure:
         description="The provider that failed last, where one did. Beside Completion.provider it needs an alias."
     )
     retryable: bool = strawberry.field(description="True where the same input may succeed later.")
-    retry_after_ms: int | None = strawberry.field(description="How long the vendor asked to wait, in milliseconds.")
+    retry_after_ms: int | None = strawberry.field(
+        description="How long to wait, in milliseconds: what the vendor asked for, or until a limit has room."
+    )
+    limit: LimitReached | None = strawberry.field(
+        description="For RATE_LIMITED and BUDGET_EXCEEDED of a limit that is set: which, and how it stood."
+    )
     completion_id: strawberry.ID | None = strawberry.field(
         description="Its id; the ledger has it where there are attempts. Null where it got none."
     )
@@ -86,6 +92,7 @@ def _told(index: int, outcome: fan_out.Outcome, request_id: str) -> Completion |
             provider=outcome.provider,
             retryable=outcome.retryable,
             retry_after_ms=outcome.retry_after_ms,
+            limit=_limit(outcome),
             completion_id=strawberry.ID(outcome.completion_id),
             attempts=[Attempt.of(attempt) for attempt in outcome.attempts],
             usage=Usage.of(outcome.usage),
@@ -104,8 +111,14 @@ def _failure(index: int, error: DomainError) -> CompletionFailure:
         provider=None,
         retryable=error.retryable,
         retry_after_ms=error.retry_after_ms,
+        limit=_limit(error),
         completion_id=None,
         attempts=[],
         content=None,
         usage=Usage.of(total_usage(())),
     )
+
+
+def _limit(error: DomainError) -> LimitReached | None:
+    limit = limit_of(error)
+    return None if limit is None else LimitReached.of(limit)

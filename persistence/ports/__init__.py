@@ -12,7 +12,7 @@ from .ledger import InflightLog, LedgerStore
 from .limits import LimitStore
 from .provider_keys import ProviderKeyStore
 from .queue import Delivery, JobQueue
-from .reservations import Reservations
+from .reservations import Leases, Reservations
 from .shared import LISTENER_BACKLOG, REPLAYED_AT_MOST, Counters, Events, Replays, SharedValues
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Events",
     "InflightLog",
     "JobQueue",
+    "Leases",
     "LedgerStore",
     "LimitStore",
     "ObjectStore",

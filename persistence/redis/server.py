@@ -12,6 +12,7 @@ from ..ports import StoreUnavailableError
 from .client import RedisClient, RedisRefusedError
 from .counters import RedisCounters
 from .events import RedisEvents
+from .leases import RedisLeases
 from .replays import RedisReplays
 from .reservations import RedisReservations
 from .values import RedisValues
@@ -29,6 +30,7 @@ class RedisServer:
         self.counters = RedisCounters(client)
         self.replays = RedisReplays(client)
         self.reservations = RedisReservations(client)
+        self.leases = RedisLeases(client)
 
     async def look(self) -> str | None:
         """What keeps it from its work, in a line; None where nothing does."""

@@ -160,7 +160,7 @@ class TimescaleLedger:
             behind = None if late is None else [slot for (slot,) in late]
             return await rows_of(connection, *usage.statement(organisation, asked, behind))
 
-        rows = await self._readers.snapshot(read)
+        rows = await (self._current if asked.to_date else self._readers).snapshot(read)
         return await asyncio.to_thread(lambda: [usage.cell(row) for row in rows])
 
     async def _entries(self, statement: Any, asked: dict[str, str]) -> Sequence[LedgerEntry]:

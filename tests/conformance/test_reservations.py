@@ -13,11 +13,11 @@ import pytest
 from persistence.memory_reservations import MemoryReservations
 from persistence.ports import Reservations
 from persistence.redis import open_redis
-from persistence.reservation_records import PARTS, Allowance, Expired, Kind, Refused, Settled, Unbegun
+from persistence.reservation_records import PARTS, Allowance, Kind, Opening, Refused, Settled, Unbegun
+from tests.persistence.reservations import begun, opened
 from tests.servers.redis import cluster_or_skip, redis_or_skip
 
 LEASE_S = 30.0
-SHORT_S = 0.3
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def place(holder: str, limit: int = 2) -> Allowance:
     return Allowance("streams", Kind.PLACES, 1, limit, 60.0, holder)
 
 
-async def reserved(store: Reservations, org: str, name: str, *asked: Allowance, lease_s: float = LEASE_S) -> bool:
-    return await store.reserve(org, name, asked, lease_s=lease_s) is None
+async def reserved(store: Reservations, org: str, name: str, *asked: Allowance) -> bool:
+    return await store.reserve(org, name, asked, lease_s=LEASE_S) is None
 
 
 async def used(store: Reservations, org: str, *asked: Allowance) -> list[int | None]:
@@ -139,10 +139,13 @@ async def test_what_has_left_a_window_is_not_given_back_to_it(keeping: Keeping, 
 async def test_a_budget_has_to_be_begun(keeping: Keeping, org: str) -> None:
     assert await keeping.ours.reserve(org, "a", [budget(1)], lease_s=LEASE_S) == Unbegun(budget(1))
     assert await used(keeping.ours, org, budget(0)) == [None]
-    await keeping.ours.open(org, budget(1))
+    opening = await opened(keeping.ours, org, budget(1))
     assert await keeping.theirs.reserve(org, "a", [budget(1)], lease_s=LEASE_S) == Unbegun(budget(1))
-    await keeping.ours.begin(org, budget(1), 60)
-    await keeping.theirs.begin(org, budget(1), 60)
+    await keeping.theirs.begin(org, budget(1), 99, Opening(number=0))
+    assert await used(keeping.ours, org, budget(0)) == [None], "another's turn, or none"
+    for spent in (60, 99):
+        await keeping.ours.begin(org, budget(1), spent, opening)
+    assert await opened(keeping.theirs, org, budget(1)) == Opening(), "there is nothing to do"
     assert await used(keeping.ours, org, budget(0)) == [60], "begun once"
     assert await reserved(keeping.theirs, org, "a", budget(40))
     assert await keeping.ours.reserve(org, "b", [budget(1)], lease_s=LEASE_S) == Refused(budget(1), 100, 60)
@@ -150,14 +153,14 @@ async def test_a_budget_has_to_be_begun(keeping: Keeping, org: str) -> None:
 
 async def test_what_is_settled_while_a_budget_is_opened_counts(keeping: Keeping, org: str) -> None:
     await keeping.ours.settle(org, [Settled("before", [budget(50)], [50])])
-    await keeping.ours.open(org, budget(0))
+    opening = await opened(keeping.ours, org, budget(0))
     await keeping.theirs.settle(org, [Settled("lost", [budget(50)], [7])])
-    await keeping.ours.begin(org, budget(0), 10)
+    await keeping.ours.begin(org, budget(0), 10, opening)
     assert await used(keeping.ours, org, budget(0)) == [17]
 
 
 async def test_a_budget_is_what_was_spent_and_what_is_reserved(keeping: Keeping, org: str) -> None:
-    await keeping.ours.begin(org, budget(0), 0)
+    await begun(keeping.ours, org, budget(0), 0)
     assert await reserved(keeping.ours, org, "a", budget(60))
     assert not await reserved(keeping.theirs, org, "b", budget(60))
     await keeping.ours.settle(org, [Settled("a", [budget(60)], [5])])
@@ -167,7 +170,7 @@ async def test_a_budget_is_what_was_spent_and_what_is_reserved(keeping: Keeping,
 
 async def test_amounts_are_exact(keeping: Keeping, org: str) -> None:
     most = 2**53
-    await keeping.ours.begin(org, budget(0), most - 12_345_678_901_234_567 // 10)
+    await begun(keeping.ours, org, budget(0), most - 12_345_678_901_234_567 // 10)
     spent = most - 1_234_567_890_123_456
     assert await used(keeping.ours, org, budget(0)) == [spent]
     asked = budget(1_234_567_890_123_455, most)
@@ -189,7 +192,7 @@ async def test_places_are_held_once_and_left(keeping: Keeping, org: str) -> None
 
 
 async def test_all_or_nothing(keeping: Keeping, org: str) -> None:
-    await keeping.ours.begin(org, budget(0), 95)
+    await begun(keeping.ours, org, budget(0), 95)
     refused = await keeping.ours.reserve(org, "a", [window(1), place("a"), budget(6)], lease_s=LEASE_S)
     assert refused == Refused(budget(6), 95, 95)
     assert await used(keeping.ours, org, window(0), place(""), budget(0)) == [0, 0, 95]
@@ -203,37 +206,8 @@ async def test_the_same_reservation_is_had_once(keeping: Keeping, org: str) -> N
     assert await used(keeping.ours, org, window(0)) == [6]
 
 
-async def test_a_lease_that_is_over_is_told_once_for_as_long(keeping: Keeping, org: str) -> None:
-    await keeping.ours.begin(org, budget(0), 0)
-    asked = (window(4), budget(9), place("a"))
-    await keeping.ours.reserve(org, "a", asked, lease_s=SHORT_S, note='{"a": "note"}')
-    await keeping.ours.reserve(org, "b", [], lease_s=LEASE_S, note="alive")
-    await keeping.later(SHORT_S + 0.05)
-    assert await used(keeping.ours, org, place("")) == [0], "its place is free"
-    assert await keeping.theirs.expired(org, lease_s=LEASE_S, limit=10) == [Expired("a", '{"a": "note"}', asked)]
-    assert await keeping.ours.expired(org, lease_s=LEASE_S, limit=10) == []
-    await keeping.theirs.settle(org, [Settled("a", asked, [4, 2, 0])])
-    assert await used(keeping.ours, org, window(0), budget(0)) == [4, 2]
-
-
-async def test_one_that_is_prolonged_is_alive(keeping: Keeping, org: str) -> None:
-    await keeping.ours.reserve(org, "a", [place("a")], lease_s=SHORT_S)
-    await keeping.ours.prolong(org, ["a", "unknown"], lease_s=LEASE_S)
-    await keeping.later(SHORT_S + 0.05)
-    assert await keeping.theirs.expired(org, lease_s=LEASE_S, limit=10) == []
-    assert await used(keeping.ours, org, place("")) == [1]
-
-
-async def test_who_is_told_of_is_bounded_and_in_order(keeping: Keeping, org: str) -> None:
-    for name in ("b", "a", "c"):
-        await keeping.ours.reserve(org, name, [], lease_s=0.001, note=name)
-        await keeping.later(0.01)
-    assert [each.note for each in await keeping.ours.expired(org, lease_s=LEASE_S, limit=2)] == ["b", "a"]
-    assert org in await keeping.ours.organisations()
-
-
 async def test_at_once_never_more_and_nobody_in_vain(keeping: Keeping, org: str) -> None:
-    await keeping.ours.begin(org, budget(0, 1000), 0)
+    await begun(keeping.ours, org, budget(0, 1000), 0)
 
     async def call(number: int) -> bool:
         store = keeping.ours if number % 2 else keeping.theirs

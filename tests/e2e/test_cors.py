@@ -36,9 +36,9 @@ def ask(server: Server, origin: str, *, query: str = COMPLETE, token: str = "", 
 
 
 def readable(answer: httpx.Response) -> bool:
-    """Whether a browser shows this answer, and the request's id, to the page."""
+    """Whether a browser shows this answer to the page, the request's id, and when to ask again."""
     exposed = answer.headers.get("access-control-expose-headers", "").lower().split(", ")
-    return answer.headers.get("access-control-allow-origin") == ORIGIN and "x-request-id" in exposed
+    return answer.headers.get("access-control-allow-origin") == ORIGIN and {"x-request-id", "retry-after"} <= {*exposed}
 
 
 @pytest.mark.parametrize("origin", [ORIGIN, "http://localhost:3000"])

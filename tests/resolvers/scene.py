@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -16,7 +16,6 @@ from gateway.envelopes import Envelopes
 from gateway.key_forms import KeyForms
 from persistence.config_records import Config, ConfigCursor, ConfigFilter, ConfigOrder
 from persistence.memory_replays import MemoryReplays
-from persistence.memory_reservations import MemoryReservations
 from persistence.ports import ApiKeyStore, ConfigStore, PriceStore, ProviderKeyStore, StoreUnavailableError
 from persistence.records import CompletionFilter, Cursor, LedgerEntry
 from persistence.usage_records import UsageCell, UsageSelection
@@ -44,10 +43,9 @@ from resolvers.configs import Configs, VendorsOf
 from resolvers.health import Health
 from resolvers.key_cache import KeyCache
 from resolvers.key_pool import KeyPool
-from resolvers.ledger import Ledger, open_ledger
-from resolvers.limit_cache import LimitCache
+from resolvers.ledger import open_ledger
 from resolvers.limit_rules import LimitRules
-from resolvers.limits import Limiter, open_limiter
+from resolvers.limits import Shared
 from resolvers.live_usage import open_live_usage
 from resolvers.price_cache import PriceCache
 from resolvers.prices import Prices
@@ -60,11 +58,13 @@ from resolvers.running import RunningCompletions
 from resolvers.sessions import Sessions
 from resolvers.types import CompleteCommand, Completion, CompletionEvent, CompletionRef, Target
 from tests.persistence.api_keys import MemoryApiKeys
+from tests.persistence.leases import MemoryLeases
 from tests.persistence.limits import MemoryLimits
 from tests.persistence.prices import MemoryPrices
 from tests.persistence.provider_keys import MemoryProviderKeys
 from tests.persistence.usage_fold import folded
 
+from .limiting import limiter_in
 from .links import OpenLinks
 
 ALPHA, BETA = Target("alpha", "a-1"), Target("beta", "b-1")
@@ -73,6 +73,7 @@ GLOBEX = Principal("key_2", "globex", frozenset(), 0.0)
 USAGE = Usage(input_tokens=7, output_tokens=2)
 STOP = (Finished(FinishReason.STOP, USAGE),)
 BESIDE = {"ledger-writer", "ledger-mender", "limits-settler", "stream-recorder"}
+SHARING = {"leases", "leases-begun", "leases-left"}
 
 
 class Hold:
@@ -354,15 +355,10 @@ def api_keys_in(store: ApiKeyStore) -> ApiKeys:
     return ApiKeys(store, cache, KeyForms([b"k" * 32]), partial(datetime.now, UTC))
 
 
-def limiter_in(store: MemoryLimits, ledger: Ledger) -> AbstractAsyncContextManager[Limiter]:
-    clock = asyncio.get_running_loop().time
-    cache, local = LimitCache(store, clock), MemoryReservations(clock)
-    return open_limiter(cache, ledger, local, share=1, now=partial(datetime.now, UTC), clock=clock)
-
-
 @asynccontextmanager
-async def open_scene() -> AsyncIterator[Scene]:
-    """At its end nothing may be left: no task, no running completion, no note of an attempt in flight."""
+async def open_scene(leases: MemoryLeases | None = None) -> AsyncIterator[Scene]:
+    """At its end nothing may be left: no task, no running completion, no note of an attempt in flight. `leases`: what
+    it shares with other processes."""
     before = other_tasks()
     store, inflight, rules, jitter = MemoryStore(), MemoryInflight(), MemoryPrices(), [0.0]
     alpha, beta = FakeProvider("alpha"), FakeProvider("beta")
@@ -370,7 +366,7 @@ async def open_scene() -> AsyncIterator[Scene]:
     async with (
         open_ledger(store, inflight) as ledger,
         open_live_usage(ledger, now) as live_usage,
-        limiter_in(limits, ledger) as limiter,
+        limiter_in(limits, ledger, None if leases is None else Shared(leases, leases, rules)) as limiter,
         open_recordings(MemoryReplays(clock), Sessions(MemoryApiKeys(), now), clock) as recordings,
     ):
         vendors = {each.name: Vendor(each, KeyPool.of(Credentials("secret"))) for each in (alpha, beta)}
@@ -396,5 +392,5 @@ async def open_scene() -> AsyncIterator[Scene]:
             random=lambda: jitter[0],
         )
         yield Scene(services, store, inflight, rules, alpha, beta, limits, jitter)
-        assert (len(services.running), other_tasks() - before) == (0, BESIDE)
+        assert (len(services.running), other_tasks() - before) == (0, BESIDE if leases is None else BESIDE | SHARING)
     assert (other_tasks(), inflight.noted) == (before, {})

@@ -15,6 +15,8 @@ from persistence.limit_records import Limited, LimitRule
 from persistence.price_records import Discount, Override
 from persistence.records import CostSource
 from providers.types import Finished, FinishReason, TextDelta, Usage
+from resolvers.audit import AuditLog
+from resolvers.corrections import CorrectCommand, correct
 from resolvers.errors import (
     BadUserInputError,
     BudgetExceededError,
@@ -23,6 +25,7 @@ from resolvers.errors import (
     ServiceUnavailableError,
 )
 from resolvers.types import CompletionFailed, TextProduced
+from tests.persistence.audit import MemoryAuditLog
 from tests.persistence.entries import entry
 from tests.persistence.limits import limit_rule
 from tests.persistence.prices import price_rule
@@ -256,6 +259,51 @@ async def test_a_budget_that_the_ledger_can_t_begin_is_closed(scene: Scene) -> N
     scene.store.down = True
     await refusal(scene, ServiceUnavailableError, max_tokens=4)
     assert not scene.alpha.calls
+
+
+async def test_a_correction_counts(scene: Scene) -> None:
+    priced(scene)
+    limit(scene, usd_per_day=Decimal(1000))
+    scene.alpha.will(texts("hi"))
+    done = await scene.complete(max_tokens=4)
+    for cost, used in ((40, 40), (30, 30)):
+        command = CorrectCommand(done.id, 1, "invoice 7", cost=Decimal(cost))
+        counted = scene.services.limits.count
+        await correct(scene.services.ledger, AuditLog(MemoryAuditLog()), ACME, command, counted)
+        await idle()
+        (state,) = await scene.services.limit_rules.states_for(ACME)
+        assert state.used == used
+    await scene.services.limits.count(replace(scene.store.entries[0], attempt=-9, time=LONG_AGO))
+    await idle()
+    (state,) = await scene.services.limit_rules.states_for(ACME)
+    assert state.used == 30, "another day's"
+
+
+async def test_a_price_that_changes_while_a_call_runs_is_the_next_ones(scene: Scene) -> None:
+    priced(scene)
+    limit(scene, usd_per_day=Decimal(MOST))
+    scene.alpha.will([held := Hold(), *texts("hi")])
+    running = scene.started(max_tokens=4)
+    await held.reached.wait()
+    dear = Override(10 * DOLLARS.input, 10 * DOLLARS.output)
+    scene.rules.rules = [price_rule(provider="alpha", model="a-1", terms=dear, since=LONG_AGO)]
+    scene.services.prices.cache.outdate("acme")
+    held.free.set()
+    assert (await running).usage.cost == 27
+    (state,) = await scene.services.limit_rules.states_for(ACME)
+    assert state.used == 27
+
+
+async def test_a_call_is_of_the_day_that_the_ledger_has_it_in(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It began just before midnight; what is reserved after it, for another try, is of the day before."""
+    priced(scene)
+    limit(scene, usd_per_day=Decimal(1000))
+    yesterday = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
+    monkeypatch.setattr("resolvers.run.new_completion_id", lambda: ("cmp_1", yesterday))
+    scene.alpha.will([unavailable()], texts("hi"))
+    await scene.complete(max_tokens=4)
+    (state,) = await scene.services.limit_rules.states_for(ACME)
+    assert state.used == 0
 
 
 async def test_rules_that_can_t_be_read_hold_on(scene: Scene) -> None:

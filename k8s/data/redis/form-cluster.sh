@@ -1,0 +1,34 @@
+#!/bin/sh
+# Makes one cluster of the nodes in NODES ("host:port host:port …"), one replica for each master. Safe at any time: nodes that
+# are a cluster already are made known to each other again, which mends one whose pods all came back with other addresses.
+set -eu
+
+ask() { host=${1%:*} port=${1##*:}; shift; redis-cli -h "$host" -p "$port" "$@"; }
+address() { getent hosts "${1%:*}" | awk '{print $1; exit}'; }
+
+members=""
+for node in $NODES; do
+  until [ "$(ask "$node" ping 2>/dev/null)" = PONG ]; do echo "waiting for $node"; sleep 1; done
+  members="$members $(address "$node"):${node##*:}"
+done
+first=${NODES%% *}
+
+known() { ask "$1" cluster info | tr -d '\r' | sed -n 's/^cluster_known_nodes://p'; }
+if [ "$(known "$first")" = 1 ] && [ "$(ask "$first" cluster info | tr -d '\r' | sed -n 's/^cluster_slots_assigned://p')" = 0 ]; then
+  # shellcheck disable=SC2086
+  redis-cli --cluster create $members --cluster-replicas 1 --cluster-yes
+else
+  for member in $members; do ask "$first" cluster meet "${member%:*}" "${member##*:}"; done
+fi
+
+for node in $NODES; do
+  until ask "$node" cluster info | grep -q '^cluster_state:ok' &&
+    ask "$node" info replication | grep -Eq '^(role:master|master_link_status:up)'; do
+    echo "$node does not serve yet"
+    sleep 1
+    # A replica that heard of its master's address from others goes on asking the old one until it is told.
+    master=$(ask "$node" cluster nodes | awk '$3 ~ /myself,slave/ {print $4}')
+    if [ -n "$master" ]; then ask "$node" cluster replicate "$master" > /dev/null || true; fi
+  done
+done
+echo "the cluster serves all slots"

@@ -133,13 +133,16 @@ def token(
 
 @app.command(name="rotate-keys")
 def rotate_keys() -> None:
-    """Seals organisations' provider keys anew, by the first ENCRYPTION_KEY. Afterwards the former ones, which stand
-    behind it, may go, once the `enc:v1:…` settings and the API keys made under them are renewed too."""
-    rotated = rotate(load_settings())
-    typer.echo(f"sealed anew: {rotated.resealed} of {rotated.seen} provider keys")
-    for organisation, provider in rotated.unreadable:
-        typer.echo(f"opens with none of ENCRYPTION_KEY: {organisation} at {provider}", err=True)
-    if rotated.unreadable:
+    """Seals organisations' provider keys and webhooks' secrets anew, by the first ENCRYPTION_KEY. Afterwards the former
+    ones, which stand behind it, may go, once the `enc:v1:…` settings and the API keys made under them are renewed too.
+    """
+    keys, webhooks = rotate(load_settings())
+    typer.echo(
+        f"sealed anew: {keys.resealed} of {keys.seen} provider keys, {webhooks.resealed} of {webhooks.seen} webhooks"
+    )
+    for organisation, name in (*keys.unreadable, *webhooks.unreadable):
+        typer.echo(f"opens with none of ENCRYPTION_KEY: {organisation} at {name}", err=True)
+    if keys.unreadable or webhooks.unreadable:
         raise typer.Exit(1)
 
 

@@ -23,33 +23,40 @@ _PREFIX = "env:v1:"
 _NAME, _NONCE, _KEY, _TAG = 8, 12, 32, 16  # bytes
 _HEAD = _NAME + _NONCE + _KEY + _TAG
 
+PROVIDER_KEY, WEBHOOK_SECRET = "provider key", "webhook secret"  # kinds, no secrets
+
 
 class Envelopes:
-    """Implements `resolvers.provider_keys.Sealing`. `masters`: the present one first."""
+    """Implements `resolvers.provider_keys.Sealing`. `masters`: the present one first. `kind`: what the secrets are, one
+    of those below."""
 
-    def __init__(self, masters: Sequence[bytes]) -> None:
+    def __init__(self, masters: Sequence[bytes], kind: str = PROVIDER_KEY) -> None:
+        self._kind = kind
         self._masters = {sha256(b"ai-middleware master v1" + each).digest()[:_NAME]: AESGCM(each) for each in masters}
         self._present = next(iter(self._masters))
 
-    def seal(self, text: str, *, organisation: str, provider: str) -> str:
-        key, bound = secrets.token_bytes(_KEY), _bound(organisation, provider)
+    def seal(self, text: str, *, organisation: str, name: str) -> str:
+        key, bound = secrets.token_bytes(_KEY), self._bound(organisation, name)
         nonce = secrets.token_bytes(_NONCE)
         return _written(self._wrapped(key, bound), nonce + AESGCM(key).encrypt(nonce, text.encode(), bound))
 
-    def open(self, sealed: str, *, organisation: str, provider: str) -> str:
-        bound = _bound(organisation, provider)
+    def open(self, sealed: str, *, organisation: str, name: str) -> str:
+        bound = self._bound(organisation, name)
         key, rest = self._unwrapped(sealed, bound)
         try:
             return AESGCM(key).decrypt(rest[:_NONCE], rest[_NONCE:], bound).decode()
         except (InvalidTag, ValueError):
             raise SealedElsewhereError from None
 
-    def resealed(self, sealed: str, *, organisation: str, provider: str) -> str | None:
-        bound = _bound(organisation, provider)
+    def resealed(self, sealed: str, *, organisation: str, name: str) -> str | None:
+        bound = self._bound(organisation, name)
         key, rest = self._unwrapped(sealed, bound)
         if _read(sealed)[:_NAME] == self._present:
             return None
         return _written(self._wrapped(key, bound), rest)
+
+    def _bound(self, organisation: str, name: str) -> bytes:
+        return orjson.dumps([self._kind, organisation, name])
 
     def _wrapped(self, key: bytes, bound: bytes) -> bytes:
         nonce = secrets.token_bytes(_NONCE)
@@ -64,10 +71,6 @@ class Envelopes:
             return master.decrypt(raw[_NAME : _NAME + _NONCE], raw[_NAME + _NONCE : _HEAD], bound), raw[_HEAD:]
         except (InvalidTag, ValueError):
             raise SealedElsewhereError from None
-
-
-def _bound(organisation: str, provider: str) -> bytes:
-    return orjson.dumps(["provider key", organisation, provider])
 
 
 def _written(wrapped: bytes, rest: bytes) -> str:

@@ -68,6 +68,7 @@ from .settings import Settings, SettingsError
 from .stores import Documents, Stores, open_stores
 from .usage_links import SignedLinks
 from .vendors import keyed, vendors
+from .webhooks import open_telling
 
 if TYPE_CHECKING:
     from persistence.redis import RedisServer
@@ -140,21 +141,19 @@ async def _open_services(
     transport: HttpTransport,
     stack: AsyncExitStack,
 ) -> Services:
-    ledger = await _open_ledger(stores, stack)
-    documents, rows = stores.documents, provider_rows(settings)
+    ledger, documents, rows = await _open_ledger(stores, stack), stores.documents, provider_rows(settings)
     ready, circuits, running = vendors(settings, keys, rows), Circuits(time.monotonic), RunningCompletions()
-    configs = ConfigCache(documents.configs, time.monotonic)
-    prices = PriceCache(documents.prices, time.monotonic, _now)
     provider_keys = _provider_keys(documents.provider_keys, keys, keyed(settings, rows))
     limits = await _open_limiter(settings, stores, ledger, stack)
-    await _follow(documents, Caches(configs, prices, api_keys.cache, provider_keys, limits.cache), stack)
+    caches = await _open_caches(documents, api_keys, provider_keys, limits, stack)
+    webhooks, alerts = await open_telling(settings, keys, documents, limits, stores.redis, stack)
     siblings, shared_keys = await _open_shared(stores.redis, stack, running, circuits)
     return Services(
         vendors=ready,
         transport=transport,
         ledger=ledger,
-        configs=Configs(documents.configs, configs, partial(provider_keys.vendors, deployment=ready), now=_now),
-        prices=Prices(documents.prices, prices, {row.name for row in rows} | ready.keys(), _now),
+        configs=Configs(documents.configs, caches.configs, partial(provider_keys.vendors, deployment=ready), now=_now),
+        prices=Prices(documents.prices, caches.prices, {row.name for row in rows} | ready.keys(), _now),
         circuits=circuits,
         health=Health([row.name for row in rows], ready, circuits, time.monotonic),
         running=running,
@@ -168,6 +167,8 @@ async def _open_services(
         recordings=await _open_recordings(stores.redis, keys, sessions, stack),
         clock=time.monotonic,
         random=random.random,
+        webhooks=webhooks,
+        alerts=alerts,
         siblings=siblings,
         keys=shared_keys,
     )
@@ -180,9 +181,16 @@ async def _open_recordings(
     return await stack.enter_async_context(open_recordings(kept, sessions, time.monotonic))
 
 
-async def _follow(documents: Documents, caches: Caches, stack: AsyncExitStack) -> None:
+async def _open_caches(
+    documents: Documents, api_keys: ApiKeys, provider_keys: ProviderKeys, limits: Limiter, stack: AsyncExitStack
+) -> Caches:
+    """They follow other processes' writes, where there are such."""
+    configs = ConfigCache(documents.configs, time.monotonic)
+    prices = PriceCache(documents.prices, time.monotonic, _now)
+    caches = Caches(configs, prices, api_keys.cache, provider_keys, limits.cache)
     if documents.feed is not None:
         await stack.enter_async_context(following(documents.feed, caches))
+    return caches
 
 
 def handlers(ledger: LedgerStore) -> Mapping[str, Handler]:

@@ -25,6 +25,8 @@ from persistence.ports import (
     PriceStore,
     ProviderKeyStore,
     StoreUnavailableError,
+    WebhookOutbox,
+    WebhookStore,
 )
 from persistence.sqlite.api_keys import SQLiteApiKeys
 from persistence.sqlite.audit import SQLiteAuditLog
@@ -35,11 +37,14 @@ from persistence.sqlite.limits import SQLiteLimits
 from persistence.sqlite.prices import SQLitePrices
 from persistence.sqlite.provider_keys import SQLiteProviderKeys
 from persistence.sqlite.queue import SQLiteQueue
+from persistence.sqlite.webhook_outbox import SQLiteWebhookOutbox
+from persistence.sqlite.webhooks import SQLiteWebhooks
 
 from .readiness import Dependency
 from .settings import Settings, SettingsError
 
 if TYPE_CHECKING:
+    from persistence.mongo.client import Mongo
     from persistence.rabbit import RabbitQueue
     from persistence.redis import RedisServer
     from persistence.timescale.ledger import TimescaleLedger
@@ -59,8 +64,8 @@ log = structlog.get_logger("runtime")
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """Where configs, price rules, keys and the audit log are. `feed` tells of other processes' writes; None where there
-    are no others."""
+    """Where configs, price rules, keys, webhooks and the audit log are. `feed` tells of other processes' writes; None
+    where there are no others."""
 
     configs: ConfigStore
     prices: PriceStore
@@ -68,6 +73,8 @@ class Documents:
     provider_keys: ProviderKeyStore
     audit: AuditStore
     limits: LimitStore
+    webhooks: WebhookStore
+    outbox: WebhookOutbox
     feed: ChangeFeed | None = None
 
 
@@ -109,13 +116,13 @@ async def open_stores(settings: Settings, stack: AsyncExitStack, links: FolderLi
     return stores
 
 
-async def open_provider_keys(settings: Settings, stack: AsyncExitStack) -> ProviderKeyStore:
-    """The store of them alone, for a command. Raises SettingsError."""
+async def open_documents(settings: Settings, stack: AsyncExitStack) -> Documents:
+    """Them alone, for a command. Raises SettingsError."""
     try:
         database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
     except StoreUnavailableError as error:
         raise SettingsError(f"DATA_DIR: {error}") from None
-    return (await _open_documents(settings, stack, database, [])).provider_keys
+    return await _open_documents(settings, stack, database, [])
 
 
 @asynccontextmanager
@@ -205,8 +212,10 @@ async def _open_documents(
             SQLiteProviderKeys(database),
             SQLiteAuditLog(database),
             SQLiteLimits(database),
+            SQLiteWebhooks(database),
+            SQLiteWebhookOutbox(database),
         )
-    from persistence.mongo import api_keys, audit, changes, client, configs, limits, prices, provider_keys
+    from persistence.mongo import client
 
     try:
         opening = client.open_mongo(
@@ -222,6 +231,22 @@ async def _open_documents(
         raise SettingsError(f"MONGODB_CONNECTION_URI: {error}") from None
     except StoreUnavailableError as error:
         log.warning("configs and price rules can't be reached", reason=str(error))
+    return _documents_on(mongo)
+
+
+def _documents_on(mongo: Mongo) -> Documents:
+    from persistence.mongo import (
+        api_keys,
+        audit,
+        changes,
+        configs,
+        limits,
+        prices,
+        provider_keys,
+        webhook_outbox,
+        webhooks,
+    )
+
     return Documents(
         configs.MongoConfigs(mongo),
         prices.MongoPrices(mongo),
@@ -229,6 +254,8 @@ async def _open_documents(
         provider_keys.MongoProviderKeys(mongo),
         audit.MongoAuditLog(mongo),
         limits.MongoLimits(mongo),
+        webhooks.MongoWebhooks(mongo),
+        webhook_outbox.MongoWebhookOutbox(mongo),
         changes.MongoChanges(mongo),
     )
 

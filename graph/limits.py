@@ -15,6 +15,7 @@ from graph.inputs import planned
 from graph.scalars import BigInt
 from graph.scopes import Guarded
 from persistence import limit_records as records
+from resolvers.budget_alerts import thresholds
 from resolvers.errors import LimitDetail
 from resolvers.limit_rules import LimitState as State
 from resolvers.limit_rules import NewLimits
@@ -26,6 +27,10 @@ _REQUESTS = "Completions and embeddings within the last 60 seconds; retries are 
 _TOKENS = "Tokens read and written within the last 60 seconds. Null for any number."
 _DAY = "USD by the day of UTC. Null for any sum."
 _MONTH = "USD by the month of UTC. Null for any sum."
+_ALERT_AT = (
+    "At how much of a USD budget an alert is sent (webhooks, `limitAlerts`): up to 10 numbers of per cent, from 1 to "
+    "100. 50, 80, 90 and 100 unless they are given; none for an empty list."
+)
 _STREAMS = "Streams at once. Null for any number."
 
 
@@ -103,6 +108,9 @@ class Limits:
     usd_per_day: Decimal | None = strawberry.field(description=_DAY)
     usd_per_month: Decimal | None = strawberry.field(description=_MONTH)
     streams: int | None = strawberry.field(description=_STREAMS)
+    alert_at: list[int] = strawberry.field(
+        description="At how much of a USD budget an alert is sent, in per cent; empty where there is no budget."
+    )
     updated_at: datetime = strawberry.field(description="When it was set, UTC.")
     updated_by: str = strawberry.field(description="The subject of the token that set it.")
     rule: strawberry.Private[records.LimitRule]
@@ -123,6 +131,7 @@ class Limits:
             usd_per_day=rule.usd_per_day,
             usd_per_month=rule.usd_per_month,
             streams=rule.streams,
+            alert_at=list(thresholds(rule)),
             updated_at=rule.updated_at,
             updated_by=rule.updated_by,
             rule=rule,
@@ -139,6 +148,7 @@ class SetLimitsInput:
     usd_per_day: Decimal | None = strawberry.field(default=None, description=_DAY)
     usd_per_month: Decimal | None = strawberry.field(default=None, description=_MONTH)
     streams: int | None = strawberry.field(default=None, description=_STREAMS)
+    alert_at: list[int] | None = strawberry.field(default=None, description=_ALERT_AT)
 
 
 @planned
@@ -192,6 +202,7 @@ class LimitMutations:
             usd_per_day=input.usd_per_day,
             usd_per_month=input.usd_per_month,
             streams=input.streams,
+            alert_at=input.alert_at,
         )
         return Limits.of(await context.services.limit_rules.put(context.principal, asked))
 

@@ -13,6 +13,7 @@ from .corrections import CorrectionMutations
 from .embeddings import EmbeddingMutations
 from .executor import CompiledExecutor
 from .keys import KeyMutations, KeyQueries
+from .limit_alerts import LimitAlertSubscriptions
 from .limits import LimitMutations, LimitQueries
 from .models import ModelQueries, ModelSubscriptions
 from .prices import PriceMutations, PriceQueries
@@ -22,6 +23,7 @@ from .usage import UsageQueries
 from .usage_export import UsageExportMutations
 from .usage_live import UsageLiveSubscriptions
 from .viewer import ViewerQueries
+from .webhooks import WebhookMutations, WebhookQueries
 
 
 @strawberry.type(description="Reads. Root fields are nullable: one that fails does not take its siblings with it.")
@@ -35,6 +37,7 @@ class Query(
     ProviderKeyQueries,
     AuditQueries,
     LimitQueries,
+    WebhookQueries,
     ViewerQueries,
 ):
     pass
@@ -49,6 +52,7 @@ class Mutation(
     KeyMutations,
     ProviderKeyMutations,
     LimitMutations,
+    WebhookMutations,
     UsageExportMutations,
     CorrectionMutations,
 ):
@@ -56,7 +60,7 @@ class Mutation(
 
 
 @strawberry.type(description="Events, over WebSocket (graphql-transport-ws) or server-sent events.")
-class Subscription(CompletionSubscriptions, ModelSubscriptions, UsageLiveSubscriptions):
+class Subscription(CompletionSubscriptions, ModelSubscriptions, UsageLiveSubscriptions, LimitAlertSubscriptions):
     pass
 
 

@@ -34,6 +34,12 @@ class Action(StrEnum):
     PROVIDER_KEY_DELETE = "provider_key.delete"
     LIMITS_SET = "limits.set"
     LIMITS_REMOVE = "limits.remove"
+    WEBHOOK_CREATE = "webhook.create"
+    WEBHOOK_UPDATE = "webhook.update"
+    WEBHOOK_ROTATE = "webhook.rotate"
+    WEBHOOK_DELETE = "webhook.delete"
+    WEBHOOK_TEST = "webhook.test"
+    WEBHOOK_REDELIVER = "webhook.redeliver"
     TOKEN_MINT = "token.mint"  # noqa: S105  # a name, no secret
     USAGE_CORRECT = "usage.correct"
     USAGE_EXPORT = "usage.export"

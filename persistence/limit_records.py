@@ -20,7 +20,7 @@ class Limited(StrEnum):
 class LimitRule:
     """`name`: an API key's id; "provider/model", or "provider/*" for all of a provider's together; "" for the
     organisation. Whatever is None is not limited. Money is USD, by days and months of UTC; `streams` are those at once.
-    """
+    `alert_at`: at how much of a budget is told of, in per cent, rising; None where nobody has said."""
 
     organisation: str
     limited: Limited
@@ -30,5 +30,6 @@ class LimitRule:
     usd_per_day: Decimal | None
     usd_per_month: Decimal | None
     streams: int | None
+    alert_at: tuple[int, ...] | None
     updated_at: datetime
     updated_by: str

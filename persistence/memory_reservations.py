@@ -119,6 +119,11 @@ class MemoryReservations:
         now = self._forget()
         return [self._used((organisation, allowance.key), allowance.kind, now) for allowance in asked]
 
+    async def spent(self, organisation: str, budgets: Sequence[Allowance]) -> Sequence[int | None]:
+        self._forget()
+        found = [self._budgets.get((organisation, each.key)) for each in budgets]
+        return [None if budget is None or not budget.begun else budget.settled for budget in found]
+
     def _leave(self, name: _Name, holder: str) -> None:
         self._places[name].discard(holder)
         if not self._places[name]:

@@ -4,16 +4,22 @@ The client is httpx's transport interface over aiohttp (https://www.python-httpx
 https://docs.aiohttp.org/en/stable/client.html), used directly: no redirects are followed, no cookies are kept (tenants
 share the pool), nothing is logged. Proxies and certificates come from the usual variables (HTTP_PROXY, HTTPS_PROXY,
 ALL_PROXY, NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR).
+
+Where addresses come from tenants, a transport of its own, made with `outbound`, looks at each address as it connects to
+it, whatever a name resolved to before. A call by a proxy is the proxy's to make, and to resolve: then only addresses
+that stand in the URL itself are looked at here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import lru_cache
+from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -23,6 +29,7 @@ from aiohttp import AddrInfoType
 from aiohttp.connector import Connection
 from httpx_aiohttp import AiohttpTransport
 
+from .addresses import OutboundAddresses
 from .errors import ProviderBadResponseError, ProviderError, ProviderTimeoutError, ProviderUnavailableError
 from .ports import TransportResponse, current_dispatch
 
@@ -51,9 +58,11 @@ class HttpTransport:
         *,
         idle_timeout_s: float,
         max_body_bytes: int,
+        outbound: OutboundAddresses | None = None,
     ) -> None:
         self._direct = direct
         self._proxies = proxies
+        self._outbound = outbound
         self._idle_timeout_s = idle_timeout_s
         self._max_body_bytes = max_body_bytes
         self._timeouts = {
@@ -68,6 +77,8 @@ class HttpTransport:
         proxy = self._proxies.get(parsed.scheme) or self._proxies.get("all")
         if proxy is None or urllib.request.proxy_bypass(parsed.netloc.decode()):
             return parsed, self._direct
+        if self._outbound is not None and not self._outbound.may_name(parsed.host):
+            raise _RefusedAddressError
         return parsed, proxy
 
     async def post(self, url: str, *, headers: Mapping[str, str], body: bytes, provider: str) -> TransportResponse:
@@ -213,13 +224,34 @@ def _bounded_socket(address: AddrInfoType) -> socket.socket:
     return made
 
 
+class _RefusedAddressError(OSError):
+    """Without a text: where several addresses of a name are refused, the client tells of one if all say the same."""
+
+
+def _sockets(outbound: OutboundAddresses | None) -> Callable[[AddrInfoType], socket.socket]:
+    """Makes the socket that the client then connects to the very address given."""
+    if outbound is None:
+        return _bounded_socket
+
+    def allowed_socket(address: AddrInfoType) -> socket.socket:
+        if not outbound.allow(ip_address(str(address[4][0]).partition("%")[0])):
+            raise _RefusedAddressError
+        return _bounded_socket(address)
+
+    return allowed_socket
+
+
 def _typed(error: BaseException, provider: str) -> ProviderError:
     """The text names the kind of failure only: the client's own may quote an address with its credentials."""
     if isinstance(error.__cause__, aiohttp.ClientError):
         error = (
             error.__cause__
         )  # httpx-aiohttp files a dropped connection under connect timeouts: only aiohttp's own tells
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, _RefusedAddressError):
+        error = error.os_error
     match error:
+        case _RefusedAddressError():
+            return ProviderUnavailableError("not a public address", provider=provider, sent=False, retryable=False)
         case aiohttp.ConnectionTimeoutError():
             return ProviderTimeoutError("no connection in time", provider=provider, sent=False)
         case TimeoutError() | httpx.TimeoutException():
@@ -250,6 +282,15 @@ def _proxy(url: str) -> httpx.Proxy:
     return httpx.Proxy(proxy.url, headers={"authorization": aiohttp.encode_basic_auth(*proxy.auth)})
 
 
+def _client(
+    max_connections: int, tls: ssl.SSLContext, outbound: OutboundAddresses | None = None
+) -> aiohttp.ClientSession:
+    connector = _Connector(
+        limit=max_connections, keepalive_timeout=_KEEPALIVE_S, ssl=tls, socket_factory=_sockets(outbound)
+    )
+    return aiohttp.ClientSession(connector=connector, headers=_DEFAULT_HEADERS, cookie_jar=aiohttp.DummyCookieJar())
+
+
 @asynccontextmanager
 async def open_transport(
     *,
@@ -257,9 +298,10 @@ async def open_transport(
     idle_timeout_s: float = IDLE_TIMEOUT_S,
     max_body_bytes: int = MAX_BODY_BYTES,
     trust_env: bool = True,
+    outbound: OutboundAddresses | None = None,
 ) -> AsyncGenerator[HttpTransport, None]:
-    """The process's one pool; closed on leaving. Connecting and reading have their timeouts here; a total deadline,
-    which bounds writing too, is the caller's: cancelling a call hangs up.
+    """A pool of connections, closed on leaving; with `outbound` they go to no other addresses. Connecting and reading
+    have their timeouts here; a total deadline, which bounds writing too, is the caller's: cancelling a call hangs up.
 
     Raises ValueError where an environment variable names a proxy or certificates that can't be used.
     """
@@ -268,15 +310,15 @@ async def open_transport(
         tls = httpx.create_ssl_context(trust_env=trust_env)
     except OSError as error:
         raise ValueError(f"SSL_CERT_FILE and SSL_CERT_DIR: can't be used: {error.strerror}") from error
-    connector = _Connector(
-        limit=max_connections, keepalive_timeout=_KEEPALIVE_S, ssl=tls, socket_factory=_bounded_socket
-    )
-    async with aiohttp.ClientSession(
-        connector=connector, headers=_DEFAULT_HEADERS, cookie_jar=aiohttp.DummyCookieJar()
-    ) as session:
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(_client(max_connections, tls, outbound))
+        to_proxies = session
+        if proxies and outbound is not None:  # where a proxy is, is the operator's word
+            to_proxies = await stack.enter_async_context(_client(max_connections, tls))
         yield HttpTransport(
             AiohttpTransport(client=session, verify=tls),
-            {name: AiohttpTransport(client=session, verify=tls, proxy=proxy) for name, proxy in proxies.items()},
+            {name: AiohttpTransport(client=to_proxies, verify=tls, proxy=proxy) for name, proxy in proxies.items()},
             idle_timeout_s=idle_timeout_s,
             max_body_bytes=max_body_bytes,
+            outbound=outbound,
         )

@@ -9,11 +9,14 @@ from persistence.limit_records import LimitRule
 from persistence.ports import Audit
 from persistence.price_records import Override, PriceRule
 from persistence.provider_key_records import StoredProviderKey
+from persistence.webhook_records import Webhook
 
 from .audit import Fields, Shown, Subject, audited, event
 from .principal import Principal
+from .webhook_checks import origin_of
 
 API_KEY, CONFIG, LIMITS, PRICE, PROVIDER_KEY = "api_key", "config", "limits", "price", "provider_key"
+WEBHOOK = "webhook"
 
 
 def audit_of_key(principal: Principal, action: Action, key_id: str) -> Audit[ApiKey]:
@@ -32,6 +35,11 @@ def audit_of_limits(principal: Principal, action: Action, subject: str) -> Audit
 
 def audit_of_price(principal: Principal, action: Action, rule_id: str) -> Audit[PriceRule]:
     return audited(principal, action, Subject(PRICE, rule_id), _price_fields)
+
+
+def audit_of_webhook(principal: Principal, action: Action, webhook_id: str) -> Audit[Webhook]:
+    """Neither its secrets nor what they are sealed in; of its address the host alone, for the rest may hold a token."""
+    return audited(principal, action, Subject(WEBHOOK, webhook_id), _webhook_fields)
 
 
 def audit_of_config(
@@ -118,6 +126,19 @@ def _limit_fields(rule: LimitRule) -> Fields:
         "usdPerDay": rule.usd_per_day,
         "usdPerMonth": rule.usd_per_month,
         "streams": rule.streams,
+        "alertAt": rule.alert_at,
+    }
+
+
+def _webhook_fields(webhook: Webhook) -> Fields:
+    return {
+        "url": Shown(origin_of(webhook.url), webhook.url),
+        "events": webhook.events,
+        "description": webhook.description,
+        "enabled": webhook.enabled,
+        "disabledReason": webhook.disabled_reason,
+        "formerSecretUntil": webhook.former_until,
+        "revision": webhook.revision,
     }
 
 

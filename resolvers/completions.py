@@ -14,6 +14,7 @@ from .checks import check_command
 from .completion_run import CompletionRun
 from .errors import CompletionFailedError, DomainError, NotFoundError, ServiceUnavailableError
 from .mailbox import Mailbox
+from .message_checks import check_addresses
 from .permits import check_permitted
 from .principal import Principal
 from .run import AttemptScope, Services
@@ -112,6 +113,7 @@ async def _start(
 ) -> CompletionRun:
     vendors = await services.vendors_of(principal)
     check_command(command, vendors)
+    check_addresses(command.messages, services.webhooks.outbound)
     check_permitted(principal, command)
     return CompletionRun(services, vendors, principal, command, streamed=streamed)
 

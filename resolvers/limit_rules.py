@@ -24,6 +24,7 @@ from .principal import Principal
 MAX_RULES = 1_000
 MAX_COUNT = 2**31 - 1
 MAX_TOKENS = 2**50
+MAX_THRESHOLDS = 10
 
 _NAMES = {
     Measure.REQUESTS: "requestsPerMinute",
@@ -45,6 +46,7 @@ class NewLimits:
     usd_per_day: Decimal | None = None
     usd_per_month: Decimal | None = None
     streams: int | None = None
+    alert_at: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class LimitRules:
             usd_per_day=asked.usd_per_day,
             usd_per_month=asked.usd_per_month,
             streams=asked.streams,
+            alert_at=_thresholds(asked),
             updated_at=now.replace(microsecond=now.microsecond // 1000 * 1000),
             updated_by=principal.subject,
         )
@@ -135,6 +138,18 @@ class LimitRules:
             yield
         finally:
             self.limiter.cache.outdate(organisation)
+
+
+def _thresholds(asked: NewLimits) -> tuple[int, ...] | None:
+    """Raises BadUserInputError."""
+    if asked.alert_at is None:
+        return None
+    path = ("input", "alertAt")
+    if asked.usd_per_day is None and asked.usd_per_month is None:
+        raise BadUserInputError("alertAt is of a budget: say usdPerDay or usdPerMonth", path=path)
+    if len(asked.alert_at) > MAX_THRESHOLDS or not all(1 <= each <= 100 for each in asked.alert_at):
+        raise BadUserInputError(f"alertAt is at most {MAX_THRESHOLDS} numbers from 1 to 100", path=path)
+    return tuple(sorted(set(asked.alert_at)))
 
 
 def _subject(api_key: str | None, model: str | None) -> tuple[Limited, str]:

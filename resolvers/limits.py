@@ -112,6 +112,8 @@ class Limiter:
         self._failed_at = -AWAY_S
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._beginning: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self.touched: Callable[[str, Reservations, Sequence[Need]], None] | None = None
+        """Told of what was settled, and of what had no room."""
 
     async def reserve(self, call: Call) -> Hold | None:
         """None where nothing is limited, and no other process has to know of it. Raises RateLimitedError,
@@ -159,6 +161,8 @@ class Limiter:
     ) -> None:
         done = done or asyncio.get_running_loop().create_future()
         allowances = [need.asked for need in asked]
+        if (touched := self.touched) is not None:
+            done.add_done_callback(lambda _: touched(truth.organisation, store, asked))
         self._settler.put(
             Settlement(store, truth.organisation, reservation_of(truth), allowances, amounts, truth, done)
         )
@@ -267,6 +271,8 @@ class Limiter:
                 return self._held(call, asked, store, kept)
             need = by_key[answer.allowance.key]
             if isinstance(answer, Refused):
+                if self.touched is not None:
+                    self.touched(organisation, store, [need])
                 raise refusal(need, answer, self._now())
             assert isinstance(answer, Unbegun)  # noqa: S101  # there is no fourth
             await self._begin(store, organisation, need)

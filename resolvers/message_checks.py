@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from providers.addresses import OutboundAddresses
 from providers.types import ImagePart, Media, Message, Part, Role, TextPart
 
 from .errors import BadUserInputError
@@ -73,6 +74,21 @@ def _check_part(part: Part, path: _Path) -> None:
     if media.name is not None and not 1 <= len(media.name) <= MAX_NAME_LENGTH:
         raise BadUserInputError(f"a name has 1 to {MAX_NAME_LENGTH} characters", path=(*path, "name"))
     _check_url(media, path) if media.data is None else _check_data(media, path)
+
+
+def check_addresses(messages: Sequence[Message], outbound: OutboundAddresses) -> None:
+    """Vendors fetch what is given by URL, and some servers stand in the operator's own network: a URL is refused that
+    plainly leads to what is not public. Raises BadUserInputError."""
+    for turn, message in enumerate(messages):
+        for index, part in enumerate(message.parts):
+            if isinstance(part, TextPart) or part.media.url is None:
+                continue
+            if not outbound.may_name(urlsplit(part.media.url).hostname or ""):
+                kind = "image" if isinstance(part, ImagePart) else "file"
+                raise BadUserInputError(
+                    "a url leads to a public address; bytes go into data",
+                    path=("input", "messages", turn, "parts", index, kind, "url"),
+                )
 
 
 def _check_url(media: Media, path: _Path) -> None:

@@ -28,6 +28,8 @@ class Scope(StrEnum):
     AUDIT_READ = "audit:read"
     LIMITS_READ = "limits:read"
     LIMITS_WRITE = "limits:write"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
 
 
 class Role(StrEnum):
@@ -44,7 +46,7 @@ _READS = frozenset(scope for scope in Scope if scope.endswith(":read"))
 
 SCOPES_OF: Mapping[Role, frozenset[Scope]] = {
     Role.CALLER: frozenset({Scope.COMPLETIONS_WRITE, Scope.COMPLETIONS_READ, Scope.TOKENS_MINT}),
-    Role.VIEWER: _READS - {Scope.KEYS_READ, Scope.PROVIDER_KEYS_READ, Scope.AUDIT_READ},
+    Role.VIEWER: _READS - {Scope.KEYS_READ, Scope.PROVIDER_KEYS_READ, Scope.AUDIT_READ, Scope.WEBHOOKS_READ},
     Role.DEVELOPER: frozenset(
         {
             Scope.COMPLETIONS_WRITE,
@@ -54,6 +56,8 @@ SCOPES_OF: Mapping[Role, frozenset[Scope]] = {
             Scope.USAGE_READ,
             Scope.PRICES_READ,
             Scope.TOKENS_MINT,
+            Scope.WEBHOOKS_READ,
+            Scope.WEBHOOKS_WRITE,
         }
     ),
     Role.BILLING: frozenset(

@@ -46,13 +46,14 @@ class SealedElsewhereError(Exception):
 
 
 class Sealing(Protocol):
-    """Every method but `seal` raises SealedElsewhereError."""
+    """Of one kind of secrets, each with its `name` within an organisation: for another's name, or as another kind, what
+    is sealed doesn't open. Every method but `seal` raises SealedElsewhereError."""
 
-    def seal(self, text: str, *, organisation: str, provider: str) -> str: ...
+    def seal(self, text: str, *, organisation: str, name: str) -> str: ...
 
-    def open(self, sealed: str, *, organisation: str, provider: str) -> str: ...
+    def open(self, sealed: str, *, organisation: str, name: str) -> str: ...
 
-    def resealed(self, sealed: str, *, organisation: str, provider: str) -> str | None:
+    def resealed(self, sealed: str, *, organisation: str, name: str) -> str | None:
         """The same under the present master key; None where it is."""
         ...
 
@@ -100,7 +101,7 @@ class ProviderKeys:
         stored = StoredProviderKey(
             organisation=principal.organisation,
             provider=provider,
-            sealed=self.sealing.seal(key, organisation=principal.organisation, provider=provider),
+            sealed=self.sealing.seal(key, organisation=principal.organisation, name=provider),
             hint=key[-HINT_CHARACTERS:],
             created_at=now.replace(microsecond=now.microsecond // 1000 * 1000),
             created_by=principal.subject,
@@ -178,7 +179,7 @@ class ProviderKeys:
     def _vendor(self, stored: StoredProviderKey) -> Vendor | None:
         """By a key that circuits know as the organisation's alone."""
         try:
-            key = self.sealing.open(stored.sealed, organisation=stored.organisation, provider=stored.provider)
+            key = self.sealing.open(stored.sealed, organisation=stored.organisation, name=stored.provider)
         except SealedElsewhereError:
             log.exception("a provider key doesn't open", organisation=stored.organisation, provider=stored.provider)
             return None

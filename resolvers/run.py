@@ -15,6 +15,7 @@ from providers.fold import Fold
 from providers.ports import Dispatch, Transport, current_dispatch
 
 from . import booking
+from .alert_feed import AlertFeed
 from .api_keys import ApiKeys
 from .configs import Configs
 from .errors import CompletionFailedError, DomainError, LimitDetail, LimitError
@@ -35,6 +36,7 @@ from .siblings import Siblings
 from .tokens import TokenMaker
 from .types import Command, Target
 from .usage_links import UsageLinks
+from .webhooks import Webhooks
 
 DEFAULT_TIMEOUT_MS = 120_000
 MAX_INT = 2**31 - 1  # GraphQL's Int; a vendor may ask to wait for longer
@@ -62,6 +64,8 @@ class Services:
     limits: Limiter
     limit_rules: LimitRules
     recordings: Recordings
+    webhooks: Webhooks
+    alerts: AlertFeed
     clock: Callable[[], float]
     random: Callable[[], float]
     siblings: Siblings | None = None  # this and the next, where there are other processes

@@ -72,13 +72,18 @@ class _Process(Source):
         description="Addresses and networks of the proxies in front, separated by commas: what they say in "
         "`X-Forwarded-For` is where a request comes from, for API keys that are limited to networks.",
     )
+    OUTBOUND_ALLOWED_NETWORKS: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        default=(),
+        description="Addresses and networks that are not public, separated by commas, to which addresses given by "
+        "organisations may lead: those of webhooks, images and files. What the operator sets is not limited.",
+    )
     MAX_BODY_BYTES: int = Field(default=4 * 1024 * 1024, ge=1024, description="The largest request body.")
     MAX_UPSTREAM_CONNECTIONS: int = Field(default=1000, ge=1, description="Connections to vendors, all together.")
     PROVIDERS_FILE: Path | None = Field(
         default=None, description="A YAML file that declares more providers; see [Providers](#providers)."
     )
 
-    @field_validator("ALLOWED_ORIGINS", "TRUSTED_PROXIES", mode="before")
+    @field_validator("ALLOWED_ORIGINS", "TRUSTED_PROXIES", "OUTBOUND_ALLOWED_NETWORKS", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

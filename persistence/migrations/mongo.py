@@ -146,6 +146,47 @@ _LIMIT = _object(
     }
 )
 
+_WEBHOOK = _object(
+    {
+        "_id": _object({"organisation": _TEXT, "id": _TEXT}, additionalProperties=False),
+        "url": _TEXT,
+        "events": _LIST,
+        "description": _TEXT_OR_NONE,
+        "enabled": {"bsonType": "bool"},
+        "disabled_reason": _TEXT_OR_NONE,
+        "sealed": _TEXT,
+        "former": _TEXT_OR_NONE,
+        "former_until": _TIME_OR_NONE,
+        "revision": _NUMBER,
+        "created_at": _TIME,
+        "created_by": _TEXT,
+        "updated_at": _TIME,
+    }
+)
+_WEBHOOK_EVENT = _object(
+    {
+        "_id": _object({"organisation": _TEXT, "id": _TEXT}, additionalProperties=False),
+        "type": _TEXT,
+        "at": _TIME,
+    }
+)
+_WEBHOOK_DELIVERY = _object(
+    {
+        "_id": _object({"organisation": _TEXT, "id": _TEXT}, additionalProperties=False),
+        "webhook_id": _TEXT,
+        "event_id": _TEXT,
+        "type": _TEXT,
+        "body": _TEXT,
+        "state": _TEXT,
+        "attempts": _COUNT,
+        "attempts_at_most": _COUNT,
+        "status": _COUNT_OR_NONE,
+        "reason": _TEXT_OR_NONE,
+        "attempted_at": _TIME_OR_NONE,
+        "created_at": _TIME,
+    }
+)
+
 _COLLECTIONS: Mapping[str, tuple[Document, tuple[IndexModel, ...]]] = {
     "configs": (
         _CONFIG,
@@ -206,6 +247,24 @@ async def _limits(database: Database) -> None:
     await _make(database, "limits", _LIMIT)
 
 
+async def _webhooks(database: Database) -> None:
+    """`due_at` is there while a delivery is to be tried: its index has no others."""
+    await _make(database, "webhooks", _WEBHOOK)
+    await _make(database, "webhook_books", _object({"_id": _TEXT, "webhooks": _COUNT}))
+    await _make(database, "webhook_events", _WEBHOOK_EVENT)
+    await _make(database, "webhook_deliveries", _WEBHOOK_DELIVERY)
+    await database.webhook_events.create_indexes([IndexModel([("at", ASCENDING)], name="at")])
+    of_a_webhook = [("_id.organisation", ASCENDING), ("webhook_id", ASCENDING)]
+    await database.webhook_deliveries.create_indexes(
+        [
+            IndexModel([("due_at", ASCENDING)], name="due", sparse=True),
+            IndexModel([*of_a_webhook, ("_id.id", DESCENDING)], name="of"),
+            IndexModel([*of_a_webhook, ("state", ASCENDING)], name="state"),
+            IndexModel([("created_at", ASCENDING)], name="made"),
+        ]
+    )
+
+
 async def _make(database: Database, name: str, schema: Document) -> None:
     validator = {"$jsonSchema": schema}
     try:
@@ -223,6 +282,7 @@ _STEPS: tuple[Callable[[Database], Awaitable[None]], ...] = (
     _provider_keys,
     _audit_log,
     _limits,
+    _webhooks,
 )
 """Step n makes schema n of schema n - 1. Expand first, contract in a later release."""
 

@@ -62,10 +62,14 @@ def _name(organisation: str, limited: str | MinKey | MaxKey, name: str | MinKey 
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return list(value)
     return Decimal128(value) if isinstance(value, Decimal) else value
 
 
 def _rule(found: Document) -> LimitRule:
     values: dict[str, Any] = {**found.pop("_id"), **found}
     values = {key: value.to_decimal() if isinstance(value, Decimal128) else value for key, value in values.items()}
+    alert_at = values.get("alert_at")  # what an earlier release wrote has none
+    values["alert_at"] = None if alert_at is None else tuple(alert_at)
     return LimitRule(**{**values, "limited": Limited(values["limited"])})

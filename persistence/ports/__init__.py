@@ -14,6 +14,7 @@ from .provider_keys import ProviderKeyStore
 from .queue import Delivery, JobQueue
 from .reservations import Leases, Reservations
 from .shared import LISTENER_BACKLOG, REPLAYED_AT_MOST, Counters, Events, Replays, SharedValues
+from .webhooks import WebhookOutbox, WebhookStore
 
 __all__ = [
     "LINK_SECONDS_AT_MOST",
@@ -41,4 +42,6 @@ __all__ = [
     "SharedValues",
     "StoreConflictError",
     "StoreUnavailableError",
+    "WebhookOutbox",
+    "WebhookStore",
 ]

@@ -39,6 +39,10 @@ class Reservations(Protocol):
         """How much of each is used, with what is reserved. None for a BUDGET that is not begun."""
         ...
 
+    async def spent(self, organisation: str, budgets: Sequence[Allowance]) -> Sequence[int | None]:
+        """How much of each BUDGET is used without what is reserved. None for one that is not begun."""
+        ...
+
 
 class Leases(Protocol):
     """What processes have under way, in the store that they share. Every method raises StoreUnavailableError."""

@@ -59,6 +59,13 @@ class RedisReservations:
         items = orjson.dumps([_item(organisation, each, 0) for each in asked]).decode()
         return [int(each) if each else None for each in await self._client.run(scripts.USED, keys, [items])]
 
+    async def spent(self, organisation: str, budgets: Sequence[Allowance]) -> Sequence[int | None]:
+        return [await self._spent(name_in(organisation, each)) for each in budgets]
+
+    async def _spent(self, name: str) -> int | None:
+        begun, settled = await self._client.ask(lambda client: client.hmget(name, ["begun", "settled"]))
+        return None if begun is None else int(settled or 0)
+
 
 def leases_of(organisation: str) -> Sequence[str]:
     """The keys of its leases, of what is held, of what somebody was told of, and of what was settled just now."""

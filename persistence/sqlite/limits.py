@@ -8,6 +8,8 @@ from dataclasses import asdict, fields
 from decimal import Decimal
 from typing import Any
 
+import orjson
+
 from ..limit_records import Limited, LimitRule
 from ..ports import Audit
 from .audit import add_event
@@ -41,6 +43,7 @@ class SQLiteLimits:
             raise ValueError("a rule's time must be whole milliseconds")
         row = {**asdict(rule), "limited": rule.limited.value, "updated_at": milliseconds(rule.updated_at)}
         row |= {name: None if row[name] is None else str(row[name]) for name in _MONEY}
+        row["alert_at"] = None if rule.alert_at is None else orjson.dumps(rule.alert_at).decode()
 
         def put(connection: sqlite3.Connection) -> None:
             with transaction(connection):
@@ -75,6 +78,7 @@ def _standing(connection: sqlite3.Connection, asked: Parameters) -> LimitRule | 
 def _rule(row: Sequence[Any]) -> LimitRule:
     values: dict[str, Any] = dict(zip(_NAMES, row, strict=True))
     values |= {name: None if values[name] is None else Decimal(values[name]) for name in _MONEY}
+    values["alert_at"] = None if values["alert_at"] is None else tuple(orjson.loads(values["alert_at"]))
     values["limited"] = Limited(values["limited"])
     values["updated_at"] = EPOCH + values["updated_at"] * MILLISECOND
     return LimitRule(**values)

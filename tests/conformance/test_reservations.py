@@ -139,6 +139,7 @@ async def test_what_has_left_a_window_is_not_given_back_to_it(keeping: Keeping, 
 async def test_a_budget_has_to_be_begun(keeping: Keeping, org: str) -> None:
     assert await keeping.ours.reserve(org, "a", [budget(1)], lease_s=LEASE_S) == Unbegun(budget(1))
     assert await used(keeping.ours, org, budget(0)) == [None]
+    assert await keeping.ours.spent(org, [budget(0)]) == [None]
     opening = await opened(keeping.ours, org, budget(1))
     assert await keeping.theirs.reserve(org, "a", [budget(1)], lease_s=LEASE_S) == Unbegun(budget(1))
     await keeping.theirs.begin(org, budget(1), 99, Opening(number=0))
@@ -166,6 +167,8 @@ async def test_a_budget_is_what_was_spent_and_what_is_reserved(keeping: Keeping,
     await keeping.ours.settle(org, [Settled("a", [budget(60)], [5])])
     assert await used(keeping.theirs, org, budget(0)) == [5]
     assert await reserved(keeping.theirs, org, "b", budget(60))
+    assert await used(keeping.ours, org, budget(0)) == [65]
+    assert await keeping.ours.spent(org, [budget(0), replace(budget(0), key="another")]) == [5, None]
 
 
 async def test_amounts_are_exact(keeping: Keeping, org: str) -> None:

@@ -82,6 +82,7 @@ def server_environment(folder: Path, vendor: Vendor | None, **more: str) -> dict
         "JWT_TOKEN_SECRET": secrets.token_urlsafe(48),
         "ENCRYPTION_KEY": base64.b64encode(secrets.token_bytes(32)).decode(),
         "PYTHONDEVMODE": "",
+        "OUTBOUND_ALLOWED_NETWORKS": "127.0.0.1",  # receivers of webhooks
     }
     if vendor is not None:
         for name in PROVIDERS:

@@ -78,7 +78,7 @@ def write_all(server: Server, token: str) -> tuple[list[tuple[str, str]], list[s
         answer, request_id = ask(server, token, document(write), {"input": given})
         made_by(write, answer, made)
         done.append((write.action, request_id))
-        secrets += [answer[name] for name in ("key", "token", "url") if name in answer]
+        secrets += [answer[name] for name in ("key", "token", "url", "secret") if name in answer]
     return done, secrets
 
 
@@ -97,7 +97,7 @@ def test_every_write_is_in_its_organisation_s_log_and_no_secret(server: Server) 
     assert log(server, tokens["others"], subjectId=found[0]["subjectId"]) == []
     text = orjson.dumps([found, theirs]).decode()
     parts = [*secrets, *(secret.split("signature=")[-1] for secret in secrets if "signature=" in secret)]
-    assert len(parts) == 8
+    assert len(parts) == 10
     assert [secret for secret in parts if secret in text] == []
     assert "enc:" not in text
     assert "env:" not in text, "as provider keys are sealed"

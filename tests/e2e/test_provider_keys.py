@@ -74,9 +74,9 @@ def test_a_new_master_key_takes_the_old_one_s_place(vendor: Vendor, tmp_path: Pa
     with running_server(environment) as server:
         assert "errors" not in complete(server, "acme")
         rotated = command("rotate-keys", environment=environment)
-        assert (rotated.returncode, rotated.stdout) == (0, "sealed anew: 1 of 1 provider keys\n")
+        assert (rotated.returncode, rotated.stdout) == (0, "sealed anew: 1 of 1 provider keys, 0 of 0 webhooks\n")
         again = command("rotate-keys", environment=environment)
-        assert again.stdout == "sealed anew: 0 of 1 provider keys\n"
+        assert again.stdout == "sealed anew: 0 of 1 provider keys, 0 of 0 webhooks\n"
     environment["ENCRYPTION_KEY"] = new
     with running_server(environment) as server:
         assert "errors" not in complete(server, "acme")

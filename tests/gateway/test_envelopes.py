@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.envelopes import Envelopes
-from gateway.rotate_command import reseal_all
+from gateway.envelopes import WEBHOOK_SECRET, Envelopes
+from gateway.rotate_command import reseal_all, reseal_webhooks
+from persistence.migrations.sqlite import migrate
+from persistence.sqlite.database import open_database
+from persistence.sqlite.webhooks import SQLiteWebhooks
 from resolvers.provider_keys import SealedElsewhereError
 from tests.persistence.audit import noted
+from tests.persistence.entries import NOON
 from tests.persistence.provider_keys import MemoryProviderKeys, provider_key
+from tests.persistence.webhooks import webhook
 
 ONE, OTHER = b"1" * 32, b"2" * 32
-ACME = {"organisation": "acme", "provider": "openai"}
+ACME = {"organisation": "acme", "name": "openai"}
 
 
 @given(st.text(), st.text(), st.text())
 def test_what_is_sealed_opens(text: str, organisation: str, provider: str) -> None:
     envelopes = Envelopes([ONE])
-    sealed = envelopes.seal(text, organisation=organisation, provider=provider)
-    assert envelopes.open(sealed, organisation=organisation, provider=provider) == text
-    assert sealed != envelopes.seal(text, organisation=organisation, provider=provider)
+    sealed = envelopes.seal(text, organisation=organisation, name=provider)
+    assert envelopes.open(sealed, organisation=organisation, name=provider) == text
+    assert sealed != envelopes.seal(text, organisation=organisation, name=provider)
 
 
 @pytest.mark.parametrize(
-    "moved", [{"organisation": "globex"}, {"provider": "groq"}, {"organisation": "acmeo", "provider": "penai"}]
+    "moved", [{"organisation": "globex"}, {"name": "groq"}, {"organisation": "acmeo", "name": "penai"}]
 )
 def test_in_another_s_place_it_does_not_open(moved: dict[str, str]) -> None:
     envelopes = Envelopes([ONE])
@@ -35,6 +41,12 @@ def test_in_another_s_place_it_does_not_open(moved: dict[str, str]) -> None:
     for attempt in (envelopes.open, envelopes.resealed):
         with pytest.raises(SealedElsewhereError):
             attempt(sealed, **{**ACME, **moved})
+
+
+def test_as_another_kind_of_secret_it_does_not_open() -> None:
+    sealed = Envelopes([ONE]).seal("sk-secret", **ACME)
+    with pytest.raises(SealedElsewhereError):
+        Envelopes([ONE], WEBHOOK_SECRET).open(sealed, **ACME)
 
 
 def test_by_another_master_it_does_not_open() -> None:
@@ -70,15 +82,40 @@ async def test_all_of_a_store_comes_under_the_new_master(monkeypatch: pytest.Mon
     monkeypatch.setattr("gateway.rotate_command.PAGE", 3)
     store, before, after = MemoryProviderKeys(), Envelopes([ONE]), Envelopes([OTHER, ONE])
     for number in range(10):
-        name = {"organisation": f"org-{number}", "provider": "openai"}
-        sealing = after if number == 4 else before
-        await store.put(provider_key(**name, sealed=sealing.seal(f"key {number}", **name)), audit=noted)
-    strange = {"organisation": "org-x", "provider": "groq"}
-    await store.put(provider_key(**strange, sealed=Envelopes([b"3" * 32]).seal("lost", **strange)), audit=noted)
+        sealing, whose = after if number == 4 else before, f"org-{number}"
+        sealed = sealing.seal(f"key {number}", organisation=whose, name="openai")
+        await store.put(provider_key(organisation=whose, sealed=sealed), audit=noted)
+    lost = Envelopes([b"3" * 32]).seal("lost", organisation="org-x", name="groq")
+    await store.put(provider_key(organisation="org-x", provider="groq", sealed=lost), audit=noted)
     rotated = await reseal_all(store, after)
     assert (rotated.seen, rotated.resealed, rotated.unreadable) == (11, 9, (("org-x", "groq"),))
     alone = Envelopes([OTHER])
     for number in range(10):
         key = store.keys[f"org-{number}", "openai"]
-        assert alone.open(key.sealed, organisation=key.organisation, provider=key.provider) == f"key {number}"
+        assert alone.open(key.sealed, organisation=key.organisation, name=key.provider) == f"key {number}"
     assert (await reseal_all(store, after)).resealed == 0
+
+
+async def test_webhooks_secrets_come_under_the_new_master(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("gateway.rotate_command.PAGE", 2)
+    before, after = (Envelopes(masters, WEBHOOK_SECRET) for masters in ([ONE], [OTHER, ONE]))
+    migrate(tmp_path / "webhooks.db")
+    async with open_database(tmp_path / "webhooks.db") as database:
+        store = SQLiteWebhooks(database)
+        for number in range(5):
+            of = {"organisation": f"org-{number}", "name": f"whk_{number}"}
+            secrets = [before.seal(f"{each} {number}", **of) for each in ("present", "former")]
+            former = {"former": secrets[1], "former_until": NOON} if number % 2 else {}
+            made = webhook(organisation=of["organisation"], id=of["name"], sealed=secrets[0], **former)
+            await store.create(made, at_most=9, audit=noted)
+        await store.create(webhook(organisation="org-x", id="whk_x", sealed="lost"), at_most=9, audit=noted)
+        rotated = await reseal_webhooks(store, after)
+        assert (rotated.seen, rotated.resealed, rotated.unreadable) == (6, 5, (("org-x", "whk_x"),))
+        alone = Envelopes([OTHER], WEBHOOK_SECRET)
+        for number in range(5):
+            (found,) = await store.of(f"org-{number}")
+            of = {"organisation": found.organisation, "name": found.id}
+            assert alone.open(found.sealed, **of) == f"present {number}"
+            assert (found.former is None) is (number % 2 == 0)
+            assert found.former is None or alone.open(found.former, **of) == f"former {number}"
+        assert (await reseal_webhooks(store, after)).resealed == 0

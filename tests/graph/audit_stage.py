@@ -18,7 +18,10 @@ from persistence.sqlite.database import open_database
 from persistence.sqlite.limits import SQLiteLimits
 from persistence.sqlite.prices import SQLitePrices
 from persistence.sqlite.provider_keys import SQLiteProviderKeys
+from persistence.sqlite.webhook_outbox import SQLiteWebhookOutbox
+from persistence.sqlite.webhooks import SQLiteWebhooks
 from tests.persistence.entries import entry
+from tests.resolvers.receivers import HERE, webhooks_in
 from tests.resolvers.scene import api_keys_in, configs_in, open_scene, prices_in, provider_keys_in
 
 from .stage import Stage
@@ -46,6 +49,7 @@ async def open_audit_stage(folder: Path) -> AsyncIterator[Stage]:
             prices=prices_in(SQLitePrices(database)),
             api_keys=api_keys,
             limit_rules=replace(limits, store=SQLiteLimits(database), api_keys=api_keys),
+            webhooks=webhooks_in(SQLiteWebhooks(database), SQLiteWebhookOutbox(database), outbound=HERE),
             provider_keys=provider_keys_in(SQLiteProviderKeys(database), scene.alpha),
         )
         scene.store.entries = [entry(completion_id="cmp_1")]
@@ -247,6 +251,57 @@ WRITES = (
         "limited",
     ),
     Write(
+        "createWebhook",
+        "CreateWebhookInput",
+        {"url": f"http://127.0.0.1:9/{SECRET}", "events": ["BUDGET_THRESHOLD_REACHED"], "description": "ours"},
+        "webhook.create",
+        "{webhook}",
+        None,
+        {"url": "http://127.0.0.1:9", "events": ["budget.threshold_reached"], "enabled": True, "revision": 1},
+        "secret webhook { id }",
+        "webhook",
+    ),
+    Write(
+        "updateWebhook",
+        "UpdateWebhookInput",
+        {"id": "{webhook}", "url": f"http://127.0.0.1:19/{SECRET}", "description": ""},
+        "webhook.update",
+        "{webhook}",
+        {"url": "http://127.0.0.1:9", "description": "ours", "revision": 1},
+        {"url": "http://127.0.0.1:19", "description": None, "revision": 2},
+    ),
+    Write(
+        "rotateWebhookSecret",
+        "RotateWebhookSecretInput",
+        {"id": "{webhook}"},
+        "webhook.rotate",
+        "{webhook}",
+        {"formerSecretUntil": None, "revision": 2},
+        {"revision": 3},
+        "secret",
+    ),
+    Write(
+        "testWebhook", "TestWebhookInput", {"id": "{webhook}"}, "webhook.test", "{webhook}", None, {}, "id", "delivery"
+    ),
+    Write(
+        "redeliverWebhook",
+        "RedeliverWebhookInput",
+        {"deliveryId": "{delivery}"},
+        "webhook.redeliver",
+        "{webhook}",
+        None,
+        {},
+    ),
+    Write(
+        "deleteWebhook",
+        "DeleteWebhookInput",
+        {"id": "{webhook}"},
+        "webhook.delete",
+        "{webhook}",
+        {"url": "http://127.0.0.1:19", "enabled": True},
+        None,
+    ),
+    Write(
         "exportUsage",
         "UsageInput",
         SPAN,
@@ -283,4 +338,4 @@ def document(write: Write) -> str:
 
 def made_by(write: Write, answer: Mapping[str, Any], made: dict[str, str]) -> None:
     if write.makes is not None:
-        made[write.makes] = answer.get("apiKey", answer)["id"]
+        made[write.makes] = (answer.get("apiKey") or answer.get("webhook") or answer)["id"]

@@ -69,7 +69,7 @@ async def test_every_write_is_noted_with_what_changed(stage: Stage) -> None:
     for number, write in enumerate(WRITES, start=1):
         began = datetime.now(UTC) - timedelta(milliseconds=1)
         answer = await written(stage, write, made)
-        secrets += [answer[name] for name in ("key", "token", "url") if name in answer]
+        secrets += [answer[name] for name in ("key", "token", "url", "secret") if name in answer]
         found = await events(stage)
         assert len(found) == number, write.field
         told = found[0]
@@ -82,7 +82,7 @@ async def test_every_write_is_noted_with_what_changed(stage: Stage) -> None:
         if write.before is not None and write.after is not None:
             assert all(told["before"].get(name) != value for name, value in told["after"].items()), write.field
     text = str(await events(stage))
-    assert len(secrets) == 5
+    assert len(secrets) == 7
     assert [secret for secret in secrets if secret in text] == []
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -25,12 +28,15 @@ from strawberry.schema.schema_converter import GraphQLCoreConverter
 
 from graph.schema import build_schema
 from graph.scopes import RequiresScope
+from resolvers.budget_alerts import BudgetAlert
 from resolvers.principal import Scope
 
 from .stage import EVERY_SCOPE, Stage, refusals
 
 DEFINITION = GraphQLCoreConverter.DEFINITION_BACKREF
 SCHEMA = build_schema()._schema
+NOW = datetime.now(UTC)
+ALERT = BudgetAlert("acme", "organisation", "", "usd_per_day", 50, Decimal(10), Decimal(5), NOW, NOW)
 LITERALS = {
     "String": '"alpha/a-1"',
     "ID": '"cmp_1"',
@@ -114,7 +120,11 @@ async def test_without_its_scope_a_field_is_forbidden(stage: Stage, field: RootF
 
 @EVERY_FIELD
 async def test_its_scope_is_all_that_a_field_needs(stage: Stage, field: RootField) -> None:
-    _, errors = await stage.ask(field.document, scopes={field.scope})
+    asking = asyncio.create_task(stage.ask(field.document, scopes={field.scope}))
+    while not asking.done():
+        await stage.scene.services.alerts.publish(ALERT)  # what waits for one gets it
+        await asyncio.wait([asking], timeout=0.05)
+    _, errors = await asking
     assert "FORBIDDEN" not in dict(refusals(errors))
     assert validate(SCHEMA, parse(field.document)) == [], "else it was refused before any field ran"
 

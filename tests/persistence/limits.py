@@ -22,6 +22,7 @@ def limit_rule(**changes: Any) -> LimitRule:
         "usd_per_day": Decimal("12.5"),
         "usd_per_month": None,
         "streams": 3,
+        "alert_at": (50, 95),
         "updated_at": NOON,
         "updated_by": "somebody",
     }

@@ -21,7 +21,7 @@ from persistence.records import CompletionFilter, Cursor, LedgerEntry
 from persistence.usage_records import UsageCell, UsageSelection
 from providers.errors import ProviderUnavailableError
 from providers.fold import Fold
-from providers.ports import ModelProvider, Transport, current_dispatch
+from providers.ports import Transport, current_dispatch
 from providers.types import (
     CompletionRequest,
     Credentials,
@@ -66,10 +66,10 @@ from tests.persistence.usage_fold import folded
 
 from .limiting import limiter_in
 from .links import OpenLinks
+from .receivers import telling_nobody
 
 ALPHA, BETA = Target("alpha", "a-1"), Target("beta", "b-1")
-ACME = Principal("key_1", "acme", frozenset(), 0.0)
-GLOBEX = Principal("key_2", "globex", frozenset(), 0.0)
+ACME, GLOBEX = (Principal(*each, frozenset(), 0.0) for each in (("key_1", "acme"), ("key_2", "globex")))
 USAGE = Usage(input_tokens=7, output_tokens=2)
 STOP = (Finished(FinishReason.STOP, USAGE),)
 BESIDE = {"ledger-writer", "ledger-mender", "limits-settler", "stream-recorder"}
@@ -341,13 +341,9 @@ def always(vendors: Mapping[str, Vendor]) -> VendorsOf:
 
 def provider_keys_in(store: ProviderKeyStore, *providers: FakeProvider) -> ProviderKeys:
     """`providers` may have keys of an organisation's own."""
-    keyed = {each.name: partial(_by_key, each) for each in providers}
+    keyed = {each.name: lambda key, each=each: (each, Credentials(key)) for each in providers}
     clock = asyncio.get_running_loop().time
     return ProviderKeys(store, Envelopes([b"m" * 32]), keyed, clock, partial(datetime.now, UTC))
-
-
-def _by_key(provider: FakeProvider, key: str) -> tuple[ModelProvider, Credentials]:
-    return provider, Credentials(key)
 
 
 def api_keys_in(store: ApiKeyStore) -> ApiKeys:
@@ -388,6 +384,7 @@ async def open_scene(leases: MemoryLeases | None = None) -> AsyncIterator[Scene]
             limits=limiter,
             limit_rules=LimitRules(limits, limiter, api_keys, now),
             recordings=recordings,
+            **telling_nobody(),
             clock=clock,
             random=lambda: jitter[0],
         )

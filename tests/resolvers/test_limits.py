@@ -41,7 +41,9 @@ MOST = 85 + 10 * 4
 
 def limit(scene: Scene, **limits: Any) -> None:
     """One rule, in the place of the one before. Without its name it is the organisation's."""
-    none = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "usd_per_day", "usd_per_month", "streams"))
+    none = dict.fromkeys(
+        ("requests_per_minute", "tokens_per_minute", "usd_per_day", "usd_per_month", "streams", "alert_at")
+    )
     rule: LimitRule = limit_rule(**none | limits)
     scene.limits.rules[rule.organisation, rule.limited, rule.name] = rule
     scene.services.limits.cache.outdate(rule.organisation)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
+from providers.addresses import OutboundAddresses
 from providers.types import FilePart, ImagePart, Media, Message, Part, ReasoningBlock, Role, TextPart, ToolCall
 from resolvers.errors import BadUserInputError
-from resolvers.message_checks import MAX_PARTS, MAX_URL_LENGTH, check_messages
+from resolvers.message_checks import MAX_PARTS, MAX_URL_LENGTH, check_addresses, check_messages
 
 TEXT = TextPart("What is this?")
 PIXEL = Media(data="aGk=", media_type="image/png")
@@ -82,3 +84,19 @@ def test_what_is_no_part(part: Part, path: tuple[str, ...]) -> None:
 
 def test_bytes_are_in_no_text() -> None:
     assert "aGk=" not in repr(Message(Role.USER, parts=(ImagePart(PIXEL),)))
+
+
+@pytest.mark.parametrize("host", ["10.1.2.3", "169.254.169.254", "[::ffff:127.0.0.1]", "0x7f.1", "localhost", "redis"])
+@pytest.mark.parametrize("kind", [ImagePart, FilePart])
+def test_a_url_that_leads_to_no_public_address(kind: type[ImagePart | FilePart], host: str) -> None:
+    given = [Message(Role.USER, "x"), Message(Role.USER, parts=(TEXT, kind(Media(url=f"http://user@{host}:80/a.png"))))]
+    check_messages(given)
+    with pytest.raises(BadUserInputError) as caught:
+        check_addresses(given, OutboundAddresses())
+    name = "image" if kind is ImagePart else "file"
+    assert caught.value.path == ("input", "messages", 1, "parts", 1, name, "url")
+
+
+def test_a_url_that_may_be_fetched() -> None:
+    parts = (ImagePart(LINK), ImagePart(PIXEL), FilePart(Media(url="http://10.1.2.3/a.pdf")))
+    check_addresses([Message(Role.USER, parts=parts)], OutboundAddresses([ip_network("10.0.0.0/8")]))

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from ..documents import COMPLETE, STREAM
-from ..isolation.organisations import PROVIDER, Organisation, made
+from ..isolation.organisations import NOWHERE, PROVIDER, Organisation, made
 from ..isolation.places import arguments, document, mutations
 from ..isolation.references import DEFAULTS
 from ..processes import PROVIDERS, Server
@@ -24,7 +24,10 @@ from .canaries import Canary, Group, Kind, Sink, canary
 
 STATUSES = (400, 401, 402, 403, 404, 408, 413, 422, 429, 500, 503, 529)
 STREAMED = (400, 401, 500)
-MAKING = (b"createApiKey", b"rotateApiKey", b"mintToken", b"exportUsage")
+MAKING = (
+    *(b"createApiKey", b"rotateApiKey", b"mintToken", b"exportUsage"),
+    *(b"createWebhook", b"rotateWebhookSecret"),
+)
 TO_OPEN_A_CIRCUIT = 6
 SOON_MS = 300
 """Of calls that would be tried again, or wait for ever."""
@@ -108,7 +111,9 @@ class Traffic:
             for credential in ("key", "token"):
                 if credential in answer:
                     self.use(owner, self.note(f"the {credential} of {name}", answer[credential]))
-            if "url" in answer:
+            if "secret" in answer:
+                self.note(f"the secret of {name}", answer["secret"])
+            if "url" in answer and "signature=" in answer["url"]:
                 link = urljoin(owner.url, answer["url"])
                 self.note(f"the link of {name}", httpx.URL(link).params["signature"])
                 assert owner.client.get(link).status_code == 200
@@ -139,6 +144,10 @@ class Traffic:
             "CreatePriceOverrideInput": {"provider": PROVIDER, "input": "1", "output": "1"},
             "EndPriceInput.id": owner.price_rule,
             **dict.fromkeys(("UpdateApiKeyInput.id", "RotateApiKeyInput.id", "RevokeApiKeyInput.id"), owner.api_key),
+            "CreateWebhookInput": {"url": NOWHERE, "events": ["BUDGET_THRESHOLD_REACHED"]},
+            **dict.fromkeys((f"{each}WebhookInput.id" for each in ("Update", "Delete", "Test")), owner.webhook),
+            "RotateWebhookSecretInput.id": owner.webhook,
+            "RedeliverWebhookInput.deliveryId": owner.delivery,
             "SetProviderKeyInput.provider": PROVIDER,
             "SetProviderKeyInput.key": self.say("a provider key that is deleted", Kind.SECRET, "sk-{}"),
             "DeleteProviderKeyInput.provider": PROVIDER,

@@ -23,11 +23,12 @@ from ..processes import Server
 from .places import document
 
 PROVIDER, STRANGERS_PROVIDER, NOBODYS_PROVIDER = "openai", "mistral", "groq"
+NOWHERE = "http://127.0.0.1:9/"  # nobody listens there
 _HEX = re.compile(r"[0-9a-f]{12}$")
-_IDS = re.compile(r"\b(cmp|cfg|prc|key|aud)_[0-9a-f]{32}\b")
+_IDS = re.compile(r"\b(cmp|cfg|prc|key|aud|whk|whd|evt)_[0-9a-f]{32}\b")
 _TIMES = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)")
 _NUMBERS = re.compile(r'("\w*Ms":|"outputTokensPerSecond":|"p\d\d":|"revision":)[\d.]+')
-_ONCE = re.compile(r'("(?:requestId|key|hint|token|CreatedApiKey_key)":)"[^"]*"')
+_ONCE = re.compile(r'("(?:requestId|key|hint|token|secret|CreatedApiKey_key)":)"[^"]*"')
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Organisation:
     slug: str = ""
     price_rule: str = ""
     api_key: str = ""
+    webhook: str = ""
+    delivery: str = ""
     provider: str = PROVIDER
     completion: str = ""
     streamed: str = ""
@@ -152,6 +155,8 @@ def made(server: Server, client: httpx.Client, provider: str = PROVIDER) -> Orga
         price_rule=_make(own, "createDiscount", discount)["id"],
         api_key=_make(own, "createApiKey", {"name": own.label_value, "grant": {"roles": ["caller"]}})["apiKey"]["id"],
     )
+    webhook = _make(made, "createWebhook", {"url": NOWHERE, "events": ["BATCH_COMPLETED"]})["webhook"]["id"]
+    made = replace(made, webhook=webhook, delivery=_make(made, "testWebhook", {"id": webhook})["id"])
     _make(made, "publishConfig", {"by": {"id": made.config}})
     _make(made, "setProviderKey", {"provider": made.provider, "key": f"sk-of-{own.subject}"})
     _make(made, "setLimits", {"apiKey": made.api_key, "streams": 1000})

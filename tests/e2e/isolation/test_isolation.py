@@ -55,7 +55,11 @@ class Case:
         return f"{self.place}-{self.owned}"
 
     def request(self, asking: Organisation, named: str) -> tuple[str, dict[str, Any]]:
-        defaults = {**DEFAULTS, "UpdateApiKeyInput.id": asking.api_key}
+        defaults = {
+            **DEFAULTS,
+            "UpdateApiKeyInput.id": asking.api_key,
+            "Query.webhookDeliveries.webhookId": asking.webhook,
+        }
         on, field = self.place.on, self.place.field
         given = arguments(on, field, self.place.path, named, defaults)
         return document(on, field, given, DEPTH), given

@@ -24,6 +24,7 @@ from .object_files import ObjectFiles
 from .process_table import ProcessPlace
 from .readiness import Readiness
 from .runtime import Runtime, open_runtime
+from .security_headers import SecurityHeaders
 from .settings import Environment, Settings, SettingsError
 from .usage_download import UsageDownload
 from .websocket import GraphQLSocket
@@ -49,6 +50,7 @@ class Gateway:
         self._schema = build_schema()
         self._engine = Engine(self._schema, explorable=settings.explorable)
         self._pages = _pages()
+        self._served = SecurityHeaders(self._serve, settings.TRUSTED_PROXIES)
         self.refusal: SettingsError | None = None
         self._draining = False
         self._runtime: Runtime | None = None
@@ -58,7 +60,11 @@ class Gateway:
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
-        elif scope["path"] == PATH:
+        else:
+            await self._served(scope, receive, send)
+
+    async def _serve(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        if scope["path"] == PATH:
             endpoint = self._http if scope["type"] == "http" else self._socket
             assert endpoint is not None  # noqa: S101  # the lifespan runs before the first request
             await endpoint(scope, receive, send)

@@ -16,19 +16,19 @@ def client_address(peer: Any, headers: Mapping[bytes, bytes], trusted: Sequence[
     `peer` is ASGI's `client`: a host and a port, or nothing.
     """
     address: str | None = peer[0] if peer else None
-    if not trusted or not _is_trusted(address, trusted):
+    if not trusted or not is_trusted(address, trusted):
         return address
     for told in reversed(headers.get(b"x-forwarded-for", b"").decode("latin-1").split(",")):
         told = told.strip()
         if not _is_address(told):
             return address  # what stands before it may be anybody's
         address = told
-        if not _is_trusted(address, trusted):
+        if not is_trusted(address, trusted):
             return address
     return address
 
 
-def _is_trusted(address: str | None, trusted: Sequence[Network]) -> bool:
+def is_trusted(address: str | None, trusted: Sequence[Network]) -> bool:
     return _is_address(address) and any(ip_address(address or "") in network for network in trusted)
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -23,23 +24,27 @@ from graph.engine import Engine
 from graph.errors import formatted, internal, refusal
 from resolvers.errors import DomainError, ServiceUnavailableError, UnauthenticatedError
 from resolvers.principal import Origin, Principal
-from resolvers.sessions import End
 
-from .claims import UnusableTokenError
 from .document_hashes import with_document
 from .exchange import ASGIScope, ClientLeftError, Exchange, Receive, RequestError, Send
+from .expiry import Ending, open_while_valid
 from .graphiql import Page
+from .media_types import EVENT_STREAM, GRAPHQL_JSON, JSON, accepted, check_sent
 from .retry_after import retry_after
 from .runtime import Runtime
 
 log = structlog.get_logger("http")
 
-JSON = b"application/json"
-GRAPHQL_JSON = b"application/graphql-response+json"
-EVENT_STREAM = b"text/event-stream"
 HEARTBEAT_S = 12.0
-_STATUS = {UnusableTokenError: 401, UnauthenticatedError: 401, ServiceUnavailableError: 503}
-_HEADERS = {401: ((b"www-authenticate", b"Bearer"),), 405: ((b"allow", b"GET, POST"),)}  # RFC 9110, 11.6.1 and 10.2.1
+LAST_EVENT_TIMEOUT_S = 1.0  # for a client that takes nothing
+_STATUS = ((UnauthenticatedError, 401), (ServiceUnavailableError, 503))
+_ALLOW = (b"allow", b"GET, HEAD, POST, OPTIONS")
+_HEADERS = {  # RFC 9110, 11.6.1, 10.2.1 and 15.5.16
+    401: ((b"www-authenticate", b"Bearer"),),
+    405: (_ALLOW,),
+    415: ((b"accept", b"application/json"), (b"accept-encoding", b"identity")),
+}
+_COMPLETE = b"event: complete\ndata:\n\n"
 _ALL = frozenset(OperationType)
 _READS = frozenset({OperationType.QUERY})
 _ANSWERS = frozenset({OperationType.QUERY, OperationType.MUTATION})
@@ -65,13 +70,14 @@ class GraphQLEndpoint:
         started = time.perf_counter()
         principal: Principal | None = None
         try:
-            if await self._show_page(exchange):
+            if await self._answered_at_once(exchange):
                 return
             principal = await self._principal(exchange)
-            request = await self._read(exchange, principal)
-            context = Context(self._runtime.services, principal, exchange.request_id, self._runtime.audit)
-            with exchange.until_client_leaves():
-                await self._answer(exchange, request, context)
+            with self._runtime.capacity.operation():
+                request = await self._read(exchange, principal)
+                context = Context(self._runtime.services, principal, exchange.request_id, self._runtime.audit)
+                with exchange.until_client_leaves():
+                    await self._answer(exchange, request, context)
         except ClientLeftError:
             exchange.status = 499
         except DomainError as error:
@@ -84,7 +90,7 @@ class GraphQLEndpoint:
             log.exception("unexpected error", request_id=exchange.request_id)
             if exchange.status:
                 raise  # half an answer is out already: the server closes the connection
-            await exchange.respond_json(500, {"errors": [internal(exchange.request_id)]})
+            await _respond(exchange, 500, {"errors": [internal(exchange.request_id)]})
         finally:
             log.info(
                 "request",
@@ -102,8 +108,20 @@ class GraphQLEndpoint:
         principal = await self._runtime.authenticator.from_header(header, address)
         return replace(principal, origin=Origin(address, exchange.request_id))
 
+    async def _answered_at_once(self, exchange: Exchange) -> bool:
+        """What needs no token. Raises RequestError for a method that there is not, or headers that contradict."""
+        method = exchange.scope["method"]
+        if method == "OPTIONS":
+            await exchange.start(204, headers=(_ALLOW,))
+            await exchange.write(b"", more=False)
+            return True
+        if method not in ("GET", "HEAD", "POST"):
+            raise RequestError("GraphQL is served on POST, and queries on GET", status=405)
+        exchange.check_headers()
+        return method == "GET" and await self._show_page(exchange)
+
     async def _show_page(self, exchange: Exchange) -> bool:
-        browser = exchange.scope["method"] == "GET" and b"text/html" in exchange.headers.get(b"accept", b"")
+        browser = b"text/html" in exchange.headers.get(b"accept", b"")
         if not browser or self._page is None or _asks(exchange.scope["query_string"]):
             return False
         await exchange.respond(200, self._page.body, media_type=b"text/html; charset=utf-8", headers=self._page.headers)
@@ -114,26 +132,26 @@ class GraphQLEndpoint:
         return _checked(await with_document(await self._call(exchange), self._runtime.trusted, principal))
 
     async def _call(self, exchange: Exchange) -> Any:
-        method = exchange.scope["method"]
-        if method == "GET":
+        if exchange.scope["method"] != "POST":
             return _from_query_string(exchange.scope["query_string"])
-        if method != "POST":
-            raise RequestError("GraphQL is served on POST, and queries on GET", status=405)
-        media_type = exchange.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if media_type != JSON:
-            raise RequestError("the body must be JSON, with content-type application/json", status=415)
+        check_sent(exchange.headers)
         body = await exchange.body(self._runtime.settings.MAX_BODY_BYTES)
         return _parse_json(body, "the body")
 
     async def _answer(self, exchange: Exchange, request: GraphQLRequest, context: Context) -> None:
-        reads_only = exchange.scope["method"] == "GET"
-        kind = self._engine.kind(request.query, request.operation_name, context) if reads_only else None
-        if kind is OperationType.MUTATION:
+        accept = accepted(exchange.headers.get(b"accept", b""))
+        reads_only = exchange.scope["method"] != "POST"
+        asked = reads_only or accept.stream
+        kind = self._engine.kind(request.query, request.operation_name, context) if asked else None
+        if reads_only and kind is OperationType.MUTATION:
             raise RequestError("mutations are sent by POST", status=405)
-        accept = exchange.headers.get(b"accept", b"")
-        if EVENT_STREAM in accept:
+        if accept.stream and (accept.result is None or kind is OperationType.SUBSCRIPTION):
             await self._stream(exchange, request, context, _READS if reads_only else _ALL)
             return
+        if accept.result is None:
+            raise RequestError(
+                "the answer is application/json, application/graphql-response+json or text/event-stream", status=406
+            )
         result = await self._engine.execute(
             request.query,
             variables=request.variables,
@@ -141,12 +159,10 @@ class GraphQLEndpoint:
             context=context,
             allowed=_READS if reads_only else _ANSWERS,
         )
-        modern = GRAPHQL_JSON in accept
+        modern = accept.result == GRAPHQL_JSON
         status = 400 if modern and result.data is None and result.errors and not result.errors[0].path else 200
         answer = payload(result, context.request_id)
-        await exchange.respond_json(
-            status, answer, media_type=GRAPHQL_JSON if modern else JSON, headers=retry_after(answer)
-        )
+        await exchange.respond_json(status, answer, media_type=accept.result, headers=retry_after(answer))
 
     async def _stream(
         self, exchange: Exchange, request: GraphQLRequest, context: Context, allowed: frozenset[OperationType]
@@ -158,35 +174,58 @@ class GraphQLEndpoint:
             context=context,
             allowed=allowed,
         )
-        if isinstance(results, ExecutionResult):
-            await exchange.respond_json(400, payload(results, context.request_id))
+        if isinstance(results, ExecutionResult):  # told as the client asked for it, by the protocol's own rule
+            await _start_events(exchange)
+            await exchange.write(_next(payload(results, context.request_id)) + _COMPLETE, more=False)
             return
-        with self._runtime.sessions.session(context.principal, _ends_this_task()):
-            async with aclosing(results):
-                await exchange.start(200, media_type=EVENT_STREAM, headers=((b"cache-control", b"no-cache"),))
+        again = partial(self._principal, exchange)
+        ending = Ending()
+        with ending.caught():
+            async with (
+                open_while_valid(
+                    self._runtime.sessions,
+                    context.principal,
+                    again,
+                    revoked=ending.because("the key no longer opens"),
+                    expired=ending.because("the token has expired"),
+                ),
+                aclosing(results),
+            ):
+                await _start_events(exchange)
                 await _write_events(exchange, results, context.request_id)
+        if ending.reason is not None and not exchange.answered:
+            await _tell_the_end(exchange, ending.reason)
 
 
-def _ends_this_task() -> End:
-    """The stream breaks off, and its connection is closed."""
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101  # a request is served by one
+async def _tell_the_end(exchange: Exchange, reason: str) -> None:
+    """By a last event, unless the client takes none: then the connection breaks off."""
+    answer = {"errors": [refusal(UnauthenticatedError(reason), exchange.request_id)]}
+    try:
+        async with asyncio.timeout(LAST_EVENT_TIMEOUT_S):
+            if not exchange.status:
+                await _start_events(exchange)
+            await exchange.write(_next(answer) + _COMPLETE, more=False)
+    except TimeoutError:
+        raise ClientLeftError from None
 
-    async def end() -> None:
-        task.cancel()
 
-    return end
+async def _start_events(exchange: Exchange) -> None:
+    await exchange.start(200, media_type=EVENT_STREAM, headers=((b"cache-control", b"no-cache"),))
+
+
+def _next(answer: dict[str, Any]) -> bytes:
+    return b"event: next\ndata: " + orjson.dumps(answer) + b"\n\n"
 
 
 async def _write_events(exchange: Exchange, results: AsyncGenerator[ExecutionResult, None], request_id: str) -> None:
     heart = asyncio.create_task(_beat(exchange))
     try:
         async for result in results:
-            await exchange.write(b"event: next\ndata: " + orjson.dumps(payload(result, request_id)) + b"\n\n")
+            await exchange.write(_next(payload(result, request_id)))
     finally:
         heart.cancel()
         await asyncio.wait([heart])
-    await exchange.write(b"event: complete\ndata:\n\n", more=False)
+    await exchange.write(_COMPLETE, more=False)
 
 
 async def _beat(exchange: Exchange) -> None:
@@ -209,9 +248,12 @@ def payload(result: ExecutionResult, request_id: str) -> dict[str, Any]:
 
 
 async def _refuse(exchange: Exchange, error: DomainError) -> None:
-    status = error.status if isinstance(error, RequestError) else _STATUS.get(type(error), 400)
+    if isinstance(error, RequestError):
+        status = error.status
+    else:
+        status = next((each for kind, each in _STATUS if isinstance(error, kind)), 400)
     answer = {"errors": [refusal(error, exchange.request_id)]}
-    await exchange.respond_json(status, answer, headers=_HEADERS.get(status, ()) + retry_after(answer))
+    await _respond(exchange, status, answer, _HEADERS.get(status, ()) + retry_after(answer))
 
 
 def _asks(query_string: bytes) -> bool:
@@ -219,11 +261,23 @@ def _asks(query_string: bytes) -> bool:
     return any(name in query_string for name in (b"query=", b"documentId=", b"extensions="))
 
 
+async def _respond(
+    exchange: Exchange, status: int, answer: dict[str, Any], headers: tuple[tuple[bytes, bytes], ...] = ()
+) -> None:
+    """In the media type of a GraphQL response, where the client takes that: of plain JSON it must not rely on the body
+    unless the status is 200."""
+    media_type = accepted(exchange.headers.get(b"accept", b"")).result or JSON
+    await exchange.respond_json(status, answer, media_type=media_type, headers=headers)
+
+
 def _from_query_string(query_string: bytes) -> dict[str, Any]:
     try:
-        parameters: dict[str, Any] = dict(parse_qsl(query_string.decode(), strict_parsing=True, max_num_fields=16))
+        given = parse_qsl(query_string.decode(), strict_parsing=True, max_num_fields=16, errors="strict")
     except ValueError:
         raise RequestError("the address has no readable parameters: give `query`") from None
+    parameters: dict[str, Any] = dict(given)
+    if len(parameters) < len(given):
+        raise RequestError("the address has a parameter twice")
     for name in ("variables", "extensions"):
         if name in parameters:
             parameters[name] = _parse_json(parameters[name], f"`{name}`")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from types import TracebackType
 from typing import Any
@@ -18,7 +19,11 @@ ASGIScope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+Headers = dict[bytes, bytes]
+
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_SINGLE = frozenset({b"authorization", b"content-encoding", b"content-length", b"content-type", b"host", b"origin"})
+"""Given twice, a proxy in front may go by one of them and this server by the other."""
 
 
 class RequestError(DomainError):
@@ -35,7 +40,26 @@ class ClientLeftError(Exception):
     """The client closed the connection; there is nobody to answer."""
 
 
-def request_id_of(headers: dict[bytes, bytes]) -> str:
+def headers_of(scope: ASGIScope) -> Headers:
+    """By name; the values of one that is given several times are put together (RFC 9110, 5.3)."""
+    given = scope["headers"]
+    headers: Headers = dict(given)
+    if len(headers) < len(given):
+        headers = {}
+        for name, value in given:
+            headers[name] = headers[name] + b", " + value if name in headers else value
+    return headers
+
+
+def repeated_header(scope: ASGIScope, headers: Headers) -> str | None:
+    """The name of one that must not be given twice, and is."""
+    if len(headers) == len(scope["headers"]):
+        return None
+    counts = Counter(name for name, _ in scope["headers"])
+    return next((name.decode() for name in sorted(_SINGLE) if counts[name] > 1), None)
+
+
+def request_id_of(headers: Headers) -> str:
     """The caller's `X-Request-Id` where it is 1 to 128 plain characters; else a fresh one that sorts by time."""
     given = headers.get(b"x-request-id", b"")
     return given.decode() if _REQUEST_ID.fullmatch(given) else uuid7().hex
@@ -72,12 +96,17 @@ class Exchange:
 
     def __init__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         self.scope = scope
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.headers = headers_of(scope)
         self.request_id = request_id_of(self.headers)
         self.status = 0
         self.answered = False
         self._receive = receive
         self._send = send
+
+    def check_headers(self) -> None:
+        """Raises RequestError for a header that contradicts itself."""
+        if (name := repeated_header(self.scope, self.headers)) is not None:
+            raise RequestError(f"the header {name} is given more than once")
 
     async def body(self, limit: int) -> bytes:
         """The whole body. Raises RequestError, 413, past `limit` bytes; or ClientLeftError. The connection times it."""
@@ -125,14 +154,17 @@ class Exchange:
     ) -> None:
         await self.respond(status, orjson.dumps(answer), media_type=media_type, headers=headers)
 
-    async def start(self, status: int, *, media_type: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+    async def start(
+        self, status: int, *, media_type: bytes | None = None, headers: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> None:
+        """`media_type`: None for an answer without content."""
         self.status = status
         await self._send(
             {
                 "type": "http.response.start",
                 "status": status,
                 "headers": [
-                    (b"content-type", media_type),
+                    *([] if media_type is None else [(b"content-type", media_type)]),
                     (b"x-request-id", self.request_id.encode()),
                     *headers,
                 ],

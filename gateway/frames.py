@@ -1,11 +1,21 @@
-"""uvicorn's WebSocket protocol with bounds that it lacks: on handshakes, and on what is kept for a peer that does not
-read; and with an end that lets running operations end."""
+"""uvicorn's WebSocket protocol with bounds that it lacks: on handshakes, on messages, and on what is kept for a peer
+that does not read; and with an end that lets running operations end."""
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
+from websockets.http11 import Request
+from websockets.protocol import State
 
 MAX_UNREAD_BYTES = 8 * 1024 * 1024  # more than any one message of ours
+MAX_STRANGER_BYTES = 256 * 1024  # from the handshake on, until it is known who the peer is
+MAX_FRAGMENTS = 1024  # of one message: empty ones would be no bytes, and memory all the same
+CLOSE_TIMEOUT_S = 10.0
 
 
 _NO_HANDSHAKE = (
@@ -17,14 +27,90 @@ _NO_HANDSHAKE = (
 class BoundedSocket(WebSocketsSansIOProtocol):
     """Pongs are written however many wait unread, and a close waits for a peer that reads nothing: both end in an
     abort here, and the application hears of it as of any other disconnect. The first data is a whole head
-    (`gateway.connections`); one that the library doesn't take as a handshake it would leave without a word."""
+    (`gateway.connections`); one that the library doesn't take as a handshake it would leave without a word. Text that
+    is not UTF-8 it would log with a traceback. A whole message is kept for a peer that the application has called
+    welcome, by the function under WELCOME in the scope's extensions, and no more than MAX_STRANGER_BYTES for others.
+    """
+
+    WELCOME = "ai_middleware.welcome"
+    _is_stranger = True
+    _stranger_bytes = 0
+    _closing: asyncio.TimerHandle | None = None
+    _failed = False
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if not self.close_sent:
+            self.scope["extensions"][self.WELCOME] = self._welcome  # type: ignore[assignment]  # ASGI says: a dict
+
+    def _welcome(self) -> None:
+        self._is_stranger = False
 
     def data_received(self, data: bytes) -> None:
+        if self._failed:
+            return
+        if self._is_stranger:
+            self._stranger_bytes += len(data)
+        if self._is_stranger and self._stranger_bytes > MAX_STRANGER_BYTES:
+            self._fail(1009, "too much before connection_init")
+            return
         super().data_received(data)
         if self.conn.handshake_exc is not None:
             self._refuse()
         if self.transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
             self.transport.abort()
+        self._expect_the_end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
+        super().connection_lost(exc)
+
+    async def send(self, message: Any) -> None:
+        if self.close_sent:
+            raise ClientDisconnected
+        await super().send(message)
+        self._expect_the_end()
+
+    def handle_cont(self, event: Frame) -> None:
+        if len(self.frames) >= MAX_FRAGMENTS:
+            self._fail(1009, "the message has too many fragments")
+        else:
+            super().handle_cont(event)
+
+    def send_receive_event_to_app(self) -> None:
+        if self.curr_msg_data_type == "text":
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self._fail(4400, "WebSocket message must be UTF-8")
+                return
+        super().send_receive_event_to_app()
+
+    def _fail(self, code: int, reason: str) -> None:
+        self.frames = []
+        if self.conn.state is State.OPEN:  # else the peer has closed it already, in the same read
+            self.conn.send_close(code, reason)
+            self.handle_parser_exception()
+
+    def handle_parser_exception(self) -> None:
+        """Closing at once would reset a connection on which there is more to read, and the peer would not learn why:
+        what comes is read, and dropped, until it has heard."""
+        assert self.conn.close_sent is not None  # noqa: S101  # as uvicorn has it
+        code, reason = self.conn.close_sent.code, self.conn.close_sent.reason
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self._failed = self.close_sent = True
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.close_timer = self.loop.call_later(CLOSE_TIMEOUT_S, self.transport.abort)
+
+    def _expect_the_end(self) -> None:
+        if self._closing is None and (self.close_sent or self.transport.is_closing()):
+            self._closing = self.loop.call_later(CLOSE_TIMEOUT_S, self.transport.abort)
 
     def _refuse(self) -> None:
         if not self.handshake_initiated:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from starlette.responses import Response
@@ -30,11 +33,8 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-_HEADERS = {
-    "content-security-policy": POLICY,
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-}
+_CDN = "https://unpkg.com"  # where Strawberry's page loads from, each file by its hash
+_INLINE = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +49,22 @@ def is_built() -> bool:
 
 
 def page() -> Page:
-    """What a browser gets. Strawberry's page loads its scripts from a CDN, and so can't have the policy."""
-    if not is_built():
-        return Page(get_graphql_ide_html(graphql_ide="graphiql").encode(), ())
-    headers = {**_HEADERS, "cache-control": "no-cache"}
-    return Page(
-        (FOLDER / "index.html").read_bytes(),
-        tuple((name.encode(), value.encode()) for name, value in headers.items()),
-    )
+    """What a browser gets."""
+    if is_built():
+        return Page((FOLDER / "index.html").read_bytes(), _headers(POLICY))
+    html = get_graphql_ide_html(graphql_ide="graphiql")
+    return Page(html.encode(), _headers(_policy_of(html)))
+
+
+def _headers(policy: str) -> tuple[tuple[bytes, bytes], ...]:
+    return (b"content-security-policy", policy.encode()), (b"cache-control", b"no-cache")
+
+
+def _policy_of(html: str) -> str:
+    """For a page with scripts of its own: those by their hash, and the CDN's; no other."""
+    own = [base64.b64encode(sha256(script.encode()).digest()).decode() for script in _INLINE.findall(html)]
+    scripts = " ".join((_CDN, *(f"'sha256-{each}'" for each in own)))
+    return POLICY.replace("script-src 'self'", f"script-src {scripts}").replace("style-src", f"style-src {_CDN}")
 
 
 class Assets(StaticFiles):
@@ -68,5 +76,5 @@ class Assets(StaticFiles):
     async def get_response(self, path: str, scope: Scope) -> Response:
         """Raises starlette.exceptions.HTTPException, 404, for what is not there; 405 for anything but GET and HEAD."""
         response = await super().get_response(path, scope)
-        response.headers.update({**_HEADERS, "cache-control": _FOREVER})
+        response.headers.update({"content-security-policy": POLICY, "cache-control": _FOREVER})
         return response

@@ -57,6 +57,7 @@ from resolvers.trusted_documents import TrustedDocuments
 from resolvers.worker import Handler, working
 
 from .auth import Authenticator, TokenMint
+from .capacity import Capacity
 from .client_address import client_address
 from .declared_providers import provider_rows
 from .envelopes import Envelopes
@@ -93,6 +94,7 @@ class Runtime:
     audit: AuditLog
     buckets: CostBuckets
     trusted: TrustedDocuments
+    capacity: Capacity
     servers: Sequence[Dependency] = ()
 
     def address_of(self, peer: object, headers: Mapping[bytes, bytes]) -> str | None:
@@ -142,6 +144,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             audit,
             buckets,
             trusted,
+            Capacity(settings.MAX_OPERATIONS_IN_FLIGHT),
             servers,
         )
 

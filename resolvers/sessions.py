@@ -31,22 +31,23 @@ class Sessions:
     def __init__(self, store: ApiKeyStore, now: Callable[[], datetime]) -> None:
         self._store = store
         self._now = now
-        self._open: defaultdict[_Name, set[End]] = defaultdict(set)
+        self._open: defaultdict[_Name, dict[End, Callable[[], None] | None]] = defaultdict(dict)
         self._suspects: set[_Name] = set()
         self._wake = asyncio.Event()
 
     @contextmanager
-    def session(self, principal: Principal, end: End) -> Iterator[None]:
-        """`end` is called, within END_TIMEOUT_S, when the key that the principal came with no longer opens."""
+    def session(self, principal: Principal, end: End, changed: Callable[[], None] | None = None) -> Iterator[None]:
+        """`end` is called, within END_TIMEOUT_S, when the key that the principal came with no longer opens; `changed`
+        when it opens still, and may have another end."""
         if principal.key_id is None:
             yield
             return
         name = principal.organisation, principal.key_id
-        self._open[name].add(end)
+        self._open[name][end] = changed
         try:
             yield
         finally:
-            self._open[name].discard(end)
+            del self._open[name][end]
             if not self._open[name]:
                 del self._open[name]
 
@@ -76,9 +77,13 @@ class Sessions:
 
     async def _look(self, name: _Name) -> None:
         key = await self._store.by_id(*name)
+        found = self._open.get(name, {})
         if key is not None and key.opens(self._now()):
+            for changed in found.values():
+                if changed is not None:
+                    changed()
             return
-        ends = list(self._open.get(name, ()))
+        ends = list(found)
         log.info("connections of a key end with it", organisation=name[0], key=name[1], connections=len(ends))
         await asyncio.gather(*(_ended(end) for end in ends))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.test_load_balancers import KINDS
+from tests.e2e.test_public_clients import clients_or_skip
 from tests.servers import community, mongo, postgres, rabbit, redis, s3, together
 
 NOWHERE = Path("/nowhere")
@@ -52,6 +53,10 @@ def _community(patch: pytest.MonkeyPatch) -> None:
     community._shared.__wrapped__()
 
 
+def _clients(patch: pytest.MonkeyPatch) -> None:
+    clients_or_skip()
+
+
 def _several(patch: pytest.MonkeyPatch) -> None:
     with ExitStack() as stack:
         together.entered(stack, redis.running_redis())
@@ -69,6 +74,7 @@ CASES: list[tuple[Callable[[pytest.MonkeyPatch], None], str]] = [
     (_apache, "mmdebstrap"),
     (_oldest, "Node and npm"),
     (_community, "Node and npm"),
+    (_clients, "Node and npm"),
     (_several, "apt-get install redis-server"),
     (_balancers, "apt-get install haproxy"),
 ]

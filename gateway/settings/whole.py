@@ -13,6 +13,7 @@ from strawberry.http.websocket_origin import normalize_allowed_origins
 from ..setting_values import SettingsError
 from .backups import BackupSettings
 from .identity import IdentitySettings
+from .load import LoadSettings
 from .operations import OperationSettings
 from .servers import ServerSettings
 from .source import Environment, Source
@@ -97,7 +98,9 @@ class _Process(Source):
         return value
 
 
-class Settings(VendorSettings, BackupSettings, ServerSettings, IdentitySettings, OperationSettings, _Process):
+class Settings(
+    VendorSettings, BackupSettings, ServerSettings, IdentitySettings, OperationSettings, LoadSettings, _Process
+):
     """Read once at start. A wrong or half-set value is a SettingsError; an empty one counts as not set."""
 
     @model_validator(mode="after")

@@ -17,7 +17,7 @@ MUTATION = 'mutation { cancelCompletion(by: {id: "x"}) { cancelled } }'
 def test_a_mutation_is_not_sent_by_get(server: Server, token: str, accept: str) -> None:
     headers = {"authorization": f"Bearer {token}", "accept": accept}
     refused = httpx.get(server.url, params={"query": MUTATION}, headers=headers)
-    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, POST")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD, POST, OPTIONS")
     assert error_of(refused)["code"] == "BAD_USER_INPUT"
     named = {"query": f"query A {{ __typename }} {MUTATION.replace('mutation', 'mutation B')}", "operationName": "A"}
     assert httpx.get(server.url, params=named, headers=headers).json()["data"] == {"__typename": "Query"}

@@ -6,11 +6,21 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
-from gateway.exchange import ClientLeftError, Departure, Exchange, RequestError, request_id_of
+from gateway.client_address import client_address
+from gateway.exchange import (
+    ClientLeftError,
+    Departure,
+    Exchange,
+    RequestError,
+    headers_of,
+    repeated_header,
+    request_id_of,
+)
 
 DISCONNECT = {"type": "http.disconnect"}
 
@@ -95,6 +105,30 @@ def test_made_request_ids_differ_and_sort_by_time() -> None:
     made = [request_id_of({}) for _ in range(100)]
     assert len(set(made)) == 100
     assert made == sorted(made)
+
+
+# Headers that are given several times
+
+
+def scope_of(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
+    return {"headers": list(headers)}
+
+
+def test_a_list_in_parts_is_put_together() -> None:
+    """As proxies do, each with a line of its own."""
+    scope = scope_of((b"x-forwarded-for", b"192.0.2.1"), (b"host", b"x"), (b"x-forwarded-for", b"10.0.0.1"))
+    headers = headers_of(scope)
+    assert headers == {b"x-forwarded-for": b"192.0.2.1, 10.0.0.1", b"host": b"x"}
+    assert repeated_header(scope, headers) is None
+    assert client_address(("10.0.0.2", 1), headers, [ip_network("10.0.0.0/8")]) == "192.0.2.1"
+
+
+@pytest.mark.parametrize(
+    "name", [b"authorization", b"content-encoding", b"content-length", b"content-type", b"host", b"origin"]
+)
+def test_what_must_be_single_is_found(name: bytes) -> None:
+    scope = scope_of((name, b"a"), (b"accept", b"*/*"), (name, b"a"))
+    assert repeated_header(scope, headers_of(scope)) == name.decode()
 
 
 # The body

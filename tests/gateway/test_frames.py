@@ -29,6 +29,7 @@ class Application:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
+        scope["extensions"][BoundedSocket.WELCOME]()
         await send({"type": "websocket.send", "text": self.greeting})
         while (await receive())["type"] != "websocket.disconnect":
             pass

@@ -7,9 +7,9 @@ import base64
 import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, cast
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -178,8 +178,8 @@ async def scene() -> AsyncIterator[Scene]:
 @pytest.fixture
 def desk(scene: Scene) -> Desk:
     keys = DeploymentKeys(SECRET, b"k" * 32)
-    nothing = cast("Any", None)
-    runtime = Runtime(nothing, keys, nothing, scene.services, nothing, nothing, nothing, nothing, nothing, nothing)
+    nothing: dict[str, Any] = dict.fromkeys(each.name for each in fields(Runtime))
+    runtime = Runtime(**nothing | {"keys": keys, "services": scene.services})
     return Desk(scene.store, SignedLinks(SECRET), UsageDownload(runtime))
 
 

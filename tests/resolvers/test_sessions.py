@@ -61,6 +61,16 @@ async def test_a_revoked_key_ends_its_own_and_no_others(stage: Stage) -> None:
         assert sorted(await stage.told()) == ["one", "two"]
 
 
+async def test_one_that_was_changed_and_opens_still_is_told_of(stage: Stage) -> None:
+    changed = asyncio.Event()
+    with stage.sessions.session(stage.holder, stage.end("one"), changed.set):
+        await stage.store.save(
+            replace(stage.key, expires_at=NOON + timedelta(days=1)), expected_revision=1, audit=noted
+        )
+        assert await stage.told() == []
+        assert changed.is_set()
+
+
 async def test_one_that_has_expired_ends_them_too(stage: Stage) -> None:
     with stage.sessions.session(stage.holder, stage.end("one")):
         await stage.store.save(replace(stage.key, expires_at=NOON), expected_revision=1, audit=noted)

@@ -88,4 +88,4 @@ def test_where_nothing_was_built_the_page_is_strawberrys(tmp_path: Path, monkeyp
     page = graphiql.page()
     assert b"GraphiQL" in page.body
     assert b"https://" in page.body
-    assert page.headers == ()
+    assert b"frame-ancestors 'none'" in dict(page.headers)[b"content-security-policy"]

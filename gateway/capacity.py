@@ -1,0 +1,63 @@
+"""How much a process takes on at once: operations of everybody, sockets of each principal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from resolvers.errors import ServiceUnavailableError
+from resolvers.principal import Principal
+
+RETRY_AFTER_MS = 1_000
+
+
+class OverloadedError(ServiceUnavailableError):
+    """Nothing was done, so that asking again is safe: here a second later, or at once of another process."""
+
+    retry_after_ms = RETRY_AFTER_MS
+
+
+class Capacity:
+    """Operations in flight over HTTP and sockets, streams while they run included. `limit` of them are taken; one more
+    is refused at once, so that those that run go on as quickly as they do."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.in_flight = 0
+
+    @contextmanager
+    def operation(self) -> Iterator[None]:
+        """Raises OverloadedError."""
+        if self.in_flight >= self._limit:
+            raise OverloadedError("the server is at the most that it does at once: ask again in a second")
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+
+
+class SocketQuota:
+    """Sockets by who opened them: an API key, with the tokens that it minted, or a token's subject."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._open: Counter[tuple[str, str]] = Counter()
+
+    def __len__(self) -> int:
+        return self._open.total()
+
+    @contextmanager
+    def socket(self, principal: Principal) -> Iterator[None]:
+        """Raises OverloadedError."""
+        name = principal.organisation, principal.key_id or principal.subject
+        if self._open[name] >= self._limit:
+            raise OverloadedError(f"too many sockets: {self._limit} are open for this key or subject")
+        self._open[name] += 1
+        try:
+            yield
+        finally:
+            self._open[name] -= 1
+            if not self._open[name]:
+                del self._open[name]

@@ -1,0 +1,66 @@
+"""How much a process takes on, and that it is given back however things end."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from math import inf
+
+import pytest
+
+from gateway.capacity import Capacity, OverloadedError, SocketQuota
+from resolvers.principal import Principal
+
+ANN = Principal("ann", "acme", frozenset(), inf)
+
+
+def test_one_more_is_refused_until_one_has_ended() -> None:
+    capacity = Capacity(2)
+    with capacity.operation():
+        with ExitStack() as second:
+            second.enter_context(capacity.operation())
+            with pytest.raises(OverloadedError), capacity.operation():
+                pass
+            assert capacity.in_flight == 2
+        with capacity.operation():
+            assert capacity.in_flight == 2
+    assert capacity.in_flight == 0
+
+
+def test_what_fails_is_given_back_too() -> None:
+    capacity = Capacity(1)
+    for _ in range(3):
+        with suppress(ZeroDivisionError), capacity.operation():
+            _ = 1 / 0
+    assert capacity.in_flight == 0
+
+
+def test_each_has_sockets_of_its_own() -> None:
+    quota = SocketQuota(1)
+    others = [replace(ANN, subject="bob"), replace(ANN, organisation="globex"), replace(ANN, key_id="key")]
+    with ExitStack() as stack:
+        for each in (ANN, *others):
+            stack.enter_context(quota.socket(each))
+        for each in (ANN, *others):
+            with pytest.raises(OverloadedError), quota.socket(each):
+                pass
+        assert len(quota) == 4
+    assert len(quota) == 0
+
+
+def test_a_key_and_the_tokens_that_it_minted_are_one() -> None:
+    quota = SocketQuota(1)
+    with (
+        quota.socket(replace(ANN, key_id="key")),
+        pytest.raises(OverloadedError),
+        quota.socket(replace(ANN, subject="bob", key_id="key")),
+    ):
+        pass
+
+
+def test_nothing_is_kept_of_who_has_none() -> None:
+    quota = SocketQuota(1)
+    for number in range(100):
+        with quota.socket(replace(ANN, subject=str(number))):
+            pass
+    assert not quota._open

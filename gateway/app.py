@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
-import uvicorn
 from fastapi import FastAPI, Response
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
@@ -20,12 +19,15 @@ from graph.schema import build_schema
 from . import graphiql, object_links, usage_links
 from .endpoint import GraphQLEndpoint
 from .exchange import ASGIScope, Receive, Send
-from .listening import listen
+from .internal_pages import internal_pages, internal_server
 from .object_files import ObjectFiles
 from .runtime import Runtime, open_runtime
 from .settings import Environment, Settings, SettingsError
 from .usage_download import UsageDownload
 from .websocket import GraphQLSocket
+
+if TYPE_CHECKING:
+    from .metrics.traffic import Traffic
 
 PATH = "/graphql"
 DOCUMENTS, FILES = ("GET", "HEAD", "POST"), ("GET", "PUT")
@@ -45,13 +47,19 @@ class Gateway:
         self._runtime: Runtime | None = None
         self._http: ASGIApp | None = None
         self._socket: GraphQLSocket | None = None
+        self._traffic: Traffic | None = None
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
-        elif scope["path"] == PATH:
+            return
+        assert self._traffic is not None  # noqa: S101  # the lifespan runs before the first request
+        await self._traffic.serve(self._answer, scope, receive, send)
+
+    async def _answer(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        if scope["path"] == PATH:
             endpoint = self._http if scope["type"] == "http" else self._socket
-            assert endpoint is not None  # noqa: S101  # the lifespan runs before the first request
+            assert endpoint is not None  # noqa: S101  # as above
             await endpoint(scope, receive, send)
         else:
             await self._pages(scope, receive, send)
@@ -80,9 +88,15 @@ class Gateway:
         settings = self._settings
         local = settings.ENVIRONMENT is Environment.LOCAL
         schema = build_schema()
-        engine = Engine(schema)
-        async with open_runtime(settings) as runtime, _internal_server(settings, runtime):
+        async with open_runtime(settings) as runtime, AsyncExitStack() as stack:
             self._runtime = runtime
+            engine = Engine(schema, runtime.metrics.observer)
+            self._traffic = runtime.metrics.counting(engine)
+            pages = internal_pages(runtime.readiness, runtime.metrics)
+            if local:
+                self._pages.router.routes.extend(pages)
+            else:
+                await stack.enter_async_context(internal_server(settings, pages))
             endpoint = GraphQLEndpoint(engine, runtime, page=graphiql.page() if local else None)
             self._http = _for_browsers(endpoint, settings.ALLOWED_ORIGINS)
             self._socket = GraphQLSocket(schema, engine, runtime)
@@ -90,8 +104,6 @@ class Gateway:
             self._pages.router.routes.append(Route(usage_links.PATH, download))
             files = _for_browsers(ObjectFiles(runtime.objects, runtime.object_links), settings.ALLOWED_ORIGINS, FILES)
             self._pages.router.routes.append(Route(object_links.PATH, files))
-            if local:
-                _add_readiness(self._pages, runtime)
             if local and graphiql.is_built():
                 self._pages.mount(f"{PATH}/{graphiql.ASSETS}", graphiql.Assets())
             _spare_the_collector()
@@ -122,43 +134,9 @@ async def _alive() -> Response:
     return Response("alive\n", media_type="text/plain")
 
 
-def _add_readiness(pages: FastAPI, runtime: Runtime) -> None:
-    async def ready() -> Response:
-        found = await runtime.readiness()
-        return Response(f"{found}\n", status_code=503 if found.missing else 200, media_type="text/plain")
-
-    pages.add_api_route("/readyz", ready, methods=["GET"])
-
-
 def _spare_the_collector() -> None:
     """What was made at start lives as long as the process: the schema, prices, modules. Collections skip it from here
     on, and come at every 10,000 new objects instead of every 700."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
-
-
-@asynccontextmanager
-async def _internal_server(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
-    """`/readyz` on a port of its own, which the public one never shows; LOCAL has it on the public one."""
-    if settings.ENVIRONMENT is Environment.LOCAL:
-        yield
-        return
-    pages = FastAPI(title="AI Middleware, internal", openapi_url=None, redirect_slashes=False)
-    _add_readiness(pages, runtime)
-    server = _QuietServer(uvicorn.Config(pages, lifespan="off", access_log=False, log_config=None))
-    with listen(settings.HOST, settings.INTERNAL_PORT, variable="INTERNAL_PORT") as listener:
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
-            yield
-        finally:
-            server.should_exit = True
-            await serving
-
-
-class _QuietServer(uvicorn.Server):
-    """A second server in one process: signals belong to the first."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield

@@ -73,13 +73,14 @@ class GraphQLEndpoint:
         except ClientLeftError:
             exchange.status = 499
         except DomainError as error:
-            await _refuse(exchange, error)
+            await self._refuse(exchange, error)
         except asyncio.CancelledError:
             if exchange.status:
                 raise  # half an answer is out already: the server closes the connection
-            await _refuse(exchange, ServiceUnavailableError("the server is shutting down: ask again"))
+            await self._refuse(exchange, ServiceUnavailableError("the server is shutting down: ask again"))
         except Exception:  # the last place where a defect of ours can still become an answer
             log.exception("unexpected error", request_id=exchange.request_id)
+            self._runtime.services.observer.refused("INTERNAL")
             if exchange.status:
                 raise  # half an answer is out already: the server closes the connection
             await exchange.respond_json(500, {"errors": [internal(exchange.request_id)]})
@@ -99,6 +100,12 @@ class GraphQLEndpoint:
         header = _text(exchange.headers.get(b"authorization"))
         principal = await self._runtime.authenticator.from_header(header, address)
         return replace(principal, origin=Origin(address, exchange.request_id))
+
+    async def _refuse(self, exchange: Exchange, error: DomainError) -> None:
+        self._runtime.services.observer.refused(error.code)
+        status = error.status if isinstance(error, RequestError) else _STATUS.get(type(error), 400)
+        answer = {"errors": [refusal(error, exchange.request_id)]}
+        await exchange.respond_json(status, answer, headers=_HEADERS.get(status, ()))
 
     async def _show_page(self, exchange: Exchange) -> bool:
         browser = exchange.scope["method"] == "GET" and b"text/html" in exchange.headers.get(b"accept", b"")
@@ -197,12 +204,6 @@ def payload(result: ExecutionResult, request_id: str) -> dict[str, Any]:
     if result.data is not None or result.errors[0].path:
         answer["data"] = result.data
     return answer
-
-
-async def _refuse(exchange: Exchange, error: DomainError) -> None:
-    status = error.status if isinstance(error, RequestError) else _STATUS.get(type(error), 400)
-    answer = {"errors": [refusal(error, exchange.request_id)]}
-    await exchange.respond_json(status, answer, headers=_HEADERS.get(status, ()))
 
 
 def _from_query_string(query_string: bytes) -> GraphQLRequest:

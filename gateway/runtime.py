@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -38,6 +38,7 @@ from resolvers.limit_cache import LimitCache
 from resolvers.limit_rules import LimitRules
 from resolvers.limits import Limiter, open_limiter
 from resolvers.live_usage import open_live_usage
+from resolvers.observing import Observer
 from resolvers.price_cache import PriceCache
 from resolvers.prices import Prices
 from resolvers.provider_keys import ProviderKeys
@@ -71,6 +72,7 @@ from .vendors import keyed, vendors
 if TYPE_CHECKING:
     from persistence.redis import RedisServer
 
+    from .metrics.opening import ServerProcess
 
 IDENTITY_PROVIDER = "the identity provider"
 
@@ -87,21 +89,28 @@ class Runtime:
     object_links: ObjectLinks
     sessions: Sessions
     audit: AuditLog
+    metrics: ServerProcess
     servers: Sequence[Dependency] = ()
 
     def address_of(self, peer: object, headers: Mapping[bytes, bytes]) -> str | None:
         """Where a request comes from: see `client_address`."""
         return client_address(peer, headers, self.settings.TRUSTED_PROXIES)
 
-    async def readiness(self) -> Readiness:
+    def lacks(self) -> Sequence[str]:
+        """What the process itself is missing."""
         ledger = self.services.ledger
-        own = ["ledger"] * (not ledger.available) + ["in-flight log"] * (not ledger.can_note())
-        return await readiness(own, self.servers)
+        return ["ledger"] * (not ledger.available) + ["in-flight log"] * (not ledger.can_note())
+
+    async def readiness(self) -> Readiness:
+        return await readiness(self.lacks(), self.servers)
 
 
 @asynccontextmanager
 async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     """Opens every client; closes them in the opposite order. Raises SettingsError for what the operator can mend."""
+    from .metrics.opening import ServerProcess
+    from .metrics.server import watching
+
     keys = deployment_keys(settings)
     load_prices()  # now, and not while the first completion waits
     links = ObjectLinks(keys.signing_secret)
@@ -109,10 +118,14 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         stores = await open_stores(settings, stack, links)
         transport = await _open_transport(settings, stack)
         entrance, sessions, api_keys = await _open_keys(keys, stores.documents.api_keys, stack)
-        services = await _open_services(settings, keys, stores, api_keys, sessions, transport, stack)
+        jobs = handlers(stores.ledger)
+        metrics = ServerProcess(tuple(jobs))
+        ledger = await _open_ledger(stores, metrics.observer, stack)
+        opened = await _open_services(settings, keys, stores, ledger, api_keys, sessions, transport, stack)
+        services = replace(opened, observer=metrics.observer)
         if settings.CONSUMER_STATUS:
             await stack.enter_async_context(
-                working(stores.queue, handlers(stores.ledger), prefetch=settings.PREFETCH_COUNT)
+                working(stores.queue, jobs, prefetch=settings.PREFETCH_COUNT, observer=metrics.observer)
             )
         key_set = await _open_key_set(settings, transport, stack)
         authenticator = Authenticator(keys.signing_secret, rules=settings.claim_rules(), keys=entrance, key_set=key_set)
@@ -120,19 +133,23 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         if key_set is not None:
             servers.append(Dependency(IDENTITY_PROVIDER, key_set.look, spared=True))
         audit = AuditLog(stores.documents.audit)
-        yield Runtime(settings, keys, authenticator, services, stores.objects, links, sessions, audit, servers)
+        runtime = Runtime(
+            settings, keys, authenticator, services, stores.objects, links, sessions, audit, metrics, servers
+        )
+        await stack.enter_async_context(watching(runtime, stores))
+        yield runtime
 
 
 async def _open_services(
     settings: Settings,
     keys: DeploymentKeys,
     stores: Stores,
+    ledger: Ledger,
     api_keys: ApiKeys,
     sessions: Sessions,
     transport: HttpTransport,
     stack: AsyncExitStack,
 ) -> Services:
-    ledger = await _open_ledger(stores, stack)
     documents, rows = stores.documents, provider_rows(settings)
     ready, circuits, running = vendors(settings, keys, rows), Circuits(time.monotonic), RunningCompletions()
     configs = ConfigCache(documents.configs, time.monotonic)
@@ -221,10 +238,10 @@ async def _open_transport(settings: Settings, stack: AsyncExitStack) -> HttpTran
         raise SettingsError(str(error)) from None
 
 
-async def _open_ledger(stores: Stores, stack: AsyncExitStack) -> Ledger:
+async def _open_ledger(stores: Stores, observer: Observer, stack: AsyncExitStack) -> Ledger:
     """With what an earlier process left in flight."""
     ledger = await stack.enter_async_context(
-        open_ledger(stores.ledger, stores.inflight, stores.queue if stores.waits else None)
+        open_ledger(stores.ledger, stores.inflight, stores.queue if stores.waits else None, observer)
     )
     await ledger.probe()
     try:

@@ -87,11 +87,13 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
         try:
             await self._run(operation, request_id)
         except DomainError as error:
+            self.view.runtime.services.observer.refused(error.code)
             await _send(operation, "error", [refusal(error, request_id)])
         except WebSocketDisconnected:
             self.operations.pop(operation.id, None)
         except Exception:  # a defect of ours: told masked, and to this operation alone
             log.exception("unexpected error", request_id=request_id)
+            self.view.runtime.services.observer.refused("INTERNAL")
             await _send(operation, "error", [internal(request_id)])
 
     async def _run(self, operation: Operation[SocketContext, None], request_id: str) -> None:

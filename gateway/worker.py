@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
 
+from persistence.ports import JobQueue
 from resolvers.worker import working
 
+from .internal_pages import internal_pages, internal_server
+from .readiness import Dependency, readiness
 from .runtime import handlers
-from .settings import Settings, SettingsError
-from .stores import open_rabbit_queue, open_timescale
+from .settings import Environment, Settings, SettingsError
+from .stores import RABBITMQ, TIMESCALE, open_rabbit_queue, open_timescale
 from .telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from .metrics.opening import Metrics
 
 log = structlog.get_logger("worker")
 
@@ -39,7 +48,33 @@ async def _run(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         ledger = await open_timescale(settings, stack)
         queue = await open_rabbit_queue(settings, stack)
-        await stack.enter_async_context(working(queue, handlers(ledger), prefetch=settings.PREFETCH_COUNT))
+        jobs = handlers(ledger)
+        servers = [Dependency(TIMESCALE, ledger.look, spared=True), Dependency(RABBITMQ, queue.look, spared=True)]
+        metrics = await _open_metrics(settings, tuple(jobs), queue, servers, stack)
+        await stack.enter_async_context(working(queue, jobs, prefetch=settings.PREFETCH_COUNT, observer=metrics.jobs))
         log.info("the worker takes jobs", queue=settings.QUEUE_NAME, prefetch=settings.PREFETCH_COUNT)
         await stopped.wait()
         log.info("the worker ends what it has in hand")
+
+
+async def _open_metrics(
+    settings: Settings, kinds: Sequence[str], queue: JobQueue, servers: Sequence[Dependency], stack: AsyncExitStack
+) -> Metrics:
+    """On INTERNAL_PORT. With LOCAL, where several processes may share a machine, the worker works without it too."""
+    from .metrics.opening import WorkerProcess
+    from .metrics.sources import look_at_queue, look_at_servers
+
+    metrics = WorkerProcess(kinds)
+    looks = (
+        look_at_queue(metrics.instruments, queue, metrics.jobs),
+        look_at_servers(metrics.instruments, tuple, servers),
+    )
+    await stack.enter_async_context(metrics.watching((), looks))
+    pages = internal_pages(partial(readiness, (), servers), metrics)
+    try:
+        await stack.enter_async_context(internal_server(settings, pages))
+    except SettingsError as error:
+        if settings.ENVIRONMENT is Environment.PRODUCTION:
+            raise
+        log.warning("no /metrics and no /readyz of this worker", reason=str(error))
+    return metrics

@@ -6,8 +6,9 @@ cached document does; there are none here.
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Set
+from collections.abc import AsyncGenerator, Sequence, Set
 from contextlib import aclosing
 from dataclasses import dataclass
 from inspect import isawaitable
@@ -30,7 +31,10 @@ from strawberry.execution import optimized_is_awaitable
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
-from .errors import MAX_ERRORS
+from resolvers.cache_counts import CacheCounts
+from resolvers.observing import UNOBSERVED, Observer
+
+from .errors import MAX_ERRORS, code_of
 
 MAX_DOCUMENTS = 1_000
 MAX_CHARACTERS = 1024 * 1024
@@ -56,12 +60,16 @@ class Engine:
     on operations, and incremental delivery.
     """
 
-    def __init__(self, schema: strawberry.Schema) -> None:
+    def __init__(self, schema: strawberry.Schema, observer: Observer = UNOBSERVED) -> None:
         if schema.extensions or schema.directives or schema.config.enable_experimental_incremental_execution:
             raise ValueError("the engine runs no extensions, no directives on operations, no incremental delivery")
         self._schema = schema._schema
         self._executor_class = schema.execution_context_class
         self._documents = DocumentCache(self._schema)
+        self._observer = observer
+        self.documents = self._documents.counts
+        self.subscriptions = 0
+        """How many are running."""
 
     def kind(self, query: str, operation_name: str | None) -> OperationType | None:
         """The type of the operation that would run; None where none would."""
@@ -84,9 +92,9 @@ class Engine:
         try:
             document = self._documents.get(query)
             document.check(operation_name, allowed)
-            return await self._execute(document.node, variables, operation_name, context)
+            return await self._execute(document, variables, operation_name, context)
         except RefusedError as refused:
-            return ExecutionResult(None, refused.errors)
+            return self._refused(refused)
 
     async def stream(
         self,
@@ -102,7 +110,7 @@ class Engine:
         try:
             document = self._documents.get(query)
             if document.check(operation_name, allowed) is not OperationType.SUBSCRIPTION:
-                return self._single(document.node, variables, operation_name, context)
+                return self._single(document, variables, operation_name, context)
             source = subscribe(
                 self._schema,
                 document.node,
@@ -113,17 +121,52 @@ class Engine:
             )
             events: Any = await source if isawaitable(source) else source
         except RefusedError as refused:
-            return ExecutionResult(None, refused.errors)
+            return self._refused(refused)
         except Exception as error:  # noqa: BLE001  # as in _execute
-            return _failed(error)
-        return events if isinstance(events, ExecutionResult) else _until_error(events)
+            events = _failed(error)
+        if isinstance(events, ExecutionResult):
+            self._tell("subscription", operation_name, 0.0, events.errors)
+            return events
+        return self._subscribed(document.named(operation_name), events)
+
+    def _refused(self, refused: RefusedError) -> ExecutionResult:
+        self._tell("invalid", None, 0.0, refused.errors)
+        return ExecutionResult(None, refused.errors)
+
+    async def _subscribed(
+        self, name: str | None, events: AsyncGenerator[ExecutionResult, None]
+    ) -> AsyncGenerator[ExecutionResult, None]:
+        began, errors = time.perf_counter(), list[GraphQLError]()
+        self.subscriptions += 1
+        try:
+            async with aclosing(_until_error(events)) as results:
+                async for result in results:
+                    if result.errors:
+                        errors += result.errors[: MAX_ERRORS - len(errors)]
+                    yield result
+        finally:
+            self.subscriptions -= 1
+            self._tell("subscription", name, time.perf_counter() - began, errors)
+
+    def _tell(self, kind: str, name: str | None, seconds: float, errors: Sequence[GraphQLError] | None) -> None:
+        codes = [code_of(error) for error in errors[:MAX_ERRORS]] if errors else ()
+        self._observer.operated(kind, name, seconds, codes)
 
     async def _single(
-        self, document: DocumentNode, variables: dict[str, Any] | None, operation_name: str | None, context: object
+        self, document: Document, variables: dict[str, Any] | None, operation_name: str | None, context: object
     ) -> AsyncGenerator[ExecutionResult, None]:
         yield await self._execute(document, variables, operation_name, context)
 
     async def _execute(
+        self, document: Document, variables: dict[str, Any] | None, operation_name: str | None, context: object
+    ) -> ExecutionResult:
+        began = time.perf_counter()
+        result = await self._run(document.node, variables, operation_name, context)
+        name = document.named(operation_name)
+        self._tell(document.operations[name].value, name, time.perf_counter() - began, result.errors)
+        return result
+
+    async def _run(
         self, document: DocumentNode, variables: dict[str, Any] | None, operation_name: str | None, context: object
     ) -> ExecutionResult:
         try:
@@ -169,12 +212,17 @@ class Document:
             raise RefusedError(GraphQLError(f"{_PLURALS[kind]} are not allowed"))
         return kind
 
+    def named(self, name: str | None) -> str | None:
+        """The name of the operation that runs where this one is asked for, and passes `check`."""
+        return next(iter(self.operations)) if name is None else name
+
 
 class DocumentCache:
     """Parsed and validated documents by their text, and the errors of those that are not valid; the least recently used
     go first."""
 
     def __init__(self, schema: GraphQLSchema) -> None:
+        self.counts = CacheCounts()
         self._schema = schema
         self._kept: OrderedDict[str, Document | tuple[GraphQLError, ...]] = OrderedDict()
         self._characters = 0
@@ -186,10 +234,12 @@ class DocumentCache:
         """Raises RefusedError for a document that is not valid."""
         document = self._kept.get(text)
         if document is None:
+            self.counts.misses += 1
             document = self._prepare(text)
             if len(text) <= MAX_DOCUMENT_CHARACTERS:
                 self._keep(text, document)
         else:
+            self.counts.hits += 1
             self._kept.move_to_end(text)
         if isinstance(document, tuple):
             raise RefusedError(*document)

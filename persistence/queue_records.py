@@ -26,8 +26,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """How many jobs there are: in no worker's hands, resting after a failure, and parked."""
+    """How many jobs there are: in no worker's hands, resting after a failure, and parked. `oldest`: when the oldest of
+    the ready ones was made; None where there is none, or the queue can't say."""
 
     ready: int
     resting: int
     parked: int
+    oldest: datetime | None = None

@@ -6,6 +6,7 @@ Group commit without a timer: while one commit runs, entries gather; the next co
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -21,8 +22,9 @@ from persistence.usage_records import UsageCell, UsageSelection
 from . import booking
 from .beside import beside
 from .errors import ServiceUnavailableError
+from .observing import UNOBSERVED, Observer
 from .price_book import PriceBook
-from .sinks import QueuedEntries, Sink
+from .sinks import QUEUE, SPOOL, STORE, QueuedEntries, Sink
 from .turns import Turns
 
 MAX_WAITING = 10_000
@@ -40,11 +42,22 @@ class UnpricedError(ServiceUnavailableError):
 
 @dataclass(slots=True)
 class _Booking:
-    """`owed`: nothing took it, and its caller knows what has become of it."""
+    """`owed`: nothing took it, and its caller knows what has become of it. `booked_at`: the loop's time."""
 
     entry: LedgerEntry
     committed: asyncio.Future[None]
+    booked_at: float
     owed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Booked entries that are neither in the store nor in the queue; of these `spooled` ones found no place. `age_s`:
+    of the oldest, 0 where there is none."""
+
+    entries: int
+    spooled: int
+    age_s: float
 
 
 class Ledger:
@@ -55,8 +68,15 @@ class Ledger:
     is asked once a second whether it is back.
     """
 
-    def __init__(self, store: LedgerStore, inflight: InflightLog, queue: JobQueue | None = None) -> None:
+    def __init__(
+        self,
+        store: LedgerStore,
+        inflight: InflightLog,
+        queue: JobQueue | None = None,
+        observer: Observer = UNOBSERVED,
+    ) -> None:
         self.available = True
+        self._observer = observer
         self._turns = Turns()
         self._store = store
         self._inflight = inflight
@@ -74,6 +94,12 @@ class Ledger:
     def readable(self) -> bool:
         """Whether the store could be reached when it was last tried."""
         return self._sinks[0].reachable
+
+    def backlog(self) -> Backlog:
+        pending = (*self._owed, *self._at_work, *self._waiting)
+        oldest = min((each.booked_at for each in pending), default=None)
+        age_s = 0.0 if oldest is None else asyncio.get_running_loop().time() - oldest
+        return Backlog(len(pending), len(self._owed), age_s)
 
     async def probe(self) -> None:
         """Ask whether entries can be written: where they can't, no attempt begins until they can. For the start."""
@@ -116,7 +142,8 @@ class Ledger:
         with ServiceUnavailableError when no more than its note is left of it, with ValueError when no ledger can hold
         it. It need not be awaited.
         """
-        waiting = _Booking(entry, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        waiting = _Booking(entry, loop.create_future(), loop.time())
         if self._closed:
             self._note(waiting)
             _fail(waiting.committed, _unavailable("the usage ledger is closed"), None)
@@ -130,7 +157,10 @@ class Ledger:
         the start, before any call. Raises ServiceUnavailableError; UnpricedError where it has to be called again."""
         left = self._inflight.abandoned()
         books = await _books(left, prices)
-        bookings = [self.book(booking.abandoned(entry, books[entry.organisation])) for entry in left]
+        ended = [booking.abandoned(entry, books[entry.organisation]) for entry in left]
+        bookings = [self.book(entry) for entry in ended]
+        for entry in ended:
+            self._observer.attempted(entry)
         results = await asyncio.gather(*bookings, return_exceptions=True)
         for result in results:
             if isinstance(result, ServiceUnavailableError):
@@ -220,6 +250,7 @@ class Ledger:
                 continue
             if not sink.takes_corrections:
                 batch = await self._without_corrections(batch)
+            began = time.perf_counter()
             try:
                 await sink.append([waiting.entry for waiting in batch])
             except StoreUnavailableError:
@@ -230,6 +261,7 @@ class Ledger:
                 if sink is not self._sinks[0]:
                     self._remember_keys(batch)
                 self._committed(batch)
+                self._observer.committed(sink.place, len(batch), time.perf_counter() - began)
             return
         await self._spool(batch)
 
@@ -273,6 +305,7 @@ class Ledger:
             return
         for waiting in fresh:
             waiting.owed = True
+        began = time.perf_counter()
         try:
             await self._inflight.keep([waiting.entry for waiting in fresh])
         except (StoreUnavailableError, ValueError) as error:  # the notes from their beginning still stand
@@ -282,6 +315,7 @@ class Ledger:
             for waiting in fresh:
                 if not waiting.committed.done():
                     waiting.committed.set_result(None)
+            self._observer.committed(SPOOL, len(fresh), time.perf_counter() - began)
 
     def _note(self, waiting: _Booking) -> None:
         with suppress(StoreUnavailableError, ValueError):  # the note from its beginning still stands
@@ -304,10 +338,10 @@ class Ledger:
 
 @asynccontextmanager
 async def open_ledger(
-    store: LedgerStore, inflight: InflightLog, queue: JobQueue | None = None
+    store: LedgerStore, inflight: InflightLog, queue: JobQueue | None = None, observer: Observer = UNOBSERVED
 ) -> AsyncIterator[Ledger]:
     """A ledger and its tasks. Leaving the context commits what waits."""
-    ledger = Ledger(store, inflight, queue)
+    ledger = Ledger(store, inflight, queue, observer)
     writer = asyncio.create_task(ledger.write(), name="ledger-writer")
     async with beside("ledger-mender", ledger.mend):
         try:
@@ -320,11 +354,11 @@ async def open_ledger(
 def _sinks(store: LedgerStore, queue: JobQueue | None) -> Sequence[Sink]:
     """In the order of preference."""
     if queue is None:
-        return (Sink("ledger's store", store.append),)
+        return (Sink(STORE, "ledger's store", store.append),)
     waiting = QueuedEntries(queue)
     return (
-        Sink("ledger's store", store.append, patience_s=PATIENCE_S),
-        Sink("queue for the ledger", waiting.append, takes_corrections=False),
+        Sink(STORE, "ledger's store", store.append, patience_s=PATIENCE_S),
+        Sink(QUEUE, "queue for the ledger", waiting.append, takes_corrections=False),
     )
 
 

@@ -27,7 +27,9 @@ _DONE = "DELETE FROM jobs WHERE id = ?"
 _REPLAY = "UPDATE jobs SET failures = 0, reason = NULL, due = ? WHERE id = ? AND due IS NULL"
 _DROP = "DELETE FROM jobs WHERE id = ? AND due IS NULL"
 _DEPTH = """
-    SELECT coalesce(sum(due <= :now), 0), coalesce(sum(due > :now), 0), coalesce(sum(due IS NULL), 0) FROM jobs
+    SELECT coalesce(sum(due <= :now), 0), coalesce(sum(due > :now), 0), coalesce(sum(due IS NULL), 0),
+        min(CASE WHEN due <= :now THEN created_at END)
+    FROM jobs
 """
 
 
@@ -98,8 +100,10 @@ class SQLiteQueue:
         return await self._write(_DROP, job_id)
 
     async def depth(self) -> QueueDepth:
-        ready, resting, parked = (await self._database.look_up(_DEPTH, {"now": self._stamp()}))[0]
-        return QueueDepth(max(0, ready - len(self.in_hand)), resting, parked)
+        """What is in hand is as old as what waits behind it."""
+        ready, resting, parked, oldest = (await self._database.look_up(_DEPTH, {"now": self._stamp()}))[0]
+        waiting = max(0, ready - len(self.in_hand))
+        return QueueDepth(waiting, resting, parked, EPOCH + oldest * MILLISECOND if waiting else None)
 
     async def settle(self, job: Job, mine: set[str], statement: str, *values: str | int | None) -> None:
         """What a delivery does. Where it can't be written the job is let go all the same, and comes again."""

@@ -60,6 +60,10 @@ class GraphQLEndpoint:
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
+        with self._runtime.tracing.operation(_text(exchange.headers.get(b"traceparent"))):
+            await self._serve(exchange)
+
+    async def _serve(self, exchange: Exchange) -> None:
         started = time.perf_counter()
         principal: Principal | None = None
         try:
@@ -88,7 +92,7 @@ class GraphQLEndpoint:
             log.info(
                 "request",
                 request_id=exchange.request_id,
-                method=scope["method"],
+                method=exchange.scope["method"],
                 status=exchange.status,
                 organisation=principal.organisation if principal else None,
                 principal=principal.subject if principal else None,

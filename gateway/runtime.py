@@ -52,20 +52,26 @@ from resolvers.shared_circuits import sharing_circuits
 from resolvers.shared_keys import SharedKeys, open_shared_keys
 from resolvers.siblings import Siblings, open_siblings
 from resolvers.sinks import LEDGER_JOB
+from resolvers.tracing import Tracer
 from resolvers.worker import Handler, working
 
 from .auth import Authenticator, TokenMint
 from .client_address import client_address
+from .completion_log import CompletionLog
 from .declared_providers import provider_rows
 from .envelopes import Envelopes
 from .jwks import KeySet, fetching, open_key_set
 from .key_forms import KeyForms
 from .keys import DeploymentKeys, deployment_keys
 from .object_links import ObjectLinks
+from .observers import Observers
 from .readiness import Dependency, Readiness, readiness
 from .sealed_replays import SealedReplays
 from .settings import Settings, SettingsError
 from .stores import Documents, Stores, open_stores
+from .tracing.opening import open_tracing
+from .tracing.port import Tracing, traced
+from .tracing.queue import traced_stores
 from .usage_links import SignedLinks
 from .vendors import keyed, vendors
 
@@ -90,6 +96,7 @@ class Runtime:
     sessions: Sessions
     audit: AuditLog
     metrics: ServerProcess
+    tracing: Tracing
     servers: Sequence[Dependency] = ()
 
     def address_of(self, peer: object, headers: Mapping[bytes, bytes]) -> str | None:
@@ -115,17 +122,19 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     load_prices()  # now, and not while the first completion waits
     links = ObjectLinks(keys.signing_secret)
     async with AsyncExitStack() as stack:
-        stores = await open_stores(settings, stack, links)
+        tracing = await stack.enter_async_context(open_tracing(settings))
+        stores = traced_stores(await open_stores(settings, stack, links), tracing)
         transport = await _open_transport(settings, stack)
         entrance, sessions, api_keys = await _open_keys(keys, stores.documents.api_keys, stack)
         jobs = handlers(stores.ledger)
         metrics = ServerProcess(tuple(jobs))
-        ledger = await _open_ledger(stores, metrics.observer, stack)
+        observer = Observers(metrics.observer, CompletionLog(content=settings.LOG_CONTENT), *tracing.observers)
+        ledger = await _open_ledger(stores, observer, tracing, stack)
         opened = await _open_services(settings, keys, stores, ledger, api_keys, sessions, transport, stack)
-        services = replace(opened, observer=metrics.observer)
+        services = replace(opened, observer=observer)
         if settings.CONSUMER_STATUS:
             await stack.enter_async_context(
-                working(stores.queue, jobs, prefetch=settings.PREFETCH_COUNT, observer=metrics.observer)
+                working(stores.queue, traced(jobs, tracing), prefetch=settings.PREFETCH_COUNT, observer=observer)
             )
         key_set = await _open_key_set(settings, transport, stack)
         authenticator = Authenticator(keys.signing_secret, rules=settings.claim_rules(), keys=entrance, key_set=key_set)
@@ -134,7 +143,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             servers.append(Dependency(IDENTITY_PROVIDER, key_set.look, spared=True))
         audit = AuditLog(stores.documents.audit)
         runtime = Runtime(
-            settings, keys, authenticator, services, stores.objects, links, sessions, audit, metrics, servers
+            settings, keys, authenticator, services, stores.objects, links, sessions, audit, metrics, tracing, servers
         )
         await stack.enter_async_context(watching(runtime, stores))
         yield runtime
@@ -238,10 +247,10 @@ async def _open_transport(settings: Settings, stack: AsyncExitStack) -> HttpTran
         raise SettingsError(str(error)) from None
 
 
-async def _open_ledger(stores: Stores, observer: Observer, stack: AsyncExitStack) -> Ledger:
+async def _open_ledger(stores: Stores, observer: Observer, tracer: Tracer, stack: AsyncExitStack) -> Ledger:
     """With what an earlier process left in flight."""
     ledger = await stack.enter_async_context(
-        open_ledger(stores.ledger, stores.inflight, stores.queue if stores.waits else None, observer)
+        open_ledger(stores.ledger, stores.inflight, stores.queue if stores.waits else None, observer, tracer)
     )
     await ledger.probe()
     try:

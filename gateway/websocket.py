@@ -49,6 +49,7 @@ class SocketContext:
 
     header: str | None
     address: str | None
+    trace_header: str | None = None
     principal: Principal | None = None
     connection_params: Mapping[str, Any] = field(default_factory=dict)
 
@@ -58,6 +59,11 @@ class SocketContext:
             if isinstance(value := self.connection_params.get(name), str):
                 return value
         return self.header
+
+    def traceparent(self) -> str | None:
+        """The same way; all operations of the socket belong to it."""
+        value = self.connection_params.get("traceparent", self.trace_header)
+        return value if isinstance(value, str) else None
 
 
 class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
@@ -84,6 +90,10 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
     async def run_operation(self, operation: Operation[SocketContext, None]) -> None:
         """Runs one operation to its end. Whatever happens in it stays in it: its siblings go on."""
         request_id = uuid7().hex
+        with self.view.runtime.tracing.operation(self.context.traceparent()):
+            await self._run_traced(operation, request_id)
+
+    async def _run_traced(self, operation: Operation[SocketContext, None], request_id: str) -> None:
         try:
             await self._run(operation, request_id)
         except DomainError as error:
@@ -148,7 +158,11 @@ class GraphQLSocket(GraphQL[SocketContext, None]):
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> SocketContext:
         headers = dict(request.headers.raw)
         address = self.runtime.address_of(request.scope.get("client"), headers)
-        return SocketContext(header=request.headers.get("authorization"), address=address)
+        return SocketContext(
+            header=request.headers.get("authorization"),
+            address=address,
+            trace_header=request.headers.get("traceparent"),
+        )
 
     async def on_ws_connect(self, context: SocketContext) -> UnsetType | dict[str, object] | None:
         try:

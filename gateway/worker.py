@@ -21,6 +21,8 @@ from .runtime import handlers
 from .settings import Environment, Settings, SettingsError
 from .stores import RABBITMQ, TIMESCALE, open_rabbit_queue, open_timescale
 from .telemetry import configure_logging
+from .tracing.opening import open_tracing
+from .tracing.port import traced
 
 if TYPE_CHECKING:
     from .metrics.opening import Metrics
@@ -48,7 +50,8 @@ async def _run(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         ledger = await open_timescale(settings, stack)
         queue = await open_rabbit_queue(settings, stack)
-        jobs = handlers(ledger)
+        tracing = await stack.enter_async_context(open_tracing(settings))
+        jobs = traced(handlers(ledger), tracing)
         servers = [Dependency(TIMESCALE, ledger.look, spared=True), Dependency(RABBITMQ, queue.look, spared=True)]
         metrics = await _open_metrics(settings, tuple(jobs), queue, servers, stack)
         await stack.enter_async_context(working(queue, jobs, prefetch=settings.PREFETCH_COUNT, observer=metrics.jobs))

@@ -10,7 +10,6 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
@@ -23,8 +22,10 @@ from . import booking
 from .beside import beside
 from .errors import ServiceUnavailableError
 from .observing import UNOBSERVED, Observer
+from .pending import Backlog, Booking, backlog_of
 from .price_book import PriceBook
 from .sinks import QUEUE, SPOOL, STORE, QueuedEntries, Sink
+from .tracing import UNTRACED, Tracer
 from .turns import Turns
 
 MAX_WAITING = 10_000
@@ -38,26 +39,6 @@ log = structlog.get_logger("ledger")
 
 class UnpricedError(ServiceUnavailableError):
     """The price rules that something must be booked by can't be read: it was not booked."""
-
-
-@dataclass(slots=True)
-class _Booking:
-    """`owed`: nothing took it, and its caller knows what has become of it. `booked_at`: the loop's time."""
-
-    entry: LedgerEntry
-    committed: asyncio.Future[None]
-    booked_at: float
-    owed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """Booked entries that are neither in the store nor in the queue; of these `spooled` ones found no place. `age_s`:
-    of the oldest, 0 where there is none."""
-
-    entries: int
-    spooled: int
-    age_s: float
 
 
 class Ledger:
@@ -74,16 +55,18 @@ class Ledger:
         inflight: InflightLog,
         queue: JobQueue | None = None,
         observer: Observer = UNOBSERVED,
+        tracer: Tracer = UNTRACED,
     ) -> None:
         self.available = True
         self._observer = observer
+        self._tracer = tracer
         self._turns = Turns()
         self._store = store
         self._inflight = inflight
         self._sinks = _sinks(store, queue)
-        self._waiting: list[_Booking] = []
-        self._owed: list[_Booking] = []  # no more than was in flight and waiting when both were gone
-        self._at_work: Sequence[_Booking] = ()  # what the running commit holds
+        self._waiting: list[Booking] = []
+        self._owed: list[Booking] = []  # no more than was in flight and waiting when both were gone
+        self._at_work: Sequence[Booking] = ()  # what the running commit holds
         self._wake = asyncio.Event()
         self._missing = asyncio.Event()  # a place to write to
         self._refused: LedgerEntry | None = None
@@ -96,10 +79,7 @@ class Ledger:
         return self._sinks[0].reachable
 
     def backlog(self) -> Backlog:
-        pending = (*self._owed, *self._at_work, *self._waiting)
-        oldest = min((each.booked_at for each in pending), default=None)
-        age_s = 0.0 if oldest is None else asyncio.get_running_loop().time() - oldest
-        return Backlog(len(pending), len(self._owed), age_s)
+        return backlog_of(self._owed, (*self._at_work, *self._waiting))
 
     async def probe(self) -> None:
         """Ask whether entries can be written: where they can't, no attempt begins until they can. For the start."""
@@ -143,7 +123,7 @@ class Ledger:
         it. It need not be awaited.
         """
         loop = asyncio.get_running_loop()
-        waiting = _Booking(entry, loop.create_future(), loop.time())
+        waiting = Booking(entry, loop.create_future(), loop.time(), self._tracer.current())
         if self._closed:
             self._note(waiting)
             _fail(waiting.committed, _unavailable("the usage ledger is closed"), None)
@@ -160,7 +140,7 @@ class Ledger:
         ended = [booking.abandoned(entry, books[entry.organisation]) for entry in left]
         bookings = [self.book(entry) for entry in ended]
         for entry in ended:
-            self._observer.attempted(entry)
+            self._observer.attempted(entry, "chat")
         results = await asyncio.gather(*bookings, return_exceptions=True)
         for result in results:
             if isinstance(result, ServiceUnavailableError):
@@ -243,7 +223,7 @@ class Ledger:
             sink.reachable = True
         self._wake.set()
 
-    async def _commit(self, batch: Sequence[_Booking]) -> None:
+    async def _commit(self, batch: Sequence[Booking]) -> None:
         """To the first place that takes it, of those that can be reached."""
         for sink in self._sinks:
             if not sink.reachable:
@@ -252,7 +232,8 @@ class Ledger:
                 batch = await self._without_corrections(batch)
             began = time.perf_counter()
             try:
-                await sink.append([waiting.entry for waiting in batch])
+                with self._tracer.committing([waiting.trace for waiting in batch]):
+                    await sink.append([waiting.entry for waiting in batch])
             except StoreUnavailableError:
                 continue
             except Exception as error:  # noqa: BLE001  # one entry that can't be stored must not keep the others out
@@ -265,7 +246,7 @@ class Ledger:
             return
         await self._spool(batch)
 
-    async def _part(self, batch: Sequence[_Booking], error: Exception) -> None:
+    async def _part(self, batch: Sequence[Booking], error: Exception) -> None:
         if len(batch) == 1:
             self._reject(batch[0], error)
             return
@@ -273,7 +254,7 @@ class Ledger:
         await self._commit(batch[:middle])
         await self._commit(batch[middle:])
 
-    def _remember_keys(self, batch: Sequence[_Booking]) -> None:
+    def _remember_keys(self, batch: Sequence[Booking]) -> None:
         """Of entries that have gone where the store's reads don't find them yet."""
         for waiting in batch:
             if waiting.entry.idempotency_key is not None:
@@ -283,13 +264,13 @@ class Ledger:
         while len(self._queued_keys) > MAX_QUEUED_KEYS:
             self._queued_keys.popitem(last=False)
 
-    def _committed(self, batch: Sequence[_Booking]) -> None:
+    def _committed(self, batch: Sequence[Booking]) -> None:
         for waiting in batch:
             if not waiting.committed.done():
                 waiting.committed.set_result(None)
         self.forget(*(waiting.entry for waiting in batch))
 
-    async def _without_corrections(self, batch: Sequence[_Booking]) -> Sequence[_Booking]:
+    async def _without_corrections(self, batch: Sequence[Booking]) -> Sequence[Booking]:
         """Somebody's words are in them: they wait here."""
         corrections = [waiting for waiting in batch if waiting.entry.corrects is not None]
         if not corrections:
@@ -297,7 +278,7 @@ class Ledger:
         await self._spool(corrections)
         return [waiting for waiting in batch if waiting.entry.corrects is None]
 
-    async def _spool(self, batch: Sequence[_Booking]) -> None:
+    async def _spool(self, batch: Sequence[Booking]) -> None:
         """Keep entries that nothing took: here for the next try, on the disk for the next start."""
         self._owed.extend(batch)
         fresh = [waiting for waiting in batch if not waiting.owed]
@@ -317,11 +298,11 @@ class Ledger:
                     waiting.committed.set_result(None)
             self._observer.committed(SPOOL, len(fresh), time.perf_counter() - began)
 
-    def _note(self, waiting: _Booking) -> None:
+    def _note(self, waiting: Booking) -> None:
         with suppress(StoreUnavailableError, ValueError):  # the note from its beginning still stands
             self._inflight.begin(waiting.entry)
 
-    def _reject(self, waiting: _Booking, error: Exception) -> None:
+    def _reject(self, waiting: Booking, error: Exception) -> None:
         entry = waiting.entry
         log.error("entry can't be stored", completion_id=entry.completion_id, attempt=entry.attempt, reason=str(error))
         _fail(waiting.committed, error, None)
@@ -338,10 +319,14 @@ class Ledger:
 
 @asynccontextmanager
 async def open_ledger(
-    store: LedgerStore, inflight: InflightLog, queue: JobQueue | None = None, observer: Observer = UNOBSERVED
+    store: LedgerStore,
+    inflight: InflightLog,
+    queue: JobQueue | None = None,
+    observer: Observer = UNOBSERVED,
+    tracer: Tracer = UNTRACED,
 ) -> AsyncIterator[Ledger]:
     """A ledger and its tasks. Leaving the context commits what waits."""
-    ledger = Ledger(store, inflight, queue, observer)
+    ledger = Ledger(store, inflight, queue, observer, tracer)
     writer = asyncio.create_task(ledger.write(), name="ledger-writer")
     async with beside("ledger-mender", ledger.mend):
         try:

@@ -66,8 +66,8 @@ class CompletionEnd:
 class Observer(Protocol):
     """Each is called where it happened, on the event loop: it returns at once, and raises nothing."""
 
-    def attempted(self, entry: LedgerEntry) -> None:
-        """A call to a vendor has ended, and is booked so."""
+    def attempted(self, entry: LedgerEntry, operation: str) -> None:
+        """A call to a vendor has ended, and is booked so; `operation` as in CompletionEnd."""
         ...
 
     def switched(self, origin: Target, target: Target, error_code: str) -> None:
@@ -101,7 +101,7 @@ class Observer(Protocol):
 class Unobserved:
     """Nobody is told. Implements `Observer`."""
 
-    def attempted(self, entry: LedgerEntry) -> None: ...
+    def attempted(self, entry: LedgerEntry, operation: str) -> None: ...
     def switched(self, origin: Target, target: Target, error_code: str) -> None: ...
     def completed(self, end: CompletionEnd) -> None: ...
     def operated(self, kind: str, name: str | None, seconds: float, error_codes: Sequence[str]) -> None: ...

@@ -129,7 +129,7 @@ class Run:
     def book(self, entry: LedgerEntry) -> None:
         self._entries.append(entry)
         self._commits.append(self.services.ledger.book(entry))
-        self.services.observer.attempted(entry)
+        self.services.observer.attempted(entry, self.operation)
 
     def produced(self) -> booking.Answer | None:
         """The answer, or what there is of it."""

@@ -61,7 +61,7 @@ class CompletionMetrics:
         self._rejections = instruments.counters("limit_rejections_total")
         self._rejections.begin(*product(Limited, Measure))
 
-    def attempted(self, entry: LedgerEntry) -> None:
+    def attempted(self, entry: LedgerEntry, operation: str) -> None:
         provider = entry.provider
         if entry.outcome is Outcome.SUCCEEDED:
             self._models.answered(provider, entry.model)

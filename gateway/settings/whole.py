@@ -12,6 +12,7 @@ from strawberry.http.websocket_origin import normalize_allowed_origins
 
 from ..setting_values import SettingsError
 from .identity import IdentitySettings
+from .observability import ObservabilitySettings
 from .servers import ServerSettings
 from .source import Environment, Source
 from .vendors import VendorSettings
@@ -29,7 +30,10 @@ class _Process(Source):
     )
     PORT: int = Field(default=8080, ge=0, le=65535, description="The API's port; 0 takes a free one.")
     INTERNAL_PORT: int = Field(
-        default=8081, ge=0, le=65535, description="The port of `/readyz`; with `LOCAL` it is `PORT` itself."
+        default=8081,
+        ge=0,
+        le=65535,
+        description="The port of `/readyz` and `/metrics`; with `LOCAL` it is `PORT` itself.",
     )
     MAX_WORKERS: int = Field(
         default=1, description="Server processes. The embedded stores belong to one process: 1 and no other value."
@@ -71,7 +75,7 @@ class _Process(Source):
         return value
 
 
-class Settings(VendorSettings, ServerSettings, IdentitySettings, _Process):
+class Settings(VendorSettings, ObservabilitySettings, ServerSettings, IdentitySettings, _Process):
     """Read once at start. A wrong or half-set value is a SettingsError; an empty one counts as not set."""
 
     @model_validator(mode="after")

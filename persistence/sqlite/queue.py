@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,6 +18,8 @@ from .times import EPOCH, MILLISECOND, milliseconds
 
 LOOK_AGAIN_S = 2.0
 """After which a worker looks for what the command line has put there."""
+MAX_TRACES = 10_000
+"""They are remembered and not stored: a restart ends a trace."""
 
 _COLUMNS = "id, kind, body, created_at, failures, reason"
 _PUBLISH = f"INSERT INTO jobs ({_COLUMNS}, due) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"  # noqa: S608
@@ -44,8 +48,12 @@ class SQLiteQueue:
         self._looking = asyncio.Lock()
         self._left_meanwhile: set[str] = set()  # what left a worker's hands while one looks: it may be seen still
         self._changed = asyncio.Event()
+        self._traces: OrderedDict[str, str] = OrderedDict()  # of jobs that were published here
 
     async def publish(self, jobs: Sequence[Job]) -> None:
+        self._traces.update((job.id, job.trace) for job in jobs if job.trace is not None)
+        while len(self._traces) > MAX_TRACES:
+            self._traces.popitem(last=False)
         rows = [(*_row(job), self._stamp()) for job in jobs]
         await self._database.write(lambda connection: _publish(connection, rows))
         self._changed.set()
@@ -72,12 +80,16 @@ class SQLiteQueue:
         async with self._looking:
             self._left_meanwhile.clear()
             asked = {"now": self._stamp(), "limit": room + len(self.in_hand)}
-            found = [_job(row) for row in await self._database.look_up(_DUE, asked)]
+            found = [self._traced(_job(row)) for row in await self._database.look_up(_DUE, asked)]
             others = self.in_hand | self._left_meanwhile
             jobs = [job for job in found if job.id not in others][:room]
             mine.update(job.id for job in jobs)
             self.in_hand.update(job.id for job in jobs)
             return jobs
+
+    def _traced(self, job: Job) -> Job:
+        trace = self._traces.get(job.id)
+        return job if trace is None else replace(job, trace=trace)
 
     async def _wait(self) -> None:
         """Until a job is due, or something has changed here."""

@@ -179,7 +179,7 @@ async def scene() -> AsyncIterator[Scene]:
 def desk(scene: Scene) -> Desk:
     keys = DeploymentKeys(SECRET, b"k" * 32)
     nothing = cast("Any", None)
-    runtime = Runtime(nothing, keys, nothing, scene.services, *[nothing] * 5)
+    runtime = Runtime(nothing, keys, nothing, scene.services, *[nothing] * 6)
     return Desk(scene.store, SignedLinks(SECRET), UsageDownload(runtime))
 
 

@@ -90,7 +90,7 @@ class Gateway:
         schema = build_schema()
         async with open_runtime(settings) as runtime, AsyncExitStack() as stack:
             self._runtime = runtime
-            engine = Engine(schema, runtime.metrics.observer)
+            engine = Engine(schema, runtime.services.observer)
             self._traffic = runtime.metrics.counting(engine)
             pages = internal_pages(runtime.readiness, runtime.metrics)
             if local:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import platform
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from graph.engine import Engine
 from resolvers.beside import beside
@@ -63,7 +66,7 @@ class Metrics:
         if self.folder is None:
             return encode(self.registry), media_type
         together = CollectorRegistry()
-        MultiProcessCollector(together, str(self.folder))
+        together.register(_Together(self.folder))
         with locked(self.folder, fcntl.LOCK_SH):
             return encode(together), media_type
 
@@ -87,6 +90,19 @@ class Metrics:
 
     async def _look_slowly(self) -> None:
         await asyncio.gather(*(look() for look in self._slow_looks))
+
+
+class _Together(Collector):
+    """What all processes have counted. A file that one has just made is empty for a moment, which the client library's
+    own collector takes for a broken one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        files = [str(file) for file in self._folder.glob("*.db") if file.stat().st_size]
+        merged: Iterable[Metric] = MultiProcessCollector.merge(files)
+        return merged
 
 
 class ServerProcess(Metrics):

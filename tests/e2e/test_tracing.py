@@ -1,0 +1,150 @@
+"""Traces of real processes, sent to a collector on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+
+import aiohttp
+import httpx
+
+from tests.servers.collector import HTTPSink, SentSpan, running_sink
+
+from .documents import COMPLETE, STREAM
+from .processes import Server, Vendor, post, running_server, server_environment
+from .site import Site
+from .test_cancellation import until
+from .test_providers import asked
+from .test_worker import running_worker
+
+SERVER, CLIENT, PRODUCER, CONSUMER = 2, 3, 4, 5
+TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+TRACEPARENT = f"00-{TRACE}-{CALLER}-01"
+
+
+def traced(sink: HTTPSink) -> dict[str, str]:
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": sink.url,
+        "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20for-the-collector",
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
+        "OTEL_METRIC_EXPORT_INTERVAL": "500",
+    }
+
+
+def ask(server: Server, token: str, asked: dict[str, object], traceparent: str | None = None) -> None:
+    headers = {"authorization": f"Bearer {token}"} | ({"traceparent": traceparent} if traceparent else {})
+    body = {"query": COMPLETE, "variables": {"input": asked}}
+    assert "data" in httpx.post(server.url, json=body, headers=headers, timeout=60).json()
+
+
+def named(spans: list[SentSpan], name: str) -> list[SentSpan]:
+    return [span for span in spans if span.name == name]
+
+
+async def socket_stream(server: Server, token: str) -> None:
+    async with aiohttp.ClientSession() as session:
+        socket = await session.ws_connect(server.socket_url, protocols=["graphql-transport-ws"])
+        init = {"authorization": f"Bearer {token}", "traceparent": TRACEPARENT.replace(TRACE, "f" * 32)}
+        await socket.send_json({"type": "connection_init", "payload": init})
+        await socket.receive_json()
+        call = {"query": STREAM, "variables": {"input": asked("anthropic", "[[tokens=3]]")}}
+        await socket.send_json({"id": "1", "type": "subscribe", "payload": call})
+        while (await socket.receive_json())["type"] != "complete":
+            pass
+        await socket.close()
+
+
+def test_an_operation_is_one_trace(vendor: Vendor, tmp_path: Path) -> None:
+    """Retries and a fallback within it; a caller's trace goes on; a stream over a socket has its own."""
+    with running_sink() as sink:
+        with running_server(server_environment(tmp_path, vendor, **traced(sink))) as server:
+            token = server.token("acme")
+            fallback = {**asked("openai", "[[503@openai]]"), "fallbacks": [{"model": "mistral/mistral-small-latest"}]}
+            ask(server, token, fallback, TRACEPARENT)
+            ask(server, token, asked("groq", ""), "not a traceparent")
+            asyncio.run(socket_stream(server, token))
+            log = server.log
+        spans = list(sink.spans())
+        (operation,) = [span for span in spans if span.trace_id == TRACE and span.kind == SERVER]
+        assert (operation.name, operation.parent_id) == ("mutation Complete", CALLER)
+        assert operation.attributes["graphql.operation.name"] == "Complete"
+        attempts = [span for span in spans if span.trace_id == TRACE and span.kind == CLIENT]
+        assert [span.name for span in attempts] == ["chat gpt-4o-mini"] * 3 + ["chat mistral-small-latest"]
+        assert {span.parent_id for span in attempts} == {operation.span_id}
+        assert [span.failed for span in attempts] == [True, True, True, False]
+        assert attempts[0].attributes["error.type"] == "PROVIDER_UNAVAILABLE"
+        told = attempts[-1].attributes
+        assert (told["gen_ai.operation.name"], told["gen_ai.provider.name"]) == ("chat", "mistral_ai")
+        assert (told["gen_ai.request.model"], told["gen_ai.usage.output_tokens"]) == ("mistral-small-latest", 10)
+        assert {span.service for span in spans} == {"ai-middleware"}
+        (commit, *_) = [span for span in named(spans, "ledger commit") if span.trace_id == TRACE]
+        assert commit.parent_id == operation.span_id
+        (other,) = named(spans, "chat llama-3.3-70b-versatile")
+        assert other.trace_id not in (TRACE, "0" * 32)
+        (streamed,) = named(spans, "chat claude-haiku-4-5")
+        assert streamed.trace_id == "f" * 32
+        assert "gen_ai.response.time_to_first_chunk" in streamed.attributes
+        assert [span.trace_id for span in named(spans, "subscription Stream")] == ["f" * 32]
+        assert f"trace_id={TRACE}" in log(), "all that is logged meanwhile has its id"
+        durations = sink.metrics()["gen_ai.client.operation.duration"]
+        assert {point["gen_ai.provider.name"] for point in durations} >= {"openai", "mistral_ai", "groq", "anthropic"}
+        kinds = {point["gen_ai.token.type"] for point in sink.metrics()["gen_ai.client.token.usage"]}
+        assert kinds == {"input", "output"}
+        assert {each.headers["authorization"] for each in sink.received} == {"Bearer for-the-collector"}
+
+
+async def test_a_trace_goes_through_the_queue_and_the_worker(site: Site, tmp_path: Path) -> None:
+    organisation = f"traced-{secrets.token_hex(4)}"
+    own = {"DATA_DIR": str(tmp_path / "data"), "QUEUE_NAME": secrets.token_hex(6), "CONSUMER_STATUS": "false"}
+    with running_sink() as sink:
+        environment = {**site.environments[0], **own, **traced(sink)}
+        with running_server(environment) as server:
+            await asyncio.to_thread(site.parts["TimescaleDB"].kill)
+            try:
+                await asyncio.to_thread(
+                    ask,
+                    server,
+                    server.token(organisation),
+                    {**asked("openai", ""), "model": "scripted/echo"},
+                    TRACEPARENT,
+                )
+            finally:
+                await asyncio.to_thread(site.parts["TimescaleDB"].start)
+            with running_worker(environment, tmp_path / "worker.log"):
+                (worked,) = await until(lambda: named(list(sink.spans()), "process ledger"), within_s=60)
+    spans = {span.span_id: span for span in sink.spans()}
+    assert (worked.trace_id, worked.kind) == (TRACE, CONSUMER)
+    commit = spans[worked.parent_id]
+    assert (commit.name, commit.kind) == ("ledger commit", PRODUCER)
+    operation = spans[commit.parent_id]
+    assert (operation.name, operation.parent_id) == ("mutation Complete", CALLER)
+
+
+def test_a_collector_that_is_away_holds_nothing_up(vendor: Vendor, tmp_path: Path) -> None:
+    environment = server_environment(tmp_path, vendor, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
+    with running_server(environment) as server:
+        assert "errors" not in post(server, server.token("acme"), COMPLETE, {"input": asked("openai", "")})
+        server.process.terminate()
+        server.process.wait(timeout=20)  # well within what an orchestrator allows
+
+
+def test_off_it_is_not_imported(tmp_path: Path) -> None:
+    program = """
+import asyncio, json, sys
+from gateway.runtime import open_runtime
+from gateway.settings import load_settings
+
+async def main():
+    async with open_runtime(load_settings()):
+        found = {name.partition(".")[0] for name in sys.modules}
+        print(json.dumps(sorted({"opentelemetry", "atatus"} & found)))
+
+asyncio.run(main())
+"""
+    environment = server_environment(tmp_path, None)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
+    assert json.loads(done.stdout) == [], done.stderr

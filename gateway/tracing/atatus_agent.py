@@ -15,9 +15,11 @@ from datetime import timedelta
 from importlib.metadata import version
 
 from atatus import Client
+from atatus.collector import builder
 from atatus.traces import execution_context
 from atatus.utils.disttracing import TraceParent
 
+from gateway.metrics.labels import MAX_NAMES, FirstSeen, ModelLabels
 from persistence.records import LedgerEntry, Outcome
 from resolvers.observing import Unobserved
 from resolvers.tracing import Untraced
@@ -39,8 +41,10 @@ _PRIVATE = {
 
 
 def agent(licence_key: str, environment: str) -> Atatus:
-    given = {"app_name": NAME, "license_key": licence_key, "app_version": version(NAME), "environment": environment}
-    return Atatus(Client(_PRIVATE, **given))
+    # It looks through all packages once for each module: a minute of CPU at every start.
+    builder.get_plugins = dict  # type: ignore[attr-defined]
+    named = {"app_name": NAME, "service_name": NAME, "version": version(NAME), "environment": environment}
+    return Atatus(Client(license_key=licence_key, **named, **_PRIVATE))
 
 
 class Atatus(Untraced):
@@ -84,15 +88,21 @@ class Atatus(Untraced):
 
 
 class _Transactions(Unobserved):
-    """What is told to the transaction that runs."""
+    """What is told to the transaction that runs. The agent keeps sums by name for a minute, so names are bounded."""
+
+    def __init__(self) -> None:
+        self._models = ModelLabels()
+        self._names = FirstSeen(MAX_NAMES)
 
     def attempted(self, entry: LedgerEntry, operation: str) -> None:
         transaction = execution_context.get_transaction()
         if transaction is None or entry.outcome is Outcome.ABANDONED:
             return
+        if entry.outcome is Outcome.SUCCEEDED:
+            self._models.answered(entry.provider, entry.model)
         seconds = entry.latency_ms / 1000
         span = transaction.begin_span(
-            f"{operation} {entry.provider}/{entry.model}",
+            f"{operation} {entry.provider}/{self._models.of(entry.provider, entry.model)}",
             "external",
             span_subtype="gen_ai",
             start=time.time() - seconds,
@@ -104,7 +114,9 @@ class _Transactions(Unobserved):
     def operated(self, kind: str, name: str | None, seconds: float, error_codes: Sequence[str]) -> None:
         transaction = execution_context.get_transaction()
         if transaction is not None:
-            transaction.name = f"{kind} {name}" if name else kind
+            if name and not error_codes:
+                self._names.learn(name)
+            transaction.name = f"{kind} {self._names[name]}" if name else kind
         for code in error_codes[:1]:
             self.refused(code)
 

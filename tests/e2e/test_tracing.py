@@ -11,6 +11,7 @@ from pathlib import Path
 
 import aiohttp
 import httpx
+import pytest
 
 from tests.servers.collector import HTTPSink, SentSpan, running_sink
 
@@ -137,9 +138,13 @@ def test_off_it_is_not_imported(tmp_path: Path) -> None:
 import asyncio, json, sys
 from gateway.runtime import open_runtime
 from gateway.settings import load_settings
+from gateway.stores import DATABASE_FILE
+from persistence.migrations.sqlite import migrate
 
 async def main():
-    async with open_runtime(load_settings()):
+    settings = load_settings()
+    migrate(settings.DATA_DIR / DATABASE_FILE)
+    async with open_runtime(settings):
         found = {name.partition(".")[0] for name in sys.modules}
         print(json.dumps(sorted({"opentelemetry", "atatus"} & found)))
 
@@ -147,4 +152,38 @@ asyncio.run(main())
 """
     environment = server_environment(tmp_path, None)
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
-    assert json.loads(done.stdout) == [], done.stderr
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
+
+
+def test_atatus_is_told_of_operations_and_calls(vendor: Vendor, tmp_path: Path) -> None:
+    """By its own agent, to a server on a real socket: sums of times by name, and no text."""
+    with running_sink() as sink:
+        settings = {"ATATUS_LICENSE_KEY": "lic_1", "ATATUS_NOTIFY_HOST": sink.url, "ATATUS_APP_NAME": "gateway-eu"}
+        with running_server(server_environment(tmp_path, vendor, **settings)) as server:
+            token = server.token("acme")
+            ask(server, token, asked("openai", "[[echo]] my question"), TRACEPARENT)
+            ask(server, token, asked("groq", "[[400]]"))
+        (sent,) = [json.loads(body) for body in sink.bodies("/track/apm/txn")]
+        assert sent["appName"] == "gateway-eu"
+        (transaction,) = sent["transactions"]
+        assert (transaction["name"], transaction["durations"][0]) == ("mutation Complete", 2)
+        calls = {each["name"]: each["durations"][0] for each in transaction["traces"] if each["kind"] == "Remote"}
+        assert calls == {"chat openai/gpt-4o-mini": 1, "chat groq/llama-3.3-70b-versatile": 1}
+        assert not [each for each in sink.received if b"my question" in each.body or token.encode() in each.body]
+        assert f"trace_id={TRACE}" in server.log()
+
+
+@pytest.mark.parametrize("extra", ["otel", "atatus"])
+def test_a_missing_extra_is_told_by_its_name(tmp_path: Path, extra: str) -> None:
+    variable, module = {
+        "otel": ("OTEL_EXPORTER_OTLP_ENDPOINT", "opentelemetry.exporter"),
+        "atatus": ("ATATUS_LICENSE_KEY", "atatus"),
+    }[extra]
+    program = f"import sys; sys.modules[{module!r}] = None; from gateway.cli import main; main()"
+    environment = server_environment(tmp_path, None, **{variable: "http://127.0.0.1:9"})
+    command = [sys.executable, "-c", program, "serve"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert f"{variable}: is set, and {module} is not installed: pip install 'ai-middleware[{extra}]'" in " ".join(
+        done.stderr.split()
+    )

@@ -36,4 +36,4 @@ def _tracing(settings: Settings) -> Tracing:
 
 
 def _missing(variable: str, extra: str, error: ImportError) -> SettingsError:
-    return SettingsError(f"{variable}: is set, and {error.name} is not installed: pip install 'ai-middleware[{extra}]'")
+    return SettingsError(f"{variable}: is set, and {error.name} is not installed: pip install '.[{extra}]'")

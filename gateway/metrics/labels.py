@@ -10,6 +10,8 @@ OTHER = "other"
 MAX_LISTED = 400
 MAX_UNLISTED = 100
 MAX_NAMES = 100
+MAX_LENGTH = 100
+"""Of a value, in characters; longer ones are `other`."""
 
 
 class FirstSeen:
@@ -23,7 +25,7 @@ class FirstSeen:
         return name if name in self._names else OTHER
 
     def learn(self, name: str) -> None:
-        if len(self._names) < self._most:
+        if len(self._names) < self._most and len(name) <= MAX_LENGTH:
             self._names.add(name)
 
 
@@ -47,7 +49,7 @@ class ModelLabels:
 
     def answered(self, provider: str, model: str) -> None:
         """The vendor knows it."""
-        if len(self._answered) < MAX_UNLISTED and self.of(provider, model) == OTHER:
+        if len(self._answered) < MAX_UNLISTED and len(model) <= MAX_LENGTH and self.of(provider, model) == OTHER:
             self._answered.add((provider, model))
 
     def _listed_by(self, provider: str) -> frozenset[str]:

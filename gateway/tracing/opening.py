@@ -24,16 +24,16 @@ def _tracing(settings: Settings) -> Tracing:
         try:
             from .otel_export import exporting
         except ImportError as error:
-            raise _missing("OTEL_EXPORTER_OTLP_ENDPOINT", "otel", error) from None
+            raise _missing("OTEL_EXPORTER_OTLP_ENDPOINT", "otel") from error
         return exporting(metrics=settings.OTEL_METRICS_EXPORTER == "otlp")
     if settings.ATATUS_LICENSE_KEY is not None:
         try:
             from .atatus_agent import agent
         except ImportError as error:
-            raise _missing("ATATUS_LICENSE_KEY", "atatus", error) from None
+            raise _missing("ATATUS_LICENSE_KEY", "atatus") from error
         return agent(settings.ATATUS_LICENSE_KEY.get_secret_value(), settings.ENVIRONMENT)
     return NoTracing()
 
 
-def _missing(variable: str, extra: str, error: ImportError) -> SettingsError:
-    return SettingsError(f"{variable}: is set, and {error.name} is not installed: pip install '.[{extra}]'")
+def _missing(variable: str, extra: str) -> SettingsError:
+    return SettingsError(f"{variable}: is set, and the extra {extra!r} is not installed: pip install '.[{extra}]'")

@@ -13,10 +13,13 @@ import aiohttp
 import httpx
 import pytest
 
+from gateway.metrics.catalogue import WORKER_ROWS
 from tests.servers.collector import HTTPSink, SentSpan, running_sink
+from tests.servers.redis import free_port
 
 from .documents import COMPLETE, STREAM
 from .processes import Server, Vendor, post, running_server, server_environment
+from .scraping import scrape
 from .site import Site
 from .test_cancellation import until
 from .test_providers import asked
@@ -99,24 +102,29 @@ def test_an_operation_is_one_trace(vendor: Vendor, tmp_path: Path) -> None:
 
 
 async def test_a_trace_goes_through_the_queue_and_the_worker(site: Site, tmp_path: Path) -> None:
-    organisation = f"traced-{secrets.token_hex(4)}"
+    """And each of the two processes counts its part."""
+    organisation, internal = f"traced-{secrets.token_hex(4)}", free_port()
     own = {"DATA_DIR": str(tmp_path / "data"), "QUEUE_NAME": secrets.token_hex(6), "CONSUMER_STATUS": "false"}
     with running_sink() as sink:
-        environment = {**site.environments[0], **own, **traced(sink)}
+        environment = {**site.environments[0], **own, **traced(sink), "INTERNAL_PORT": str(internal)}
         with running_server(environment) as server:
+            token, echo = server.token(organisation), {**asked("openai", ""), "model": "scripted/echo"}
             await asyncio.to_thread(site.parts["TimescaleDB"].kill)
             try:
-                await asyncio.to_thread(
-                    ask,
-                    server,
-                    server.token(organisation),
-                    {**asked("openai", ""), "model": "scripted/echo"},
-                    TRACEPARENT,
-                )
+                await asyncio.to_thread(ask, server, token, echo, TRACEPARENT)
+                assert scrape(server.port).value("ledger_entries_total", place="queue") == 1
             finally:
                 await asyncio.to_thread(site.parts["TimescaleDB"].start)
             with running_worker(environment, tmp_path / "worker.log"):
                 (worked,) = await until(lambda: named(list(sink.spans()), "process ledger"), within_s=60)
+                await until(lambda: scrape(internal).value("worker_jobs_total", kind="ledger", outcome="done") == 1)
+                found = scrape(internal)
+            servers = scrape(server.port).values_of("dependency", "dependency_up")
+    assert servers == {"MongoDB", "TimescaleDB", "Redis", "RabbitMQ"}
+    assert {name.removesuffix("_total") for name in WORKER_ROWS} == {
+        name.removesuffix("_total") for name in found.families
+    }
+    assert found.value("worker_job_age_seconds_count", kind="ledger") == 1
     spans = {span.span_id: span for span in sink.spans()}
     assert (worked.trace_id, worked.kind) == (TRACE, CONSUMER)
     commit = spans[worked.parent_id]
@@ -185,6 +193,5 @@ def test_a_missing_extra_is_told_by_its_name(tmp_path: Path, extra: str) -> None
     command = [sys.executable, "-c", program, "serve"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
-    assert f"{variable}: is set, and {module} is not installed: pip install '.[{extra}]'" in " ".join(
-        done.stderr.split()
-    )
+    told = f"{variable}: is set, and the extra {extra!r} is not installed: pip install '.[{extra}]'"
+    assert told in " ".join(done.stderr.split())

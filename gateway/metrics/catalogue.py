@@ -225,6 +225,7 @@ _LEDGER = (
     ),
     _gauge("inflight_log_entries", "Attempts that are noted in the in-flight log."),
     _gauge("inflight_log_bytes", "The size of that log."),
+    _gauge("data_dir_free_bytes", "What is free on the disk of DATA_DIR.", merge=Merge.MIN),
 )
 
 _QUEUE = (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .sources import (
     look_at_caches,
     look_at_completions,
+    look_at_disk,
     look_at_keys,
     look_at_ledger,
     look_at_queue,
@@ -40,5 +41,6 @@ def watching(runtime: Runtime, stores: Stores) -> AbstractAsyncContextManager[No
             look_at_queue(instruments, stores.queue, metrics.jobs),
             look_at_servers(instruments, runtime.lacks, runtime.servers),
             look_at_keys(instruments, services.api_keys.cache),
+            look_at_disk(instruments, runtime.settings.DATA_DIR),
         ],
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from math import inf
+from pathlib import Path
 
 from prometheus_client import Counter, ProcessCollector
 
@@ -169,6 +171,15 @@ def look_at_servers(
         for server, (trouble, _) in zip(servers, found, strict=True):
             up[(server.name,)].set(trouble is None)
         ready.set(not lacks() and all(trouble is None or goes_on for trouble, goes_on in found))
+
+    return look
+
+
+def look_at_disk(instruments: Instruments, folder: Path) -> SlowLook:
+    free = instruments.gauge("data_dir_free_bytes")
+
+    async def look() -> None:
+        free.set((await asyncio.to_thread(shutil.disk_usage, folder)).free)  # a network's disk may take its time
 
     return look
 

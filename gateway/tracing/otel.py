@@ -99,11 +99,18 @@ class OpenTelemetry:
 
     @contextmanager
     def _span(self, name: str, kind: SpanKind, parent: contexts.Context, links: Sequence[Link] = ()) -> Iterator[Span]:
+        """An error is told by its class: what else it says may be anybody's text."""
         with (
-            self._tracer.start_as_current_span(name, parent, kind, links=links, record_exception=False) as span,
+            self._tracer.start_as_current_span(
+                name, parent, kind, links=links, record_exception=False, set_status_on_exception=False
+            ) as span,
             in_logs(trace.format_trace_id(span.get_span_context().trace_id)),
         ):
-            yield span
+            try:
+                yield span
+            except Exception as error:
+                span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+                raise
 
 
 class SpansOfAttempts(Unobserved):

@@ -150,6 +150,7 @@ def test_figures_are_plausible(seen: Scrape) -> None:
     assert seen.value("ai_overhead_seconds_sum") < seen.value("ai_request_duration_seconds_sum")
     assert seen.value("process_resident_memory_bytes") > 50e6
     assert seen.value("process_cpu_seconds_total") > 0.1
+    assert seen.value("data_dir_free_bytes") > 0
     assert seen.value("cache_requests_total", cache="document", result="hit") > 0
     assert seen.value("cache_requests_total", cache="token", result="miss") == 3
     assert seen.value("api_key_soonest_expiry_timestamp_seconds") == float("inf")

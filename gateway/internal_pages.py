@@ -1,4 +1,4 @@
-"""What an orchestrator and Prometheus ask of a process: `/readyz` and `/metrics`."""
+"""What an orchestrator and Prometheus ask of a process: `/healthcheck`, `/readyz` and `/metrics`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 
 def internal_pages(readiness: Callable[[], Awaitable[Readiness]], metrics: Metrics) -> Sequence[Route]:
+    async def alive(_: Request) -> Response:
+        return PlainTextResponse("alive\n")
+
     async def ready(_: Request) -> Response:
         found = await readiness()
         return PlainTextResponse(f"{found}\n", 503 if found.missing else 200)
@@ -30,7 +33,7 @@ def internal_pages(readiness: Callable[[], Awaitable[Readiness]], metrics: Metri
         page, media_type = await metrics.page(request.headers.get("accept", ""))
         return Response(page, headers={"content-type": media_type})
 
-    return [Route("/readyz", ready), Route("/metrics", measured)]
+    return [Route("/healthcheck", alive), Route("/readyz", ready), Route("/metrics", measured)]
 
 
 @asynccontextmanager

@@ -136,14 +136,19 @@ class Engine:
     async def _subscribed(
         self, name: str | None, events: AsyncGenerator[ExecutionResult, None]
     ) -> AsyncGenerator[ExecutionResult, None]:
+        """graphql-core lets through what the source of the events raises; here it is the last result."""
         began, errors = time.perf_counter(), list[GraphQLError]()
         self.subscriptions += 1
         try:
-            async with aclosing(_until_error(events)) as results:
-                async for result in results:
-                    if result.errors:
-                        errors += result.errors[: MAX_ERRORS - len(errors)]
-                    yield result
+            async with aclosing(events):
+                async for event in events:
+                    if event.errors:
+                        errors += event.errors[: MAX_ERRORS - len(errors)]
+                    yield event
+        except Exception as error:  # noqa: BLE001  # as in _execute
+            failed = _failed(error)
+            errors += failed.errors or ()
+            yield failed
         finally:
             self.subscriptions -= 1
             self._tell("subscription", name, time.perf_counter() - began, errors)
@@ -261,16 +266,6 @@ class DocumentCache:
             return tuple(errors)
         operations = [definition for definition in node.definitions if isinstance(definition, OperationDefinitionNode)]
         return Document(node, {each.name.value if each.name else None: each.operation for each in operations})
-
-
-async def _until_error(events: AsyncGenerator[ExecutionResult, None]) -> AsyncGenerator[ExecutionResult, None]:
-    """graphql-core lets through what the source of the events raises; here it is the last result."""
-    async with aclosing(events):
-        try:
-            async for event in events:
-                yield event
-        except Exception as error:  # noqa: BLE001  # as in _execute
-            yield _failed(error)
 
 
 def _failed(error: Exception) -> ExecutionResult:

@@ -277,7 +277,7 @@ _PROCESS = (
     _gauge("process_open_fds", "Open file descriptors."),
     _gauge("process_max_fds", "How many one process may have open.", merge=Merge.MIN),
     _gauge("process_start_time_seconds", "When the oldest of the processes began.", merge=Merge.MIN),
-    _gauge("process_count", "Processes that are counted together here."),
+    _gauge("ai_middleware_processes", "Processes that are counted together here."),
     _counter("python_gc_collections_total", "Runs of the garbage collector.", "generation"),
     _counter("python_gc_objects_collected_total", "Objects that it freed.", "generation"),
     _counter("python_gc_objects_uncollectable_total", "Objects that it could not free.", "generation"),

@@ -49,7 +49,7 @@ def look_at_process(instruments: Instruments) -> Look:
     collector = ProcessCollector(registry=None)
     cpu = Rising(instruments.counter("process_cpu_seconds_total"))
     gauges = {name: instruments.gauge(name) for name in _OF_THE_PROCESS}
-    instruments.gauge("process_count").set(1)
+    instruments.gauge("ai_middleware_processes").set(1)
 
     def look() -> None:
         for metric in collector.collect():

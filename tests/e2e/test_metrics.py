@@ -136,7 +136,7 @@ GROQ = {"provider": "groq", "model": "llama-3.3-70b-versatile"}
         ("ai_middleware_ready", {}, 1),
         ("ai_circuit_state", {"provider": "openai"}, 0),
         ("queue_jobs", {"state": "ready"}, 0),
-        ("process_count", {}, 1),
+        ("ai_middleware_processes", {}, 1),
     ],
     ids=str,
 )
@@ -190,7 +190,7 @@ def test_two_processes_answer_as_one(vendor: Vendor, tmp_path: Path) -> None:
             found = scrape(server.port)
             assert found.value("ai_requests_total", provider="openai", outcome="succeeded") == 5
             assert found.value("ai_attempt_duration_seconds_count") == 5
-            assert found.value("process_count") == 2
+            assert found.value("ai_middleware_processes") == 2
             assert found.value("ai_middleware_ready") == 1
 
 

@@ -45,6 +45,11 @@ def ask(server: Server, token: str, asked: dict[str, object], traceparent: str |
     assert "data" in httpx.post(server.url, json=body, headers=headers, timeout=60).json()
 
 
+def page(port: int, path: str) -> tuple[int, str]:
+    answer = httpx.get(f"http://127.0.0.1:{port}{path}", timeout=30)
+    return answer.status_code, answer.text
+
+
 def named(spans: list[SentSpan], name: str) -> list[SentSpan]:
     return [span for span in spans if span.name == name]
 
@@ -119,7 +124,9 @@ async def test_a_trace_goes_through_the_queue_and_the_worker(site: Site, tmp_pat
                 (worked,) = await until(lambda: named(list(sink.spans()), "process ledger"), within_s=60)
                 await until(lambda: scrape(internal).value("worker_jobs_total", kind="ledger", outcome="done") == 1)
                 found = scrape(internal)
+                pages = [page(internal, path) for path in ("/healthcheck", "/readyz")]
             servers = scrape(server.port).values_of("dependency", "dependency_up")
+    assert pages == [(200, "alive\n"), (200, "ready\n")]
     assert servers == {"MongoDB", "TimescaleDB", "Redis", "RabbitMQ"}
     assert {name.removesuffix("_total") for name in WORKER_ROWS} == {
         name.removesuffix("_total") for name in found.families

@@ -21,7 +21,7 @@ FIGURES = (
     "queue_jobs",
     "queue_oldest_job_age_seconds",
     "ai_middleware_ready",
-    "process_count",
+    "ai_middleware_processes",
 )
 BRIEF = 10
 

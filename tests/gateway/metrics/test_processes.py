@@ -46,13 +46,13 @@ def test_gauges_are_put_together_as_the_table_says(stages: Stages) -> None:
     assert both["queue_oldest_job_age_seconds"] == 5, "the greatest"
     assert both["queue_jobs"] == 5, "the latest"
     assert both["ai_middleware_ready"] == 0, "the least"
-    assert both["process_count"] == 3, "the sum, of the one that was asked too"
+    assert both["ai_middleware_processes"] == 3, "the sum, of the one that was asked too"
 
 
-def test_what_a_dead_process_counted_stands_and_its_gauges_go(stages: Stages) -> None:
+def test_what_a_dead_ai_middleware_processesed_stands_and_its_gauges_go(stages: Stages) -> None:
     _, without_three, without_both, *_ = stages
     assert (without_three["worker_jobs_total"], without_three["worker_job_duration_seconds_sum"]) == (8, 2.0)
-    assert without_three["process_count"] == 2
+    assert without_three["ai_middleware_processes"] == 2
     assert without_both["worker_jobs_total"] == 10
     assert without_both["queue_oldest_job_age_seconds"] == 2
     assert without_both["ai_middleware_ready"] == 0, "of the one that was asked, which has not looked yet"

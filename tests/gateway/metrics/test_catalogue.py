@@ -29,6 +29,7 @@ def test_names_follow_prometheus(row: Row) -> None:
     assert re.fullmatch(r"[a-z][a-z0-9_]+", row.name)
     if row.kind in UNITS:
         assert UNITS[row.kind].search(row.name)
+    assert not row.name.endswith(("_count", "_sum", "_bucket")), "those are parts of a histogram"
     assert bool(row.buckets) is (row.kind is Kind.HISTOGRAM)
     assert list(row.buckets) == sorted(set(row.buckets))
     assert row.text.endswith(".")

@@ -62,7 +62,10 @@ class Metrics:
         return await asyncio.to_thread(self._page, accept)  # thousands of lines take a while
 
     def _page(self, accept: str) -> tuple[bytes, str]:
-        encode, media_type = choose_encoder(accept)
+        try:
+            encode, media_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # a version that is none
+            encode, media_type = choose_encoder("")
         if self.folder is None:
             return encode(self.registry), media_type
         together = CollectorRegistry()

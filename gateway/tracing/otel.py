@@ -108,7 +108,7 @@ class OpenTelemetry:
         ):
             try:
                 yield span
-            except Exception as error:
+            except Exception as error:  # whatever it is, the span says that it failed
                 span.set_status(Status(StatusCode.ERROR, type(error).__name__))
                 raise
 

@@ -167,6 +167,22 @@ def test_it_is_told_in_openmetrics_where_that_is_asked_for(measured: Server, see
     assert {name.removesuffix("_total") for name in ROWS} == set(families)
 
 
+@pytest.mark.parametrize("accept", ["", "*/*", "text/html", "application/openmetrics-text; version=none", "a" * 5000])
+def test_whatever_else_is_accepted_it_is_plain_text(measured: Server, accept: str) -> None:
+    answer = httpx.get(f"http://127.0.0.1:{measured.port}/metrics", headers={"accept": accept})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+@pytest.mark.parametrize("model", ['a"b', "a\\b", "a\nb", "\u00fc\u2028", "{}", "%s"])
+def test_odd_names_are_escaped(measured: Server, model: str) -> None:
+    answer = post(
+        measured, measured.token("acme"), COMPLETE, {"input": {**asked("groq", ""), "model": f"groq/{model}"}}
+    )
+    assert "errors" not in answer
+    assert scrape(measured.port).value("ai_requests_total", provider="groq", model=model, outcome="succeeded") == 1
+
+
 def test_production_has_it_on_the_internal_port_alone(vendor: Vendor, tmp_path: Path) -> None:
     internal = free_port()
     environment = server_environment(tmp_path, vendor, ENVIRONMENT="PRODUCTION", INTERNAL_PORT=str(internal))

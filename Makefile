@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 WORKERS ?= auto
 SIZES ?= 10000 1000000
 ROWS ?= 10000000
+LOCKING := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
 WEB := $(wildcard web/*.json web/*.ts web/*.html web/src/* web/src/*/*)
 
 .DEFAULT_GOAL := help
@@ -65,6 +66,20 @@ $(VENV)/.rabbitmq: | $(BIN)/uv
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends rabbitmq-server; \
 	else false; fi >/dev/null 2>&1 && touch $@ || echo "RabbitMQ could not be installed: apt-get install rabbitmq-server"
 
+# nginx and HAProxy for the tests, which start theirs. Where they can't be had, they say so. Debian starts them: not here.
+$(VENV)/.balancers: | $(BIN)/uv
+	@if PATH=$$PATH:/usr/sbin command -v nginx && PATH=$$PATH:/usr/sbin command -v haproxy; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends nginx haproxy; \
+	else false; fi >/dev/null 2>&1 && touch $@ || echo "nginx and HAProxy could not be installed: apt-get install nginx haproxy"
+
+# What builds and runs an image, for `make image-test` alone.
+$(VENV)/.containers: | $(BIN)/uv
+	@if command -v buildah && command -v podman && command -v runc && command -v mmdebstrap; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends buildah podman runc mmdebstrap; \
+	else false; fi >/dev/null 2>&1 && touch $@ || echo "no image can be built here: apt-get install buildah podman runc mmdebstrap"
+
 # TimescaleDB for the tests. Its Apache edition comes from Debian, in a root of its own; the community edition is one
 # for Node, and with it comes the oldest PostgreSQL that is served. Where one can't be had, its tests say so.
 $(VENV)/.timescaledb: | $(BIN)/uv
@@ -99,7 +114,7 @@ run: $(VENV)/.installed $(VENV)/.page ## Install, start the server on http://loc
 	@exec $(BIN)/ai-middleware serve
 
 .PHONY: test
-test: $(VENV)/.installed-dev lint $(VENV)/.page $(VENV)/.browser $(VENV)/.postgres $(VENV)/.mongo $(VENV)/.redis $(VENV)/.rabbitmq $(VENV)/.timescaledb tests/servers/pglite/node_modules ## Everything that CI runs: linters, types, import contracts, tests
+test: $(VENV)/.installed-dev lint $(VENV)/.page $(VENV)/.browser $(VENV)/.postgres $(VENV)/.mongo $(VENV)/.redis $(VENV)/.rabbitmq $(VENV)/.balancers $(VENV)/.timescaledb tests/servers/pglite/node_modules ## Everything that CI runs: linters, types, import contracts, tests
 	$(BIN)/pytest --numprocesses $(WORKERS)
 
 .PHONY: lint
@@ -115,7 +130,7 @@ format: $(VENV)/.installed-dev ## Bring the code into its form
 	$(BIN)/ruff format .
 
 .PHONY: schema
-schema: $(VENV)/.installed-dev ## Write schema.graphql from the code, the README's tables of settings and providers, and docs/metrics.md
+schema: $(VENV)/.installed-dev ## Write schema.graphql and .env.example from the code, the README's tables of settings and providers, and docs/metrics.md
 	$(BIN)/ai-middleware schema
 	$(BIN)/python -m gateway.settings_table
 	$(BIN)/python -m gateway.metrics_table
@@ -123,6 +138,16 @@ schema: $(VENV)/.installed-dev ## Write schema.graphql from the code, the README
 .PHONY: soak
 soak: $(VENV)/.installed-dev ## The long runs: 100 kills of a working server, stalled readers, outages by the dozen in the order of SEED
 	$(BIN)/pytest -m soak -o addopts=
+
+.PHONY: image-test
+image-test: $(VENV)/.installed-dev $(VENV)/.containers $(VENV)/.postgres $(VENV)/.mongo $(VENV)/.redis $(VENV)/.rabbitmq ## Build the image without a registry of images, and run it: read-only, as uid 1001
+	$(BIN)/pytest -m image -o addopts= tests/deploy/test_image.py
+
+.PHONY: lock
+lock: | $(BIN)/uv ## Lock the image's packages anew, each at its newest release that pyproject.toml allows
+	$(BIN)/uv pip compile $(LOCKING) pyproject.toml --output-file requirements.lock
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	  | $(BIN)/uv pip compile $(LOCKING) - --output-file requirements-build.lock
 
 .PHONY: bench
 bench: $(VENV)/.installed-dev ## Measure against a bare pass-through and write the first chapter of benchmarks/results.md

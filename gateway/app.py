@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
@@ -19,8 +20,10 @@ from graph.schema import build_schema
 from . import graphiql, object_links, usage_links
 from .endpoint import GraphQLEndpoint
 from .exchange import ASGIScope, Receive, Send
-from .internal_pages import internal_pages, internal_server
+from .internal import add_metrics, add_readiness, internal_pages, internal_server
 from .object_files import ObjectFiles
+from .process_table import ProcessPlace
+from .readiness import Readiness
 from .runtime import Runtime, open_runtime
 from .settings import Environment, Settings, SettingsError
 from .usage_download import UsageDownload
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
 PATH = "/graphql"
 DOCUMENTS, FILES = ("GET", "HEAD", "POST"), ("GET", "PUT")
+SHUTTING_DOWN = "the server itself (it is shutting down)"
 PREFLIGHT_S = 7200  # the longest that Chromium keeps one
 
 
@@ -40,10 +44,17 @@ class Gateway:
     The lifespan opens the runtime; `refusal` is what kept it from that, and what the operator can mend.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, internal: socket.socket | None = None) -> None:
+        """`internal` is the internal port's listener, where there is one. What several processes have in common is made
+        here, before they part."""
         self._settings = settings
+        self._internal = internal
+        self._place: ProcessPlace | None = None
+        self._schema = build_schema()
+        self._engine = Engine(self._schema)
         self._pages = _pages()
         self.refusal: SettingsError | None = None
+        self._draining = False
         self._runtime: Runtime | None = None
         self._http: ASGIApp | None = None
         self._socket: GraphQLSocket | None = None
@@ -64,11 +75,40 @@ class Gateway:
         else:
             await self._pages(scope, receive, send)
 
-    async def end_feeds(self) -> None:
-        """To be awaited when the process is to end, before its requests are: feeds tell their listeners to ask anew."""
-        if self._runtime is not None:
+    def sit(self, place: ProcessPlace) -> None:
+        """This process is one of several, which tell each other how they do."""
+        self._place = place
+
+    async def drain(self) -> None:
+        """The process is to end: `/readyz` says so from now on, feeds tell their listeners to ask anew, and sockets on
+        which nothing runs are closed. What runs goes on."""
+        self._draining = True
+        if self._runtime is not None and self._socket is not None:
             self._runtime.services.health.close()
             await self._runtime.services.live_usage.close()
+            await self._socket.sockets.drain()
+
+    def completing(self) -> bool:
+        """Whether a completion runs, be it without a connection."""
+        return self._runtime is not None and len(self._runtime.services.running) > 0
+
+    def cut_short(self) -> None:
+        """Completions that still run are booked, and told to their callers, as broken off by the process's end."""
+        if self._runtime is not None:
+            self._runtime.services.running.interrupt_all()
+
+    async def end_sockets(self) -> None:
+        """Nothing more is waited for: those that are open are closed, whatever runs on them."""
+        if self._socket is not None:
+            await self._socket.sockets.end()
+
+    async def readiness(self) -> Readiness:
+        assert self._runtime is not None  # noqa: S101  # the lifespan runs before the first request
+        found = await self._runtime.readiness()
+        place = self._place
+        missing, away = ([], []) if place is None else place.others()
+        ending = [SHUTTING_DOWN] * (self._draining or (place is not None and place.table.ending()))
+        return Readiness([*ending, *found.missing, *missing], [*found.away, *away])
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """The ASGI lifespan protocol (https://asgi.readthedocs.io/en/latest/specs/lifespan.html)."""
@@ -87,23 +127,27 @@ class Gateway:
     async def _running(self) -> AsyncIterator[None]:
         settings = self._settings
         local = settings.ENVIRONMENT is Environment.LOCAL
-        schema = build_schema()
-        async with open_runtime(settings) as runtime, AsyncExitStack() as stack:
-            self._runtime = runtime
-            engine = Engine(schema, runtime.services.observer)
-            self._traffic = runtime.metrics.counting(engine)
-            pages = internal_pages(runtime.readiness, runtime.metrics)
-            if local:
-                self._pages.router.routes.extend(pages)
-            else:
-                await stack.enter_async_context(internal_server(settings, pages))
-            endpoint = GraphQLEndpoint(engine, runtime, page=graphiql.page() if local else None)
+        async with AsyncExitStack() as stack:
+            self._runtime = runtime = await stack.enter_async_context(open_runtime(settings))
+            self._engine.observer = runtime.services.observer
+            self._traffic = runtime.metrics.counting(self._engine)
+            endpoint = GraphQLEndpoint(self._engine, runtime, page=graphiql.page() if local else None)
             self._http = _for_browsers(endpoint, settings.ALLOWED_ORIGINS)
-            self._socket = GraphQLSocket(schema, engine, runtime)
+            self._socket = GraphQLSocket(self._schema, self._engine, runtime)
             download = _for_browsers(UsageDownload(runtime), settings.ALLOWED_ORIGINS)
             self._pages.router.routes.append(Route(usage_links.PATH, download))
             files = _for_browsers(ObjectFiles(runtime.objects, runtime.object_links), settings.ALLOWED_ORIGINS, FILES)
             self._pages.router.routes.append(Route(object_links.PATH, files))
+            if self._place is not None:
+                await stack.enter_async_context(self._place.taken(runtime.own_troubles))
+            if local:
+                add_readiness(self._pages, self.readiness)
+                add_metrics(self._pages, runtime.metrics)
+            if self._internal is not None:
+                pages = internal_pages()
+                add_readiness(pages, self.readiness)
+                add_metrics(pages, runtime.metrics)
+                await stack.enter_async_context(internal_server(pages, self._internal))
             if local and graphiql.is_built():
                 self._pages.mount(f"{PATH}/{graphiql.ASSETS}", graphiql.Assets())
             _spare_the_collector()
@@ -119,7 +163,7 @@ def _for_browsers(endpoint: ASGIApp, origins: tuple[str, ...], methods: Sequence
         allow_origins=normalize_allowed_origins(origins),
         allow_methods=methods,
         allow_headers=("accept", "authorization", "content-type", "x-request-id"),
-        expose_headers=("content-disposition", "x-request-id"),
+        expose_headers=("content-disposition", "retry-after", "x-request-id"),
         max_age=PREFLIGHT_S,
     )
 

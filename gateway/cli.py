@@ -25,7 +25,8 @@ from .dev_commands import app as dev_app
 from .keys import deployment_keys, developer_token
 from .queue_commands import app as queue_app
 from .rotate_command import rotate
-from .server import serve as run_server
+from .serving import check_processes
+from .serving import serve as run_server
 from .settings import Settings, SettingsError, load_settings
 from .stores import DATABASE_FILE, MONGODB, TIMESCALE
 from .usage_commands import app as usage_app
@@ -58,6 +59,7 @@ def main() -> None:
 def serve() -> None:
     """Starts the server, its stores and settings taken from the environment."""
     settings = load_settings()
+    check_processes(settings)
     _migrate(settings)
     raise typer.Exit(run_server(settings))
 

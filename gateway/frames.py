@@ -1,5 +1,5 @@
 """uvicorn's WebSocket protocol with bounds that it lacks: on handshakes, and on what is kept for a peer that does not
-read."""
+read; and with an end that lets running operations end."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ class BoundedSocket(WebSocketsSansIOProtocol):
             self.transport.abort()
         else:
             self.transport.close()
+
+    def shutdown(self) -> None:
+        """An open socket is not closed at once: the application does that, when what runs on it has ended."""
+        if not self.handshake_complete or self.close_sent:
+            super().shutdown()
 
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()

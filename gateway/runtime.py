@@ -103,13 +103,13 @@ class Runtime:
         """Where a request comes from: see `client_address`."""
         return client_address(peer, headers, self.settings.TRUSTED_PROXIES)
 
-    def lacks(self) -> Sequence[str]:
-        """What the process itself is missing."""
+    def own_troubles(self) -> Sequence[str]:
+        """What this process itself is missing."""
         ledger = self.services.ledger
         return ["ledger"] * (not ledger.available) + ["in-flight log"] * (not ledger.can_note())
 
     async def readiness(self) -> Readiness:
-        return await readiness(self.lacks(), self.servers)
+        return await readiness(self.own_troubles(), self.servers)
 
 
 @asynccontextmanager

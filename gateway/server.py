@@ -1,69 +1,44 @@
-"""The server process: uvicorn with every timeout stated, and what it tells the person who started it."""
+"""The server process: uvicorn with every timeout stated, and an end that breaks off nothing that can still be answered.
+
+Its parts are the same for one process and for those that `gateway.processes` starts.
+"""
 
 from __future__ import annotations
 
-import json
+import asyncio
 import logging
-import shlex
+import signal
 import socket
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
+import structlog
 import uvicorn
 
-from providers.registry import ProviderRow
-
-from . import graphiql
-from .app import PATH, Gateway
+from .announcement import announcement
+from .app import Gateway
 from .connections import BoundedConnection
-from .declared_providers import provider_rows
 from .frames import BoundedSocket
-from .keys import deployment_keys, developer_token
-from .listening import listen
-from .settings import Environment, Settings
-from .telemetry import configure_logging
-from .vendors import vendors
+from .settings import Settings
 
-SHUTDOWN_S = 25  # Kubernetes kills after 30
-KEEP_ALIVE_S = 75
-_EPITAPH = "Application startup failed. Exiting."  # uvicorn's, beside the one line that says why
-SCRIPTED = "scripted"
+LAST_WORDS_S = 5.0
+"""From the limit, or a second signal, to the end of what was broken off: it is booked, and its caller told."""
+UNWINDING_S = 5.0
+POLL_S = 0.05
 WEBSOCKET_PING_S = 20.0
-SCRIPTED_EXAMPLE = "echo"
+_EPITAPH = "Application startup failed. Exiting."  # uvicorn's, beside the one line that says why
+
+log = structlog.get_logger("server")
 
 
-class _Announcing(uvicorn.Server):
-    """Says where it listens once it does (with PORT=0 nobody knows before), or why it can't start."""
-
-    def __init__(self, config: uvicorn.Config, gateway: Gateway, settings: Settings) -> None:
-        super().__init__(config)
-        self._gateway = gateway
-        self._settings = settings
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        try:
-            await super().startup(sockets)
-        except SystemExit:
-            raise self._gateway.refusal or SystemExit(1) from None
-        if self.started:
-            port = self.servers[0].sockets[0].getsockname()[1]
-            sys.stdout.write(announcement(self._settings, port))
-            sys.stdout.flush()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await self._gateway.end_feeds()  # they have no end of their own that could be waited for
-        await super().shutdown(sockets)
-
-
-def serve(settings: Settings) -> int:
-    """Runs until SIGTERM or SIGINT; the exit code. Raises SettingsError where it can't start."""
-    configure_logging(settings.ENVIRONMENT)
-    keys = deployment_keys(settings)
-    vendors(settings, keys, provider_rows(settings))
-    if settings.ENVIRONMENT is Environment.LOCAL:
-        developer_token(settings, keys)
-    gateway = Gateway(settings)
-    logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != _EPITAPH)
-    config = uvicorn.Config(
+def server_config(settings: Settings, gateway: Gateway, **more: Any) -> uvicorn.Config:
+    """uvicorn's. `more` is what a process that has others beside it needs."""
+    logging.getLogger("uvicorn.error").addFilter(_is_no_epitaph)
+    return uvicorn.Config(
         gateway,
         loop="uvloop",
         http=BoundedConnection,
@@ -72,69 +47,106 @@ def serve(settings: Settings) -> int:
         ws_ping_interval=WEBSOCKET_PING_S,
         ws_ping_timeout=WEBSOCKET_PING_S,
         ws_per_message_deflate=False,  # tokens are too short to be worth the CPU
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=SHUTDOWN_S,
+        timeout_keep_alive=settings.KEEP_ALIVE_S,
         lifespan="on",
         access_log=False,
         log_config=None,
         server_header=False,
         proxy_headers=False,
+        **more,
     )
-    server = _Announcing(config, gateway, settings)
-    with listen(settings.HOST, settings.PORT, variable="PORT") as listener:
-        server.run(sockets=[listener])
+
+
+class Server(uvicorn.Server):
+    """The first SIGTERM or SIGINT ends it: it accepts nothing more, and what runs may go on for SHUTDOWN_TIMEOUT_S. At
+    that limit, at SIGQUIT or at a second signal, the rest is broken off, booked, and told to its callers. A
+    process that has a master may get each signal from others too: that one says by SIGQUIT that it hurries."""
+
+    def __init__(
+        self, config: uvicorn.Config, gateway: Gateway, settings: Settings, *, has_master: bool = False
+    ) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self._limit_s = settings.shutdown_timeout_s
+        self._has_master = has_master
+        self._hurried = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Raises SettingsError where the operator can mend it."""
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            raise self._gateway.refusal or SystemExit(1) from None
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in (*self.servers, *(sockets or ())):
+            listener.close()
+        await self._gateway.drain()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        if not await self._gone(self._limit_s):
+            log.warning("what still runs is broken off", tasks=len(self.server_state.tasks), hurried=self._hurried)
+            self._gateway.cut_short()
+            await self._gone(LAST_WORDS_S, even_hurried=True)
+        await self._gateway.end_sockets()
+        await self._unwind()
+        await self.lifespan.shutdown()
+
+    async def _gone(self, seconds: float, *, even_hurried: bool = False) -> bool:
+        """Whether all connections ended, what was asked over them, and what goes on without one."""
+        until = time.monotonic() + seconds
+        while self.server_state.connections or self.server_state.tasks or self._gateway.completing():
+            if time.monotonic() > until or (self._hurried and not even_hurried):
+                return False
+            await asyncio.sleep(POLL_S)
+        return True
+
+    async def _unwind(self) -> None:
+        tasks = set(self.server_state.tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=UNWINDING_S)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Without uvicorn's way to raise them once more at the end: who was told to end, and did, exits with 0."""
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+        before = {number: signal.signal(number, self.handle_exit) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._has_master and sig == signal.SIGINT:
+            return  # a terminal sends it to all; the master passes on what is meant
+        again = self.should_exit and not self._has_master
+        self._hurried = self._hurried or again or sig == signal.SIGQUIT
+        self.should_exit = True
+
+
+class _Announcing(Server):
+    """Says where it listens once it does (with PORT=0 nobody knows before)."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, settings: Settings) -> None:
+        super().__init__(config, gateway, settings)
+        self._settings = settings
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        port = self.servers[0].sockets[0].getsockname()[1]
+        sys.stdout.write(announcement(self._settings, port))
+        sys.stdout.flush()
+
+
+def run_alone(settings: Settings, gateway: Gateway, listener: socket.socket) -> int:
+    """One process. The exit code; raises SettingsError where it can't start."""
+    server = _Announcing(server_config(settings, gateway), gateway, settings)
+    server.run(sockets=[listener])
     return 0 if server.started else 1
 
 
-def announcement(settings: Settings, port: int) -> str:
-    """What a person needs next. The token is shown where it was made for that: in LOCAL."""
-    host = "localhost" if settings.HOST in ("127.0.0.1", "0.0.0.0", "::") else settings.HOST  # noqa: S104  # compared
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}{PATH}"
-    if settings.ENVIRONMENT is Environment.PRODUCTION:
-        return f"AI Middleware listens on {url}\n"
-    keys = deployment_keys(settings)
-    rows = provider_rows(settings)
-    ready = list(vendors(settings, keys, rows))
-    token = developer_token(settings, keys)
-    missing = [row.name for row in rows if row.base_url and row.name not in ready]
-    return "\n".join(
-        [
-            f"AI Middleware listens on {url}",
-            "",
-            f"  GraphiQL          {_page_address(url, token)}",
-            f"  Developer token   {token}",
-            f"  Providers ready   {', '.join(_label(name) for name in ready)}",
-            f"  Without a key     {', '.join(missing) or 'none'}",
-            "",
-            "Try it:",
-            "",
-            _curl(url, token, next((row for row in rows if row.example and row.name in ready), None)),
-            "",
-            "",
-        ]
-    )
-
-
-def _label(name: str) -> str:
-    return f"{name} (a development fake, offline)" if name == SCRIPTED else name
-
-
-def _page_address(url: str, token: str) -> str:
-    """The built page takes the token from the fragment, which a browser sends to nobody, and drops it there."""
-    if graphiql.is_built():
-        return f"{url}#token={token}"
-    return f"{url}   (Node did not build its page: Strawberry's loads scripts from a CDN)"
-
-
-def _curl(url: str, token: str, row: ProviderRow | None) -> str:
-    model = f"{SCRIPTED}/{SCRIPTED_EXAMPLE}" if row is None else f"{row.name}/{row.example}"
-    query = (
-        "mutation($input: CompleteInput!) { complete(input: $input) "
-        "{ content provider model usage { inputTokens outputTokens cost } } }"
-    )
-    message = {"role": "USER", "content": "Say hello in one sentence."}
-    body = {"query": query, "variables": {"input": {"model": model, "messages": [message]}}}
-    return (
-        f"curl -sS {shlex.quote(url)} -H 'content-type: application/json' -H 'authorization: Bearer {token}' "
-        f"-d {shlex.quote(json.dumps(body))}"
-    )
+def _is_no_epitaph(record: logging.LogRecord) -> bool:
+    return record.msg != _EPITAPH

@@ -1,8 +1,10 @@
-"""The README's tables of settings and of providers, from the code: `python -m gateway.settings_table` writes them."""
+"""The README's tables and `.env.example`, from the code: `python -m gateway.settings_table`
+writes them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic.fields import FieldInfo
@@ -15,9 +17,7 @@ from .settings import Settings, vendor_fields
 
 def settings_table() -> str:
     """Markdown: a row for each setting, its name, its default and what it means. The vendors' come last."""
-    vendors = vendor_fields(ROWS)
-    fields = sorted(Settings.model_fields.items(), key=lambda item: item[0] in vendors)
-    rows = [f"| `{name}` | {_default(field)} | {field.description} |" for name, field in fields]
+    rows = [f"| `{name}` | {_default(field)} | {field.description} |" for name, field in _ordered()]
     return "\n".join(["| name | default | meaning |", "|---|---|---|", *rows])
 
 
@@ -31,6 +31,12 @@ def providers_table() -> str:
 TABLES: Mapping[str, Callable[[], str]] = {"providers": providers_table, "settings": settings_table}
 
 
+def env_example() -> str:
+    """A file for `docker run --env-file`: every setting with its meaning and its default, all commented out."""
+    head = "# The settings, as `docker run --env-file` takes them. An empty value counts as not set."
+    return "\n".join([head, *map(_example, _ordered()), ""])
+
+
 def in_readme(text: str) -> str:
     """`text` with the tables of today between their markers. Raises ValueError where these are not there."""
     for name, table in TABLES.items():
@@ -41,6 +47,17 @@ def in_readme(text: str) -> str:
             raise ValueError(f"the README has no place for the {name}: {begin} and {end}")
         text = f"{before}{begin}\n{table()}\n{end}{after}"
     return text
+
+
+def _ordered() -> Sequence[tuple[str, FieldInfo]]:
+    vendors = vendor_fields(ROWS)
+    return sorted(Settings.model_fields.items(), key=lambda item: item[0] in vendors)
+
+
+def _example(setting: tuple[str, FieldInfo]) -> str:
+    name, field = setting
+    meaning = textwrap.fill(field.description or "", width=118, initial_indent="# ", subsequent_indent="# ")
+    return f"\n{meaning}\n#{name}={_default(field).strip('`')}"
 
 
 def _provider(row: ProviderRow) -> str:
@@ -56,6 +73,7 @@ def _default(field: FieldInfo) -> str:
 def main() -> None:
     readme = Path("README.md")
     readme.write_text(in_readme(readme.read_text()))
+    Path(".env.example").write_text(env_example())
 
 
 if __name__ == "__main__":

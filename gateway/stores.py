@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from persistence.inflight import open_inflight_log
+from persistence.inflight_slots import open_inflight_slot
 from persistence.objects.store import FolderLinks, Objects, open_objects
 from persistence.ports import (
     ApiKeyStore,
@@ -91,7 +91,7 @@ async def open_stores(settings: Settings, stack: AsyncExitStack, links: FolderLi
     is away is waited for."""
     servers: list[Dependency] = []
     try:
-        inflight = stack.enter_context(open_inflight_log(settings.DATA_DIR))
+        inflight = stack.enter_context(open_inflight_slot(settings.DATA_DIR, several=settings.MAX_WORKERS > 1))
         database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
     except StoreUnavailableError as error:
         raise SettingsError(f"DATA_DIR: {error}") from None

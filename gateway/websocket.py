@@ -6,7 +6,7 @@ Each operation builds its principal anew, so that an expired token opens nothing
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, cast
@@ -17,13 +17,13 @@ import structlog
 from graphql import ExecutionResult, OperationType
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 from strawberry.asgi import GraphQL
 from strawberry.exceptions import ConnectionRejectionError
 from strawberry.http.exceptions import WebSocketDisconnected
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler, Operation
-from strawberry.subscriptions.protocols.graphql_transport_ws.types import ConnectionInitMessage
+from strawberry.subscriptions.protocols.graphql_transport_ws.types import ConnectionInitMessage, SubscribeMessage
 from strawberry.types.unset import UnsetType
 from uuid_utils import uuid7
 
@@ -34,12 +34,14 @@ from resolvers.errors import DomainError, ServiceUnavailableError, Unauthenticat
 from resolvers.principal import Origin, Principal
 
 from .endpoint import payload
+from .open_sockets import SERVICE_RESTART, OpenSockets
 from .runtime import Runtime
 
 log = structlog.get_logger("websocket")
 
 INIT_TIMEOUT = timedelta(seconds=10)
 MAX_OPERATIONS = 100
+SHUTTING_DOWN = "the server is shutting down: connect anew"
 _ALL = frozenset(OperationType)
 
 
@@ -71,6 +73,9 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
 
     async def handle(self) -> None:
         with ExitStack() as self.session:
+            self.session.enter_context(self.view.sockets.open(self))
+            if self.view.sockets.ending:
+                await self.close_if_idle()
             await super().handle()
 
     async def handle_connection_init(self, message: ConnectionInitMessage) -> None:
@@ -80,6 +85,27 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
 
     async def _revoked(self) -> None:
         await self.websocket.close(code=4403, reason="Forbidden")
+
+    async def close_if_idle(self) -> None:
+        if not self.operations:
+            with suppress(RuntimeError, WebSocketDisconnect):  # it is closed already
+                await self.websocket.close(code=SERVICE_RESTART, reason="the server is shutting down")
+
+    async def end(self) -> None:
+        """Whatever runs here is told that it can't go on; then the socket is closed."""
+        for operation in list(self.operations.values()):
+            if operation.task is not None:
+                operation.task.cancel()
+            with suppress(WebSocketDisconnected):
+                await _send(operation, "error", [refusal(ServiceUnavailableError(SHUTTING_DOWN), uuid7().hex)])
+        await self.close_if_idle()
+
+    async def handle_subscribe(self, message: SubscribeMessage) -> None:
+        if self.view.sockets.ending and self.connection_acknowledged and message["id"] not in self.operations:
+            error = refusal(ServiceUnavailableError(SHUTTING_DOWN), uuid7().hex)
+            await self.websocket.send_json({"id": message["id"], "type": "error", "payload": [error]})
+        else:
+            await super().handle_subscribe(message)
 
     async def handle_message(self, message: Any) -> None:
         if not _well_formed(message):
@@ -105,6 +131,9 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
             log.exception("unexpected error", request_id=request_id)
             self.view.runtime.services.observer.refused("INTERNAL")
             await _send(operation, "error", [internal(request_id)])
+        finally:
+            if self.view.sockets.ending:
+                await self.close_if_idle()
 
     async def _run(self, operation: Operation[SocketContext, None], request_id: str) -> None:
         runtime = self.view.runtime
@@ -154,6 +183,7 @@ class GraphQLSocket(GraphQL[SocketContext, None]):
         )
         self.engine = engine
         self.runtime = runtime
+        self.sockets = OpenSockets()
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> SocketContext:
         headers = dict(request.headers.raw)

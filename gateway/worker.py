@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
 
-from persistence.ports import JobQueue
 from resolvers.worker import working
 
-from .internal_pages import internal_pages, internal_server
+from .heartbeat import Heartbeat, add_liveness
+from .internal import add_metrics, add_readiness, internal_pages, internal_server
+from .listening import listen
 from .readiness import Dependency, readiness
 from .runtime import handlers
 from .settings import Environment, Settings, SettingsError
@@ -44,40 +45,39 @@ def run_worker(settings: Settings) -> None:
 
 
 async def _run(settings: Settings) -> None:
+    from .metrics.opening import WorkerProcess
+    from .metrics.server import watching_worker
+
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with AsyncExitStack() as stack:
         ledger = await open_timescale(settings, stack)
         queue = await open_rabbit_queue(settings, stack)
+        heartbeat = Heartbeat(time.monotonic)
         tracing = await stack.enter_async_context(open_tracing(settings))
         jobs = traced(handlers(ledger), tracing)
-        servers = [Dependency(TIMESCALE, ledger.look, spared=True), Dependency(RABBITMQ, queue.look, spared=True)]
-        metrics = await _open_metrics(settings, tuple(jobs), queue, servers, stack)
-        await stack.enter_async_context(working(queue, jobs, prefetch=settings.PREFETCH_COUNT, observer=metrics.jobs))
+        metrics = WorkerProcess(tuple(jobs))
+        if settings.ENVIRONMENT is Environment.PRODUCTION:  # with LOCAL several may run on one machine
+            servers = [Dependency(TIMESCALE, ledger.look, spared=True), Dependency(RABBITMQ, queue.look, spared=True)]
+            await stack.enter_async_context(watching_worker(metrics, queue, servers))
+            await _open_internal(settings, stack, heartbeat, servers, metrics)
+        watched = heartbeat.over(jobs)
+        await stack.enter_async_context(
+            working(queue, watched, prefetch=settings.PREFETCH_COUNT, observer=metrics.jobs)
+        )
         log.info("the worker takes jobs", queue=settings.QUEUE_NAME, prefetch=settings.PREFETCH_COUNT)
         await stopped.wait()
         log.info("the worker ends what it has in hand")
 
 
-async def _open_metrics(
-    settings: Settings, kinds: Sequence[str], queue: JobQueue, servers: Sequence[Dependency], stack: AsyncExitStack
-) -> Metrics:
-    """On INTERNAL_PORT. With LOCAL, where several processes may share a machine, the worker works without it too."""
-    from .metrics.opening import WorkerProcess
-    from .metrics.sources import look_at_queue, look_at_servers
-
-    metrics = WorkerProcess(kinds)
-    looks = (
-        look_at_queue(metrics.instruments, queue, metrics.jobs),
-        look_at_servers(metrics.instruments, tuple, servers),
-    )
-    await stack.enter_async_context(metrics.watching((), looks))
-    pages = internal_pages(partial(readiness, (), servers), metrics)
-    try:
-        await stack.enter_async_context(internal_server(settings, pages))
-    except SettingsError as error:
-        if settings.ENVIRONMENT is Environment.PRODUCTION:
-            raise
-        log.warning("no /metrics and no /readyz of this worker", reason=str(error))
-    return metrics
+async def _open_internal(
+    settings: Settings, stack: AsyncExitStack, heartbeat: Heartbeat, servers: Sequence[Dependency], metrics: Metrics
+) -> None:
+    """The internal port: `/healthcheck` tells whether to restart this worker, `/readyz` what it is without."""
+    listener = stack.enter_context(listen(settings.HOST, settings.INTERNAL_PORT, variable="INTERNAL_PORT"))
+    pages = internal_pages()
+    add_liveness(pages, heartbeat)
+    add_readiness(pages, lambda: readiness([], servers))
+    add_metrics(pages, metrics)
+    await stack.enter_async_context(internal_server(pages, listener))

@@ -66,7 +66,7 @@ class Engine:
         self._schema = schema._schema
         self._executor_class = schema.execution_context_class
         self._documents = DocumentCache(self._schema)
-        self._observer = observer
+        self.observer = observer
         self.documents = self._documents.counts
         self.subscriptions = 0
         """How many are running."""
@@ -155,7 +155,7 @@ class Engine:
 
     def _tell(self, kind: str, name: str | None, seconds: float, errors: Sequence[GraphQLError] | None) -> None:
         codes = [code_of(error) for error in errors[:MAX_ERRORS]] if errors else ()
-        self._observer.operated(kind, name, seconds, codes)
+        self.observer.operated(kind, name, seconds, codes)
 
     async def _single(
         self, document: Document, variables: dict[str, Any] | None, operation_name: str | None, context: object

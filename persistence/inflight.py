@@ -86,6 +86,16 @@ class FileInflightLog:
         except OSError as error:
             raise StoreUnavailableError(f"{self._path} can't be written: {error.strerror}") from error
 
+    def take_over(self, entries: Sequence[LedgerEntry]) -> None:
+        """What another log had `abandoned` is this one's, on the disk itself. Raises StoreUnavailableError."""
+        for entry in entries:
+            self.begin(entry)
+            self._abandoned[_key(entry)] = entry
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise StoreUnavailableError(f"{self._path} can't be written: {error.strerror}") from error
+
     def end(self, *entries: LedgerEntry) -> None:
         """Forget entries, in one write. Raises StoreUnavailableError: then the next process may find them again."""
         ended: list[bytes] = []

@@ -84,7 +84,7 @@ async def _book(services: Services, organisation: str) -> PriceBook:
 
 async def within_deadline(run: Run, work: Callable[[], Awaitable[Answer]], cut_short: Callable[[], Answer]) -> Answer:
     """Runs the attempts under the one deadline; returns, or raises, when every entry is committed. What `cut_short`
-    makes of it is the end of a cancelled run."""
+    makes of it is the end of a cancelled run; one that the process's end interrupts is SERVICE_UNAVAILABLE."""
     deadline = asyncio.timeout(run.time_left_s())
     run.running = running = Running(run.id, deadline, streamed=run.streamed)
     run.services.running.add(run.principal.organisation, running)
@@ -96,6 +96,8 @@ async def within_deadline(run: Run, work: Callable[[], Awaitable[Answer]], cut_s
                 running.ended = True
     except TimeoutError:
         await run.settled()
+        if running.interrupted:
+            raise run.interrupted() from None
         if running.cancelled:
             return cut_short()
         if not running.timed_out:

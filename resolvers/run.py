@@ -221,6 +221,15 @@ class Run:
             retryable=True,
         )
 
+    def interrupted(self) -> CompletionFailedError:
+        """The process ends, and has waited as long as it may."""
+        return self.failed(
+            "the server is shutting down: ask again",
+            code="SERVICE_UNAVAILABLE",
+            provider=self._entries[-1].provider if self._entries else None,
+            retryable=True,
+        )
+
     def blocked(self) -> CompletionFailedError:
         """Every target's circuit is open: no vendor was called."""
         target, wait_s = self.route.blocked or (self.command.target, 0.0)

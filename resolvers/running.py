@@ -17,6 +17,7 @@ class Running:
         self.completion_id = completion_id
         self.streamed = streamed
         self.cancelled = False
+        self.interrupted = False
         self.ended = False
         self._deadline = deadline
 
@@ -28,6 +29,11 @@ class Running:
             self.cancelled = True
             self._deadline.reschedule(asyncio.get_running_loop().time())
         return True
+
+    def interrupt(self) -> None:
+        """Stop it because the process ends: `interrupted`, unless it was cancelled before."""
+        if not self.cancelled:
+            self.interrupted = self.cancel()
 
     @property
     def timed_out(self) -> bool:
@@ -68,6 +74,11 @@ class RunningCompletions:
         if ref.idempotency_key is not None:
             completion_id = self._by_key.get((organisation, ref.idempotency_key))
         return self._by_id.get((organisation, completion_id or ""))
+
+    def interrupt_all(self) -> None:
+        """The process ends: each is told so to its caller, and booked."""
+        for running in self._by_id.values():
+            running.interrupt()
 
     def __len__(self) -> int:
         return len(self._by_id)

@@ -20,7 +20,7 @@ PREFETCH = 50
 REST_S = 1.0
 REST_AT_MOST_S = 30.0
 DRAIN_S = 20.0
-"""What is in hand at the end may take as long; a server has 25 seconds in all."""
+"""What is in hand at the end may take as long; who stops a process grants it more than that."""
 
 Handler = Callable[[Sequence[Job]], Awaitable[None]]
 """Does all jobs of a kind that came together, or none: so that doing one again is no harm. Raises

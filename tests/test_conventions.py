@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from gateway.settings import Settings
-from gateway.settings_table import in_readme, settings_table
+from gateway.settings_table import env_example, in_readme, settings_table
 from providers.registry import ROWS
 from providers.scripted import ScriptedProvider
 
@@ -177,6 +177,7 @@ def test_the_readme_lists_every_provider() -> None:
 
 def test_the_readme_has_the_settings_of_today() -> None:
     assert in_readme(README) == README, "`make schema` writes the table"
+    assert (ROOT / ".env.example").read_text() == env_example(), "`make schema` writes it"
 
 
 def test_every_setting_is_described() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.test_load_balancers import KINDS
 from tests.servers import community, mongo, postgres, rabbit, redis, s3, together
 
 NOWHERE = Path("/nowhere")
@@ -56,6 +57,10 @@ def _several(patch: pytest.MonkeyPatch) -> None:
         together.entered(stack, redis.running_redis())
 
 
+def _balancers(patch: pytest.MonkeyPatch) -> None:
+    KINDS["haproxy"].found()
+
+
 CASES: list[tuple[Callable[[pytest.MonkeyPatch], None], str]] = [
     (_redis, "apt-get install redis-server"),
     (_rabbit, "apt-get install rabbitmq-server"),
@@ -65,6 +70,7 @@ CASES: list[tuple[Callable[[pytest.MonkeyPatch], None], str]] = [
     (_oldest, "Node and npm"),
     (_community, "Node and npm"),
     (_several, "apt-get install redis-server"),
+    (_balancers, "apt-get install haproxy"),
 ]
 
 

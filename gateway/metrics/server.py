@@ -1,10 +1,14 @@
-"""What a server looks at, beside what it is told."""
+"""What a server and a worker look at, beside what they are told."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
+from persistence.ports import JobQueue
+
+from ..readiness import Dependency
 from .sources import (
     look_at_caches,
     look_at_completions,
@@ -18,6 +22,7 @@ from .sources import (
 if TYPE_CHECKING:
     from ..runtime import Runtime
     from ..stores import Stores
+    from .opening import WorkerProcess
 
 
 def watching(runtime: Runtime, stores: Stores) -> AbstractAsyncContextManager[None]:
@@ -39,8 +44,18 @@ def watching(runtime: Runtime, stores: Stores) -> AbstractAsyncContextManager[No
         ],
         [
             look_at_queue(instruments, stores.queue, metrics.jobs),
-            look_at_servers(instruments, runtime.lacks, runtime.servers),
+            look_at_servers(instruments, runtime.own_troubles, runtime.servers),
             look_at_keys(instruments, services.api_keys.cache),
             look_at_disk(instruments, runtime.settings.DATA_DIR),
         ],
     )
+
+
+def watching_worker(
+    metrics: WorkerProcess, queue: JobQueue, servers: Sequence[Dependency]
+) -> AbstractAsyncContextManager[None]:
+    looks = (
+        look_at_queue(metrics.instruments, queue, metrics.jobs),
+        look_at_servers(metrics.instruments, tuple, servers),
+    )
+    return metrics.watching((), looks)

@@ -17,6 +17,10 @@ from .servers import ServerSettings
 from .source import Environment, Source
 from .vendors import VendorSettings
 
+MAX_PROCESSES = 64
+SHUTDOWN_S = 310.0  # the longest deadline of a completion, 300 s, and its booking
+LOCAL_SHUTDOWN_S = 10.0
+
 
 class _Process(Source):
     """The process, and what it is reached by."""
@@ -33,10 +37,29 @@ class _Process(Source):
         default=8081,
         ge=0,
         le=65535,
-        description="The port of `/readyz` and `/metrics`; with `LOCAL` it is `PORT` itself.",
+        description="The port of `/readyz` and `/metrics`, and of a worker's `/healthcheck`; with `LOCAL` it is "
+        "`PORT` itself, and a worker has none.",
     )
     MAX_WORKERS: int = Field(
-        default=1, description="Server processes. The embedded stores belong to one process: 1 and no other value."
+        default=1,
+        ge=1,
+        le=MAX_PROCESSES,
+        description="Server processes on one port. The embedded stores belong to one process: more than one needs "
+        "`MONGODB_CONNECTION_URI`, `TIMESCALE_SERVICE_URL`, `REDIS_URI` and `QUEUE_CONNECTIONURL`. The image has 4.",
+    )
+    KEEP_ALIVE_S: int = Field(
+        default=75,
+        ge=1,
+        le=3600,
+        description="How long a connection waits for its next request: longer than a proxy in front keeps one that it "
+        "uses again. The image has 5.",
+    )
+    SHUTDOWN_TIMEOUT_S: float | None = Field(
+        default=None,
+        ge=1,
+        le=3600,
+        description="For how long what runs may go on after SIGTERM. Absent: 310, longer than any completion takes; "
+        "with `LOCAL` 10.",
     )
     DATA_DIR: Path = Field(default=Path("data"), description="Where the embedded stores and generated secrets live.")
     ALLOWED_ORIGINS: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -53,13 +76,6 @@ class _Process(Source):
     PROVIDERS_FILE: Path | None = Field(
         default=None, description="A YAML file that declares more providers; see [Providers](#providers)."
     )
-
-    @field_validator("MAX_WORKERS")
-    @classmethod
-    def _check_workers(cls, value: int) -> int:
-        if value != 1:
-            raise ValueError("the embedded stores belong to one process: set 1, or leave it out")
-        return value
 
     @field_validator("ALLOWED_ORIGINS", "TRUSTED_PROXIES", mode="before")
     @classmethod
@@ -87,6 +103,13 @@ class Settings(VendorSettings, ObservabilitySettings, ServerSettings, IdentitySe
             if self.PORT == self.INTERNAL_PORT != 0:
                 raise ValueError("INTERNAL_PORT: is the same as PORT, which with ENVIRONMENT=PRODUCTION it can't be")
         return self
+
+    @property
+    def shutdown_timeout_s(self) -> float:
+        """Who presses Ctrl-C does not want to wait for minutes."""
+        if self.SHUTDOWN_TIMEOUT_S is not None:
+            return self.SHUTDOWN_TIMEOUT_S
+        return LOCAL_SHUTDOWN_S if self.ENVIRONMENT is Environment.LOCAL else SHUTDOWN_S
 
 
 def load_settings(**overrides: Any) -> Settings:

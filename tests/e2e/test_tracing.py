@@ -120,7 +120,7 @@ async def test_a_trace_goes_through_the_queue_and_the_worker(site: Site, tmp_pat
                 assert scrape(server.port).value("ledger_entries_total", place="queue") == 1
             finally:
                 await asyncio.to_thread(site.parts["TimescaleDB"].start)
-            with running_worker(environment, tmp_path / "worker.log"):
+            with running_worker({**environment, "ENVIRONMENT": "PRODUCTION"}, tmp_path / "worker.log"):
                 (worked,) = await until(lambda: named(list(sink.spans()), "process ledger"), within_s=60)
                 await until(lambda: scrape(internal).value("worker_jobs_total", kind="ledger", outcome="done") == 1)
                 found = scrape(internal)

@@ -8,17 +8,20 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import orjson
 import pytest
 from uuid_utils import uuid7
 
 from persistence.queue_records import Job, QueueDepth
 from persistence.rabbit import RabbitQueue, open_rabbit
+from tests.servers.redis import free_port, listens
 
 from .documents import COMPLETE
 from .load import entries
@@ -119,3 +122,20 @@ def test_the_embedded_queue_is_shown_too(tmp_path: Path) -> None:
 def test_a_worker_without_its_servers_says_so(tmp_path: Path, more: dict[str, str], told: str) -> None:
     done = command("worker", environment={"PATH": os.environ["PATH"], "DATA_DIR": str(tmp_path), **more})
     assert (done.returncode, told in done.stderr) == (2, True), done.stderr
+
+
+def test_it_tells_on_the_internal_port_that_it_is_alive(environment: dict[str, str], tmp_path: Path) -> None:
+    production = {**environment, "ENVIRONMENT": "PRODUCTION", "INTERNAL_PORT": str(free_port())}
+    where = f"http://127.0.0.1:{production['INTERNAL_PORT']}"
+    with running_worker(production, tmp_path / "log") as worker:
+        until_s = time.monotonic() + 60
+        while not listens(int(production["INTERNAL_PORT"])):
+            assert time.monotonic() < until_s, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        found = {path: httpx.get(f"{where}{path}", timeout=30) for path in ("/healthcheck", "/readyz")}
+        assert {path: (answer.status_code, answer.text) for path, answer in found.items()} == {
+            "/healthcheck": (200, "alive\n"),
+            "/readyz": (200, "ready\n"),
+        }
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(timeout=30) == 0

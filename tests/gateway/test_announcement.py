@@ -12,9 +12,9 @@ from graphql import parse, validate
 from graphql.execution import get_variable_values
 
 from gateway import graphiql
+from gateway.announcement import announcement
 from gateway.auth import Authenticator
 from gateway.keys import deployment_keys, developer_token
-from gateway.server import announcement
 from gateway.settings import Settings, load_settings
 from graph.schema import build_schema
 from providers.registry import ROWS

@@ -112,6 +112,20 @@ async def test_cancelled_by_either_name_it_answers_that_it_was(scene: Scene, by:
         await scene.cancel(GLOBEX, **ref)
 
 
+async def test_interrupted_by_the_process_s_end_it_is_booked_and_told(scene: Scene) -> None:
+    hold = Hold()
+    scene.alpha.will([hold])
+    task = scene.started(fallbacks=(BETA,))
+    await hold.reached.wait()
+    scene.services.running.interrupt_all()
+    with pytest.raises(CompletionFailedError, match="shutting down") as caught:
+        await task
+    assert (caught.value.code, caught.value.retryable) == ("SERVICE_UNAVAILABLE", True)
+    assert [attempt.outcome for attempt in caught.value.attempts] == [Outcome.CANCELLED]
+    assert scene.beta.calls == []
+    assert scene.booked("outcome", "error_code") == [(Outcome.CANCELLED, None)]
+
+
 async def test_cancelled_during_backoff(scene: Scene) -> None:
     scene.alpha.will([ProviderRateLimitedError("wait", provider="alpha", status=429, retry_after=5)])
     task = scene.started(idempotency_key="k1")

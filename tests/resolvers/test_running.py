@@ -47,6 +47,22 @@ async def test_one_that_has_ended_cannot_be_cancelled() -> None:
     assert (running.cancelled, running.timed_out) == (False, False)
 
 
+async def test_one_that_the_process_s_end_interrupts_is_told_from_one_that_was_cancelled() -> None:
+    completions, ended = RunningCompletions(), Running("ended", asyncio.timeout(60))
+    cancelled, running = asyncio.timeout(60), asyncio.timeout(60)
+    ones = [Running("cancelled", cancelled), Running("running", running), ended]
+    for one in ones:
+        completions.add("acme", one)
+    ended.ended = True
+    with suppress(TimeoutError):
+        async with cancelled, running:
+            ones[0].cancel()
+            completions.interrupt_all()
+            await asyncio.sleep(30)
+    assert asyncio.get_running_loop().time() < 1
+    assert [one.interrupted for one in ones] == [False, True, False]
+
+
 async def test_found_by_id_and_by_key_within_the_organisation_while_it_runs() -> None:
     registry = RunningCompletions()
     running = Running("c", asyncio.timeout(60))

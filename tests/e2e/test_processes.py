@@ -1,0 +1,137 @@
+"""Several server processes on one port: what becomes of them when one dies, can't start, or loses its master."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from gateway.serving import NEEDED_BY_SEVERAL
+from persistence.inflight import FILE_NAME
+from tests.servers.redis import free_port
+
+from .callers import asking
+from .documents import COMPLETE
+from .load import entries
+from .processes import Server, Vendor, post, running_server, server_environment
+from .site import Site
+from .test_cancellation import open_calls, until
+
+PROCESSES = 2
+
+
+@pytest.fixture
+def model() -> str:
+    return f"processes-{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+def environment(site: Site, tmp_path: Path) -> dict[str, str]:
+    return {
+        **site.environments[0],
+        "ENVIRONMENT": "PRODUCTION",
+        "MAX_WORKERS": str(PROCESSES),
+        "INTERNAL_PORT": str(free_port()),
+        "DATA_DIR": str(tmp_path / "data"),
+    }
+
+
+def children(server: Server) -> list[psutil.Process]:
+    found: list[psutil.Process] = psutil.Process(server.process.pid).children()
+    return found
+
+
+def readiness(environment: dict[str, str]) -> str:
+    return httpx.get(f"http://127.0.0.1:{environment['INTERNAL_PORT']}/readyz", timeout=30).text
+
+
+def complete(server: Server, model: str, prompt: str) -> dict[str, object]:
+    return post(server, server.token(model), COMPLETE, {"input": asking(model, prompt)})
+
+
+async def begun(server: Server, vendor: Vendor, model: str, count: int) -> Sequence[asyncio.Task[dict[str, object]]]:
+    tasks = [asyncio.create_task(asyncio.to_thread(complete, server, model, "[[hang=0]]")) for _ in range(count)]
+    await until(lambda: open_calls(vendor, "openai", model) == count, within_s=30)
+    return tasks
+
+
+async def booked(site: Site, organisation: str, count: int) -> bool:
+    """Each as one entry, and estimated."""
+    found = await entries(site, organisation)
+    return len(found) == count and all(values[0] == values[3] == 1 for values in found.values())
+
+
+async def test_a_process_that_dies_is_replaced_and_what_it_had_in_flight_is_booked(
+    site: Site, environment: dict[str, str], vendor: Vendor, model: str
+) -> None:
+    with running_server(environment) as server:
+        before = children(server)
+        assert len(before) == PROCESSES
+        assert psutil.Process(server.process.pid).num_threads() == 1, "it forks: no thread may be there that it loses"
+        assert readiness(environment) == "ready\n"
+        running = await begun(server, vendor, model, 4)
+        for process in before:
+            process.kill()
+        await asyncio.wait(running)
+        await until(lambda: len(set(children(server)) - set(before)) == PROCESSES, within_s=30)
+        await until(lambda: readiness(environment) == "ready\n", within_s=30)
+        assert complete(server, f"{model}-2", "[[tokens=1]]")["data"]
+        async with asyncio.timeout(30):
+            while not await booked(site, model, 4):  # noqa: ASYNC110  # nobody tells
+                await asyncio.sleep(0.1)
+
+
+async def test_one_process_books_what_several_left(
+    site: Site, environment: dict[str, str], vendor: Vendor, model: str
+) -> None:
+    with running_server(environment) as server:
+        group = [psutil.Process(server.process.pid), *children(server)]
+        running = await begun(server, vendor, model, 6)
+        for process in group:  # the master first, which would replace them
+            process.kill()
+        await asyncio.wait(running)
+        psutil.wait_procs(group, timeout=30)
+    assert any(log.stat().st_size for log in Path(environment["DATA_DIR"]).rglob(FILE_NAME))  # noqa: ASYNC240  # quick
+    with running_server({**environment, "MAX_WORKERS": "1"}):
+        assert await booked(site, model, 6), "before it takes a call"
+
+
+async def test_processes_end_with_a_master_that_is_killed(environment: dict[str, str]) -> None:
+    with running_server(environment) as server:
+        group = children(server)
+        server.process.kill()
+        gone, alive = await asyncio.to_thread(psutil.wait_procs, group, timeout=30)
+        assert len(gone) == PROCESSES, alive
+
+
+def test_what_keeps_a_process_from_starting_is_one_line_and_ends_the_server(environment: dict[str, str]) -> None:
+    data = Path(environment["DATA_DIR"])
+    data.mkdir()
+    (data / "process-1").write_text("not a folder")
+    done = served(environment)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("ai-middleware: DATA_DIR: ")
+    assert "process-1" in line
+    assert done.stdout == ""
+
+
+def test_several_processes_with_nothing_to_share_are_refused(tmp_path: Path) -> None:
+    done = served(server_environment(tmp_path, None, MAX_WORKERS="4"))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("ai-middleware: MAX_WORKERS: 4 processes ")
+    assert line.endswith(f"set {', '.join(NEEDED_BY_SEVERAL)}, or MAX_WORKERS=1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def served(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gateway", "serve"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)

@@ -135,9 +135,10 @@ format: $(VENV)/.installed-dev ## Bring the code into its form
 	$(BIN)/ruff format .
 
 .PHONY: schema
-schema: $(VENV)/.installed-dev ## Write schema.graphql and .env.example from the code, and the README's tables of settings and providers
+schema: $(VENV)/.installed-dev ## Write schema.graphql and .env.example from the code, the README's tables of settings and providers, and docs/metrics.md
 	$(BIN)/ai-middleware schema
 	$(BIN)/python -m gateway.settings_table
+	$(BIN)/python -m gateway.metrics_table
 
 .PHONY: soak
 soak: $(VENV)/.installed-dev ## The long runs: 100 kills of a working server, stalled readers, outages by the dozen in the order of SEED

@@ -6,6 +6,7 @@ import gc
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Response
 from starlette.middleware.cors import CORSMiddleware
@@ -19,7 +20,7 @@ from graph.schema import build_schema
 from . import graphiql, object_links, usage_links
 from .endpoint import GraphQLEndpoint
 from .exchange import ASGIScope, Receive, Send
-from .internal import add_readiness, internal_pages, internal_server
+from .internal import add_metrics, add_readiness, internal_pages, internal_server
 from .object_files import ObjectFiles
 from .process_table import ProcessPlace
 from .readiness import Readiness
@@ -28,6 +29,9 @@ from .security_headers import SecurityHeaders
 from .settings import Environment, Settings, SettingsError
 from .usage_download import UsageDownload
 from .websocket import GraphQLSocket
+
+if TYPE_CHECKING:
+    from .metrics.traffic import Traffic
 
 PATH = "/graphql"
 DOCUMENTS, FILES = ("GET", "HEAD", "POST"), ("GET", "PUT")
@@ -56,17 +60,19 @@ class Gateway:
         self._runtime: Runtime | None = None
         self._http: ASGIApp | None = None
         self._socket: GraphQLSocket | None = None
+        self._traffic: Traffic | None = None
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
-        else:
-            await self._served(scope, receive, send)
+            return
+        assert self._traffic is not None  # noqa: S101  # the lifespan runs before the first request
+        await self._traffic.serve(self._served, scope, receive, send)
 
     async def _serve(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         if scope["path"] == PATH:
             endpoint = self._http if scope["type"] == "http" else self._socket
-            assert endpoint is not None  # noqa: S101  # the lifespan runs before the first request
+            assert endpoint is not None  # noqa: S101  # as above
             await endpoint(scope, receive, send)
         else:
             await self._pages(scope, receive, send)
@@ -126,6 +132,8 @@ class Gateway:
         async with AsyncExitStack() as stack:
             self._runtime = runtime = await stack.enter_async_context(open_runtime(settings))
             self._engine.count(runtime.buckets)
+            self._engine.observer = runtime.services.observer
+            self._traffic = runtime.metrics.counting(self._engine)
             endpoint = GraphQLEndpoint(self._engine, runtime, page=graphiql.page() if settings.explorable else None)
             self._http = _for_browsers(endpoint, settings.ALLOWED_ORIGINS)
             self._socket = GraphQLSocket(self._schema, self._engine, runtime)
@@ -137,9 +145,11 @@ class Gateway:
                 await stack.enter_async_context(self._place.taken(runtime.own_troubles))
             if local:
                 add_readiness(self._pages, self.readiness)
+                add_metrics(self._pages, runtime.metrics)
             if self._internal is not None:
                 pages = internal_pages()
                 add_readiness(pages, self.readiness)
+                add_metrics(pages, runtime.metrics)
                 await stack.enter_async_context(internal_server(pages, self._internal))
             if settings.explorable and graphiql.is_built():
                 self._pages.mount(f"{PATH}/{graphiql.ASSETS}", graphiql.Assets())

@@ -13,6 +13,7 @@ from typing import Any
 import jwt
 from jwt.types import Options
 
+from resolvers.cache_counts import CacheCounts
 from resolvers.errors import UnauthenticatedError
 from resolvers.key_entrance import KeyEntrance, lies_in
 from resolvers.principal import UNLIMITED, Limits, Principal
@@ -113,6 +114,7 @@ class Authenticator:
         self._own_rules = ClaimRules(rules.issuer, rules.audience)
         self._keys = keys
         self._key_set = key_set
+        self.counts = CacheCounts()
         self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
 
     async def from_header(self, header: str | None, address: str | None) -> Principal:
@@ -128,8 +130,12 @@ class Authenticator:
         token = token.strip()
         if token.startswith(KEY_PREFIX) and self._keys is not None:
             return await self._keys.principal(token, address)
-        if self._key_set is not None and self._known(token) is None and _algorithm(token) in ALGORITHMS:
-            await self._verify_by(self._key_set, token)
+        if self._known(token) is not None:
+            self.counts.hits += 1
+        else:
+            self.counts.misses += 1
+            if self._key_set is not None and _algorithm(token) in ALGORITHMS:
+                await self._verify_by(self._key_set, token)
         principal = self.principal(token)
         if principal.limits.networks is not None and not lies_in(address, principal.limits.networks):
             raise UnusableTokenError("the token may not be used from this address")

@@ -67,6 +67,10 @@ class GraphQLEndpoint:
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
+        with self._runtime.tracing.operation(_text(exchange.headers.get(b"traceparent"))):
+            await self._serve(exchange)
+
+    async def _serve(self, exchange: Exchange) -> None:
         started = time.perf_counter()
         principal: Principal | None = None
         try:
@@ -81,13 +85,14 @@ class GraphQLEndpoint:
         except ClientLeftError:
             exchange.status = 499
         except DomainError as error:
-            await _refuse(exchange, error)
+            await self._refuse(exchange, error)
         except asyncio.CancelledError:
             if exchange.status:
                 raise  # half an answer is out already: the server closes the connection
-            await _refuse(exchange, ServiceUnavailableError("the server is shutting down: ask again"))
+            await self._refuse(exchange, ServiceUnavailableError("the server is shutting down: ask again"))
         except Exception:  # the last place where a defect of ours can still become an answer
             log.exception("unexpected error", request_id=exchange.request_id)
+            self._runtime.services.observer.refused("INTERNAL")
             if exchange.status:
                 raise  # half an answer is out already: the server closes the connection
             await _respond(exchange, 500, {"errors": [internal(exchange.request_id)]})
@@ -95,7 +100,7 @@ class GraphQLEndpoint:
             log.info(
                 "request",
                 request_id=exchange.request_id,
-                method=scope["method"],
+                method=exchange.scope["method"],
                 status=exchange.status,
                 organisation=principal.organisation if principal else None,
                 principal=principal.subject if principal else None,
@@ -107,6 +112,15 @@ class GraphQLEndpoint:
         header = _text(exchange.headers.get(b"authorization"))
         principal = await self._runtime.authenticator.from_header(header, address)
         return replace(principal, origin=Origin(address, exchange.request_id))
+
+    async def _refuse(self, exchange: Exchange, error: DomainError) -> None:
+        self._runtime.services.observer.refused(error.code)
+        if isinstance(error, RequestError):
+            status = error.status
+        else:
+            status = next((each for kind, each in _STATUS if isinstance(error, kind)), 400)
+        answer = {"errors": [refusal(error, exchange.request_id)]}
+        await _respond(exchange, status, answer, _HEADERS.get(status, ()) + retry_after(answer))
 
     async def _answered_at_once(self, exchange: Exchange) -> bool:
         """What needs no token. Raises RequestError for a method that there is not, or headers that contradict."""
@@ -245,15 +259,6 @@ def payload(result: ExecutionResult, request_id: str) -> dict[str, Any]:
     if result.extensions:
         answer["extensions"] = result.extensions
     return answer
-
-
-async def _refuse(exchange: Exchange, error: DomainError) -> None:
-    if isinstance(error, RequestError):
-        status = error.status
-    else:
-        status = next((each for kind, each in _STATUS if isinstance(error, kind)), 400)
-    answer = {"errors": [refusal(error, exchange.request_id)]}
-    await _respond(exchange, status, answer, _HEADERS.get(status, ()) + retry_after(answer))
 
 
 def _asks(query_string: bytes) -> bool:

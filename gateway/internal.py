@@ -6,11 +6,15 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
 
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 
 from .readiness import Readiness
+
+if TYPE_CHECKING:
+    from .metrics.opening import Metrics
 
 LEAVE_S = 1
 """For a prober that keeps its connection open when the server ends."""
@@ -28,6 +32,16 @@ def add_readiness(pages: FastAPI, readiness: Callable[[], Awaitable[Readiness]])
         return Response(f"{found}\n", status_code=503 if found.missing else 200, media_type="text/plain")
 
     pages.add_api_route("/readyz", ready, methods=["GET"])
+
+
+def add_metrics(pages: FastAPI, metrics: Metrics) -> None:
+    """`/metrics`, for Prometheus."""
+
+    async def measured(request: Request) -> Response:
+        page, media_type = await metrics.page(request.headers.get("accept", ""))
+        return Response(page, headers={"content-type": media_type})
+
+    pages.add_api_route("/metrics", measured, methods=["GET"])
 
 
 @asynccontextmanager

@@ -34,6 +34,7 @@ from providers.prices import load_prices
 
 from .announcement import announcement
 from .app import Gateway
+from .metrics.processes import child_exit, prepare_multiprocess
 from .process_table import ProcessPlace, ProcessTable
 from .server import LAST_WORDS_S, UNWINDING_S, Server, server_config
 from .settings import Settings, SettingsError
@@ -44,6 +45,7 @@ CLOSING_S = 30.0
 """For a process's own end, when no completion runs in it any more: jobs in hand (20 s), the ledger, its stores."""
 SHARED_MEMORY = "/dev/shm"  # noqa: S108  # signs of life are files: never on a disk that might be slow, or read-only
 POLL_S = 0.05
+METRICS_FOLDER = "metrics"
 SAY_AGAIN_S = 1.0
 _ENDINGS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP})
 
@@ -98,6 +100,7 @@ class _Application(BaseApplication):
             self.cfg.set(name, value)
 
     def load(self) -> Gateway:
+        prepare_multiprocess(self.settings.DATA_DIR / METRICS_FOLDER)
         return Gateway(self.settings, self.internal)
 
     def _seat(self, master: _Master, process: _Process) -> None:
@@ -107,6 +110,7 @@ class _Application(BaseApplication):
 
     def _unseat(self, _: _Master, process: _Process) -> None:
         self.table.clear(process.row)
+        child_exit(process.pid)
 
 
 class _Process(UvicornWorker):  # type: ignore[misc]  # it tells no types

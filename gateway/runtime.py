@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -38,6 +38,7 @@ from resolvers.limit_cache import LimitCache
 from resolvers.limit_rules import LimitRules
 from resolvers.limits import Limiter, Shared, open_limiter
 from resolvers.live_usage import open_live_usage
+from resolvers.observing import Observer
 from resolvers.price_cache import PriceCache
 from resolvers.prices import Prices
 from resolvers.provider_keys import ProviderKeys
@@ -53,22 +54,28 @@ from resolvers.shared_costs import sharing_costs
 from resolvers.shared_keys import SharedKeys, open_shared_keys
 from resolvers.siblings import Siblings, open_siblings
 from resolvers.sinks import LEDGER_JOB
+from resolvers.tracing import Tracer
 from resolvers.trusted_documents import TrustedDocuments
 from resolvers.worker import Handler, working
 
 from .auth import Authenticator, TokenMint
 from .capacity import Capacity
 from .client_address import client_address
+from .completion_log import CompletionLog
 from .declared_providers import provider_rows
 from .envelopes import Envelopes
 from .jwks import KeySet, fetching, open_key_set
 from .key_forms import KeyForms
 from .keys import DeploymentKeys, deployment_keys
 from .object_links import ObjectLinks
+from .observers import Observers
 from .readiness import Dependency, Readiness, readiness
 from .sealed_replays import SealedReplays
 from .settings import Settings, SettingsError
 from .stores import Documents, Stores, open_stores
+from .tracing.opening import open_tracing
+from .tracing.port import Tracing, traced
+from .tracing.queue import traced_stores
 from .usage_links import SignedLinks
 from .vendors import keyed, vendors
 from .webhooks import open_telling
@@ -76,6 +83,7 @@ from .webhooks import open_telling
 if TYPE_CHECKING:
     from persistence.redis import RedisServer
 
+    from .metrics.opening import ServerProcess
 
 IDENTITY_PROVIDER = "the identity provider"
 
@@ -95,6 +103,8 @@ class Runtime:
     buckets: CostBuckets
     trusted: TrustedDocuments
     capacity: Capacity
+    metrics: ServerProcess
+    tracing: Tracing
     servers: Sequence[Dependency] = ()
 
     def address_of(self, peer: object, headers: Mapping[bytes, bytes]) -> str | None:
@@ -113,52 +123,62 @@ class Runtime:
 @asynccontextmanager
 async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     """Opens every client; closes them in the opposite order. Raises SettingsError for what the operator can mend."""
+    from .metrics.opening import ServerProcess
+    from .metrics.server import watching
+
     keys = deployment_keys(settings)
     load_prices()  # now, and not while the first completion waits
     links = ObjectLinks(keys.signing_secret)
     async with AsyncExitStack() as stack:
-        stores = await open_stores(settings, stack, links)
+        tracing = await stack.enter_async_context(open_tracing(settings))
+        stores = traced_stores(await open_stores(settings, stack, links), tracing)
         transport = await _open_transport(settings, stack)
-        entrance, sessions, api_keys = await _open_keys(keys, stores.documents.api_keys, stack)
-        services = await _open_services(settings, keys, stores, api_keys, sessions, transport, stack)
+        entrance = await _open_entrance(keys, stores.documents.api_keys, stack)
+        jobs = handlers(stores.ledger)
+        metrics = ServerProcess(tuple(jobs))
+        observer = Observers(metrics.observer, CompletionLog(content=settings.LOG_CONTENT), *tracing.observers)
+        ledger = await _open_ledger(stores, observer, tracing, stack)
+        opened = await _open_services(settings, keys, stores, ledger, entrance, transport, stack)
+        services = replace(opened, observer=observer)
         if settings.CONSUMER_STATUS:
-            await stack.enter_async_context(
-                working(stores.queue, handlers(stores.ledger), prefetch=settings.PREFETCH_COUNT)
-            )
+            work = working(stores.queue, traced(jobs, tracing), prefetch=settings.PREFETCH_COUNT, observer=observer)
+            await stack.enter_async_context(work)
         key_set = await _open_key_set(settings, transport, stack)
-        authenticator = Authenticator(keys.signing_secret, rules=settings.claim_rules(), keys=entrance, key_set=key_set)
-        servers = list(stores.servers)
-        if key_set is not None:
-            servers.append(Dependency(IDENTITY_PROVIDER, key_set.look, spared=True))
-        audit = AuditLog(stores.documents.audit)
-        buckets = await _open_buckets(settings, stores.redis, stack)
-        trusted = TrustedDocuments(stores.documents.trusted, buckets, time.monotonic, alone=settings.TRUSTED_DOCUMENTS)
-        yield Runtime(
+        rules = settings.claim_rules()
+        runtime = Runtime(
             settings,
             keys,
-            authenticator,
+            Authenticator(keys.signing_secret, rules=rules, keys=entrance.keys, key_set=key_set),
             services,
             stores.objects,
             links,
-            sessions,
-            audit,
-            buckets,
-            trusted,
-            Capacity(settings.MAX_OPERATIONS_IN_FLIGHT),
-            servers,
+            entrance.sessions,
+            AuditLog(stores.documents.audit),
+            *await _open_bounds(settings, stores, stack),
+            metrics,
+            tracing,
+            _dependencies(stores, key_set),
         )
+        await stack.enter_async_context(watching(runtime, stores))
+        yield runtime
+
+
+def _dependencies(stores: Stores, key_set: KeySet | None) -> Sequence[Dependency]:
+    if key_set is None:
+        return stores.servers
+    return [*stores.servers, Dependency(IDENTITY_PROVIDER, key_set.look, spared=True)]
 
 
 async def _open_services(
     settings: Settings,
     keys: DeploymentKeys,
     stores: Stores,
-    api_keys: ApiKeys,
-    sessions: Sessions,
+    ledger: Ledger,
+    entrance: _Entrance,
     transport: HttpTransport,
     stack: AsyncExitStack,
 ) -> Services:
-    ledger, documents, rows = await _open_ledger(stores, stack), stores.documents, provider_rows(settings)
+    documents, rows, api_keys = stores.documents, provider_rows(settings), entrance.api_keys
     ready, circuits, running = vendors(settings, keys, rows), Circuits(time.monotonic), RunningCompletions()
     provider_keys = _provider_keys(documents.provider_keys, keys, keyed(settings, rows))
     limits = await _open_limiter(settings, stores, ledger, stack)
@@ -181,7 +201,7 @@ async def _open_services(
         provider_keys=provider_keys,
         limits=limits,
         limit_rules=LimitRules(documents.limits, limits, api_keys, _now),
-        recordings=await _open_recordings(stores.redis, keys, sessions, stack),
+        recordings=await _open_recordings(stores.redis, keys, entrance.sessions, stack),
         clock=time.monotonic,
         random=random.random,
         webhooks=webhooks,
@@ -232,14 +252,30 @@ async def _open_limiter(settings: Settings, stores: Stores, ledger: Ledger, stac
     return await stack.enter_async_context(opening)
 
 
-async def _open_keys(
-    keys: DeploymentKeys, store: ApiKeyStore, stack: AsyncExitStack
-) -> tuple[KeyEntrance, Sessions, ApiKeys]:
+@dataclass(frozen=True, slots=True)
+class _Entrance:
+    """By which API keys come in, and what they have open."""
+
+    keys: KeyEntrance
+    sessions: Sessions
+    api_keys: ApiKeys
+
+
+async def _open_entrance(keys: DeploymentKeys, store: ApiKeyStore, stack: AsyncExitStack) -> _Entrance:
     cache, forms = KeyCache(store, time.monotonic), KeyForms(keys.masters)
     sessions = await stack.enter_async_context(open_sessions(store, _now))
     cache.changed, cache.anything_changed = sessions.suspect, sessions.suspect_all
     entrance = await stack.enter_async_context(open_key_entrance(cache, forms, store, _now))
-    return entrance, sessions, ApiKeys(store, cache, forms, _now)
+    return _Entrance(entrance, sessions, ApiKeys(store, cache, forms, _now))
+
+
+async def _open_bounds(
+    settings: Settings, stores: Stores, stack: AsyncExitStack
+) -> tuple[CostBuckets, TrustedDocuments, Capacity]:
+    """What operations may take."""
+    buckets = await _open_buckets(settings, stores.redis, stack)
+    trusted = TrustedDocuments(stores.documents.trusted, buckets, time.monotonic, alone=settings.TRUSTED_DOCUMENTS)
+    return buckets, trusted, Capacity(settings.MAX_OPERATIONS_IN_FLIGHT)
 
 
 async def _open_key_set(settings: Settings, transport: HttpTransport, stack: AsyncExitStack) -> KeySet | None:
@@ -255,10 +291,10 @@ async def _open_transport(settings: Settings, stack: AsyncExitStack) -> HttpTran
         raise SettingsError(str(error)) from None
 
 
-async def _open_ledger(stores: Stores, stack: AsyncExitStack) -> Ledger:
+async def _open_ledger(stores: Stores, observer: Observer, tracer: Tracer, stack: AsyncExitStack) -> Ledger:
     """With what an earlier process left in flight."""
     ledger = await stack.enter_async_context(
-        open_ledger(stores.ledger, stores.inflight, stores.queue if stores.waits else None)
+        open_ledger(stores.ledger, stores.inflight, stores.queue if stores.waits else None, observer, tracer)
     )
     await ledger.probe()
     try:

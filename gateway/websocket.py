@@ -69,6 +69,7 @@ class SocketContext:
     header: str | None
     address: str | None
     welcome: Callable[[], None]
+    trace_header: str | None = None
     connection_params: Mapping[str, Any] = field(default_factory=dict)
 
     def authorization(self) -> str | None:
@@ -77,6 +78,11 @@ class SocketContext:
             if isinstance(value := self.connection_params.get(name), str):
                 return value
         return self.header
+
+    def traceparent(self) -> str | None:
+        """The same way; all operations of the socket belong to it."""
+        value = self.connection_params.get("traceparent", self.trace_header)
+        return value if isinstance(value, str) else None
 
 
 class SocketAdapter(ASGIWebSocketAdapter):
@@ -174,15 +180,21 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
     async def run_operation(self, operation: Operation[SocketContext, None]) -> None:
         """Runs one operation to its end. Whatever happens in it stays in it: its siblings go on."""
         request_id = uuid7().hex
+        with self.view.runtime.tracing.operation(self.context.traceparent()):
+            await self._run_traced(operation, request_id)
+
+    async def _run_traced(self, operation: Operation[SocketContext, None], request_id: str) -> None:
         try:
             with self.view.runtime.capacity.operation():
                 await self._run(operation, request_id)
         except DomainError as error:
+            self.view.runtime.services.observer.refused(error.code)
             await _send(operation, "error", [refusal(error, request_id)])
         except WebSocketDisconnected:
             self.operations.pop(operation.id, None)
         except Exception:  # a defect of ours: told masked, and to this operation alone
             log.exception("unexpected error", request_id=request_id)
+            self.view.runtime.services.observer.refused("INTERNAL")
             await _send(operation, "error", [internal(request_id)])
         finally:
             if self.view.sockets.ending:
@@ -257,7 +269,8 @@ class GraphQLSocket(GraphQL[SocketContext, None]):
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> SocketContext:
         address = self.runtime.address_of(request.scope.get("client"), headers_of(request.scope))
         welcome = request.scope["extensions"][BoundedSocket.WELCOME]
-        return SocketContext(request.headers.get("authorization"), address, welcome)
+        headers = request.headers
+        return SocketContext(headers.get("authorization"), address, welcome, headers.get("traceparent"))
 
     def encode_json(self, data: object) -> str:
         """Text, for bytes would become binary frames, which browser clients don't read."""

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
@@ -14,13 +15,18 @@ import uvloop
 from resolvers.worker import working
 
 from .heartbeat import Heartbeat, add_liveness
-from .internal import add_readiness, internal_pages, internal_server
+from .internal import add_metrics, add_readiness, internal_pages, internal_server
 from .listening import listen
 from .readiness import Dependency, readiness
 from .runtime import handlers
 from .settings import Environment, Settings, SettingsError
 from .stores import RABBITMQ, TIMESCALE, open_rabbit_queue, open_timescale
 from .telemetry import configure_logging
+from .tracing.opening import open_tracing
+from .tracing.port import traced
+
+if TYPE_CHECKING:
+    from .metrics.opening import Metrics
 
 log = structlog.get_logger("worker")
 
@@ -39,6 +45,9 @@ def run_worker(settings: Settings) -> None:
 
 
 async def _run(settings: Settings) -> None:
+    from .metrics.opening import WorkerProcess
+    from .metrics.server import watching_worker
+
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -46,22 +55,29 @@ async def _run(settings: Settings) -> None:
         ledger = await open_timescale(settings, stack)
         queue = await open_rabbit_queue(settings, stack)
         heartbeat = Heartbeat(time.monotonic)
+        tracing = await stack.enter_async_context(open_tracing(settings))
+        jobs = traced(handlers(ledger), tracing)
+        metrics = WorkerProcess(tuple(jobs))
         if settings.ENVIRONMENT is Environment.PRODUCTION:  # with LOCAL several may run on one machine
             servers = [Dependency(TIMESCALE, ledger.look, spared=True), Dependency(RABBITMQ, queue.look, spared=True)]
-            await _open_internal(settings, stack, heartbeat, servers)
-        watched = heartbeat.over(handlers(ledger))
-        await stack.enter_async_context(working(queue, watched, prefetch=settings.PREFETCH_COUNT))
+            await stack.enter_async_context(watching_worker(metrics, queue, servers))
+            await _open_internal(settings, stack, heartbeat, servers, metrics)
+        watched = heartbeat.over(jobs)
+        await stack.enter_async_context(
+            working(queue, watched, prefetch=settings.PREFETCH_COUNT, observer=metrics.jobs)
+        )
         log.info("the worker takes jobs", queue=settings.QUEUE_NAME, prefetch=settings.PREFETCH_COUNT)
         await stopped.wait()
         log.info("the worker ends what it has in hand")
 
 
 async def _open_internal(
-    settings: Settings, stack: AsyncExitStack, heartbeat: Heartbeat, servers: Sequence[Dependency]
+    settings: Settings, stack: AsyncExitStack, heartbeat: Heartbeat, servers: Sequence[Dependency], metrics: Metrics
 ) -> None:
     """The internal port: `/healthcheck` tells whether to restart this worker, `/readyz` what it is without."""
     listener = stack.enter_context(listen(settings.HOST, settings.INTERNAL_PORT, variable="INTERNAL_PORT"))
     pages = internal_pages()
     add_liveness(pages, heartbeat)
     add_readiness(pages, lambda: readiness([], servers))
+    add_metrics(pages, metrics)
     await stack.enter_async_context(internal_server(pages, listener))

@@ -25,6 +25,7 @@ from graphql.validation.validate import ValidationAbortedError
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
+from resolvers.cache_counts import CacheCounts
 from resolvers.errors import QueryTooComplexError
 
 from .cost import OperationCost, cost_of
@@ -93,6 +94,10 @@ class Document:
             raise RefusedError(GraphQLError(f"{_PLURALS[found.kind]} are not allowed"))
         return found
 
+    def named(self, name: str | None) -> str | None:
+        """The name of the operation that runs where this one is asked for, and passes `operation`."""
+        return next(iter(self.operations)) if name is None else name
+
 
 class DocumentCache:
     """Prepared documents by their text, and the errors of those that are not valid; the least recently used go first.
@@ -101,6 +106,7 @@ class DocumentCache:
     """
 
     def __init__(self, schema: GraphQLSchema, *, explorable: bool = True) -> None:
+        self.counts = CacheCounts()
         self._schema = schema
         self._explorable = explorable
         self._rules = _RULES if explorable else (*_RULES, NoSchemaIntrospectionCustomRule)
@@ -118,10 +124,12 @@ class DocumentCache:
         """Raises RefusedError for a document that is not valid."""
         document = self._kept.get(text)
         if document is None:
+            self.counts.misses += 1
             document = self._prepare(text)
             if len(text) <= MAX_DOCUMENT_CHARACTERS:
                 self._keep(text, document)
         else:
+            self.counts.hits += 1
             self._kept.move_to_end(text)
         if isinstance(document, tuple):
             raise RefusedError(*document)

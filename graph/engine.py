@@ -6,7 +6,8 @@ cached document does; there are none here.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Set
+import time
+from collections.abc import AsyncGenerator, Sequence, Set
 from contextlib import aclosing
 from inspect import isawaitable
 from typing import Any
@@ -15,11 +16,12 @@ import strawberry
 from graphql import DocumentNode, ExecutionResult, GraphQLError, OperationType, subscribe
 from strawberry.execution import optimized_is_awaitable
 
+from resolvers.observing import UNOBSERVED, Observer
 from resolvers.query_costs import CostBuckets
 
 from .bills import Bill, Bills
-from .documents import DocumentCache, RefusedError
-from .errors import MAX_ERRORS
+from .documents import Document, DocumentCache, RefusedError
+from .errors import MAX_ERRORS, code_of
 
 _ALL = frozenset(OperationType)
 
@@ -32,7 +34,12 @@ class Engine:
     """
 
     def __init__(
-        self, schema: strawberry.Schema, *, buckets: CostBuckets | None = None, explorable: bool = True
+        self,
+        schema: strawberry.Schema,
+        *,
+        buckets: CostBuckets | None = None,
+        explorable: bool = True,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         """`buckets`: what each caller has left; without them nobody is told of costs. `explorable`: the schema may be
         asked for, and errors may suggest what it has."""
@@ -40,8 +47,13 @@ class Engine:
             raise ValueError("the engine runs no extensions, no directives on operations, no incremental delivery")
         self._schema = schema._schema
         self._executor_class = schema.execution_context_class
-        self._bills = Bills(DocumentCache(self._schema, explorable=explorable), buckets)
+        documents = DocumentCache(self._schema, explorable=explorable)
+        self._bills = Bills(documents, buckets)
         self._explorable = explorable
+        self.observer = observer
+        self.documents = documents.counts
+        self.subscriptions = 0
+        """How many are running."""
 
     def count(self, buckets: CostBuckets) -> None:
         """From here on operations cost their callers what they have left in these."""
@@ -70,8 +82,8 @@ class Engine:
             document = self._bills.document(query, context)
             bill.ask(document.operation(operation_name, allowed), variables)
         except RefusedError as refused:
-            return bill.refused(refused)
-        return bill.settled(await self._execute(document.node, variables, operation_name, context))
+            return self._refused(refused, bill)
+        return bill.settled(await self._execute(document, variables, operation_name, context))
 
     async def stream(
         self,
@@ -90,11 +102,22 @@ class Engine:
             operation = document.operation(operation_name, allowed)
             bill.ask(operation, variables)
         except RefusedError as refused:
-            return bill.refused(refused)
+            return self._refused(refused, bill)
         if operation.kind is not OperationType.SUBSCRIPTION:
-            return self._single(document.node, variables, operation_name, context, bill)
+            return self._single(document, variables, operation_name, context, bill)
         events = await self._subscribe(document.node, variables, operation_name, context)
-        return bill.settled(events) if isinstance(events, ExecutionResult) else _until_error(events, bill)
+        if isinstance(events, ExecutionResult):
+            self._tell("subscription", operation_name, 0.0, events.errors)
+            return bill.settled(events)
+        return self._subscribed(document.named(operation_name), events, bill)
+
+    def _refused(self, refused: RefusedError, bill: Bill) -> ExecutionResult:
+        self._tell("invalid", None, 0.0, refused.errors)
+        return bill.refused(refused)
+
+    def _tell(self, kind: str, name: str | None, seconds: float, errors: Sequence[GraphQLError] | None) -> None:
+        codes = [code_of(error) for error in errors[:MAX_ERRORS]] if errors else ()
+        self.observer.operated(kind, name, seconds, codes)
 
     async def _subscribe(
         self, document: DocumentNode, variables: dict[str, Any] | None, operation_name: str | None, context: object
@@ -111,13 +134,34 @@ class Engine:
                 hide_suggestions=not self._explorable,
             )
             events: Any = await source if isawaitable(source) else source
-        except Exception as error:  # noqa: BLE001  # as in _execute
+        except Exception as error:  # noqa: BLE001  # as in _run
             return _failed(error)
         return events  # type: ignore[no-any-return]  # as annotated
 
+    async def _subscribed(
+        self, name: str | None, events: AsyncGenerator[ExecutionResult, None], bill: Bill
+    ) -> AsyncGenerator[ExecutionResult, None]:
+        """graphql-core lets through what the source of the events raises; here it is the last result. The first one
+        tells what the subscription costs."""
+        began, errors = time.perf_counter(), list[GraphQLError]()
+        self.subscriptions += 1
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    if event.errors:
+                        errors += event.errors[: MAX_ERRORS - len(errors)]
+                    yield event if bill.told else bill.opened(event)
+        except Exception as error:  # noqa: BLE001  # as in _run
+            failed = _failed(error)
+            errors += failed.errors or ()
+            yield failed
+        finally:
+            self.subscriptions -= 1
+            self._tell("subscription", name, time.perf_counter() - began, errors)
+
     async def _single(
         self,
-        document: DocumentNode,
+        document: Document,
         variables: dict[str, Any] | None,
         operation_name: str | None,
         context: object,
@@ -126,6 +170,15 @@ class Engine:
         yield bill.settled(await self._execute(document, variables, operation_name, context))
 
     async def _execute(
+        self, document: Document, variables: dict[str, Any] | None, operation_name: str | None, context: object
+    ) -> ExecutionResult:
+        began = time.perf_counter()
+        result = await self._run(document.node, variables, operation_name, context)
+        name = document.named(operation_name)
+        self._tell(document.operations[name].kind.value, name, time.perf_counter() - began, result.errors)
+        return result
+
+    async def _run(
         self, document: DocumentNode, variables: dict[str, Any] | None, operation_name: str | None, context: object
     ) -> ExecutionResult:
         try:
@@ -145,19 +198,6 @@ class Engine:
             return result if isinstance(result, ExecutionResult) else await result
         except Exception as error:  # noqa: BLE001  # what graphql-core lets through is an answer all the same
             return _failed(error)
-
-
-async def _until_error(
-    events: AsyncGenerator[ExecutionResult, None], bill: Bill
-) -> AsyncGenerator[ExecutionResult, None]:
-    """graphql-core lets through what the source of the events raises; here it is the last result. The first one tells
-    what the subscription costs."""
-    async with aclosing(events):
-        try:
-            async for event in events:
-                yield event if bill.told else bill.opened(event)
-        except Exception as error:  # noqa: BLE001  # as in _execute
-            yield _failed(error)
 
 
 def _failed(error: Exception) -> ExecutionResult:

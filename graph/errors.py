@@ -84,6 +84,14 @@ def limit_of(error: DomainError) -> LimitDetail | None:
     return error.detail if isinstance(error, LimitError) else None
 
 
+def code_of(error: GraphQLError) -> str:
+    """Its `extensions.code` as the caller sees it."""
+    original = _original(error)
+    if isinstance(original, DomainError):
+        return original.code
+    return "BAD_USER_INPUT" if original is None else "INTERNAL"
+
+
 def _format(error: GraphQLError, request_id: str) -> dict[str, Any]:
     answer: dict[str, Any] = {"message": error.message}
     if error.locations:

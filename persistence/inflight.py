@@ -118,6 +118,9 @@ class FileInflightLog:
     def abandoned(self) -> Sequence[LedgerEntry]:
         return tuple(self._abandoned.values())
 
+    def extent(self) -> tuple[int, int]:
+        return len(self._live), self._size
+
     def close(self) -> None:
         os.close(self._file)
         self._file = -1

@@ -14,7 +14,8 @@ MAX_REASON = 500
 class Job:
     """Work for whichever worker is free. `id` sorts by time; `body` is JSON, with ids and counts: no text of anybody's,
     no secret. `failures`: how often a worker has said that it failed, which is not how often it was begun: that a
-    worker died is not the job's fault. `reason`: what was said last, at most MAX_REASON characters."""
+    worker died is not the job's fault. `reason`: what was said last, at most MAX_REASON characters.
+    `trace`: what published it, as a W3C `traceparent`; None where that is not known, or not any more."""
 
     id: str
     kind: str
@@ -22,12 +23,15 @@ class Job:
     created_at: datetime
     failures: int = 0
     reason: str | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """How many jobs there are: in no worker's hands, resting after a failure, and parked."""
+    """How many jobs there are: in no worker's hands, resting after a failure, and parked. `oldest`: when the oldest of
+    the ready ones was made; None where there is none, or the queue can't say."""
 
     ready: int
     resting: int
     parked: int
+    oldest: datetime | None = None

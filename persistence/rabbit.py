@@ -306,6 +306,8 @@ def _message(job: Job) -> aio_pika.Message:
     headers: Any = {"kind": job.kind, "failures": job.failures, "created_at": job.created_at.isoformat()}
     if job.reason is not None:
         headers["reason"] = job.reason
+    if job.trace is not None:
+        headers["traceparent"] = job.trace
     return aio_pika.Message(
         job.body.encode(),
         headers=headers,
@@ -322,7 +324,7 @@ def _job(message: AbstractIncomingMessage) -> Job:
         created_at = datetime.fromisoformat(str(headers.get("created_at")))
     except ValueError:
         created_at = datetime.now(UTC)
-    failures, reason = headers.get("failures"), headers.get("reason")
+    failures, reason, trace = headers.get("failures"), headers.get("reason"), headers.get("traceparent")
     return Job(
         id=message.message_id or f"foreign-{message.delivery_tag}",
         kind=str(headers.get("kind", "")),
@@ -330,6 +332,7 @@ def _job(message: AbstractIncomingMessage) -> Job:
         created_at=created_at,
         failures=max(0, failures) if isinstance(failures, int) else 0,
         reason=None if reason is None else str(reason),
+        trace=None if trace is None else str(trace),
     )
 
 

@@ -86,7 +86,7 @@ async def within_deadline(run: Run, work: Callable[[], Awaitable[Answer]], cut_s
     """Runs the attempts under the one deadline; returns, or raises, when every entry is committed. What `cut_short`
     makes of it is the end of a cancelled run; one that the process's end interrupts is SERVICE_UNAVAILABLE."""
     deadline = asyncio.timeout(run.time_left_s())
-    run.running = running = Running(run.id, deadline)
+    run.running = running = Running(run.id, deadline, streamed=run.streamed)
     run.services.running.add(run.principal.organisation, running)
     try:
         async with deadline:
@@ -124,6 +124,7 @@ async def try_targets(
         follower.started(step.target.provider, step.target.model)
     while True:
         if step.delay_s:
+            run.upstream_s += step.delay_s
             await asyncio.sleep(step.delay_s)
         try:
             async with run.reserving(step) as opening:
@@ -134,6 +135,8 @@ async def try_targets(
             following = None if committed else run.route.after(error, time_left_s=run.time_left_s())
             if following is None:
                 raise run.failure(error) from error
-            if follower and following.target != step.target:
-                follower.switched(following.target.provider, following.target.model, error.code)
+            if following.target != step.target:
+                run.services.observer.switched(step.target, following.target, error.code)
+                if follower:
+                    follower.switched(following.target.provider, following.target.model, error.code)
             step = following

@@ -50,8 +50,9 @@ class CompletionRun(Run):
             options=command.provider_options.get(target.provider, {}),
         )
 
-    def completion(self, answer: ProviderCompletion) -> Completion:
+    def answered(self, answer: ProviderCompletion) -> Completion:
         """Raises CompletionFailedError where the answer is not what `response_format` asks for."""
+        self.answer = answer
         try:
             parsed = structured.parsed(self.command.response_format, answer)
         except structured.NotAsAskedError as error:

@@ -15,6 +15,7 @@ from .completion_run import CompletionRun
 from .errors import CompletionFailedError, DomainError, NotFoundError, ServiceUnavailableError
 from .mailbox import Mailbox
 from .message_checks import check_addresses
+from .observing import observed
 from .permits import check_permitted
 from .principal import Principal
 from .run import AttemptScope, Services
@@ -41,10 +42,10 @@ async def complete(services: Services, principal: Principal, command: CompleteCo
     cancelled the upstream connection closes, and what is known of the attempt is booked.
     """
     run = await _start(services, principal, command, streamed=False)
-    with claimed(run):
+    with observed(run), claimed(run):
         await prepare(run)
         answer = await within_deadline(run, lambda: try_targets(run, lambda scope: _call(run, scope)), run.cut_short)
-        return run.completion(answer)
+        return run.answered(answer)
 
 
 async def stream(
@@ -58,8 +59,9 @@ async def stream(
     """
     run = await _start(services, principal, command, streamed=True)
     with ExitStack() as claim:
-        claim.enter_context(claimed(run))
-        await prepare(run)
+        with observed(run):
+            claim.enter_context(claimed(run))
+            await prepare(run)
         mailbox = Mailbox()
         writer = asyncio.create_task(_write(_Emitter(run, mailbox)))
         release = claim.pop_all().close
@@ -178,7 +180,7 @@ class _Emitter:
 
     def finished(self, answer: ProviderCompletion) -> CompletionEvent:
         """Raises CompletionFailedError."""
-        completion = self.run.completion(answer)
+        completion = self.run.answered(answer)
         return CompletionFinished(self.run.id, self.next(), completion)
 
     def failed(self, error: CompletionFailedError) -> CompletionEvent:
@@ -201,10 +203,12 @@ async def _write(emitter: _Emitter) -> None:
     """The writer's side of a stream. Its task is owned, and awaited, by `stream`; without a reader, by Recordings."""
     run = emitter.run
     try:
-        answer = await within_deadline(
-            run, lambda: try_targets(run, lambda scope: _relay(emitter, scope), emitter), run.cut_short
-        )
-        emitter.ended(emitter.finished(answer))
+        with observed(run):
+            answer = await within_deadline(
+                run, lambda: try_targets(run, lambda scope: _relay(emitter, scope), emitter), run.cut_short
+            )
+            end = emitter.finished(answer)
+        emitter.ended(end)
     except CompletionFailedError as error:
         emitter.ended(emitter.failed(error))
     except DomainError as error:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from persistence.config_records import ConfigVersion
 from persistence.ports import ConfigStore, StoreUnavailableError
 
+from .cache_counts import CacheCounts
+
 FRESH_S = 5.0  # for so long another process's write may go unseen, where nobody tells of it
 USABLE_S = 300.0  # while the store can't be read
 TRIAL_INTERVAL_S = 5.0  # between two reads of a head that take long, or fail
@@ -43,6 +45,7 @@ class ConfigCache:
     their slug to `forget`, others' are told to `outdate`. `clock` is monotonic, in seconds."""
 
     def __init__(self, store: ConfigStore, clock: Callable[[], float]) -> None:
+        self.counts = CacheCounts()
         self._store = store
         self._clock = clock
         self._heads: OrderedDict[_HeadKey, _Known] = OrderedDict()
@@ -58,7 +61,9 @@ class ConfigCache:
         known, now = self._heads.get(key), self._clock()
         if known is not None and now < known.stale_at:
             self._heads.move_to_end(key)
+            self.counts.hits += 1
             return known.head
+        self.counts.misses += 1
         if known is not None and self._is_usable(known):
             self._keep(key, replace(known, stale_at=min(now + TRIAL_INTERVAL_S, known.read_at + USABLE_S)))
         try:

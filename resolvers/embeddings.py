@@ -10,6 +10,7 @@ from . import booking
 from .attempts import claimed, prepare, try_targets, within_deadline
 from .checks import check_call, check_range
 from .errors import BadUserInputError
+from .observing import observed
 from .permits import check_permitted
 from .principal import Principal
 from .routing import Vendor
@@ -30,7 +31,7 @@ async def embed(services: Services, principal: Principal, command: EmbedCommand)
     _check(command, vendors)
     check_permitted(principal, command)
     run = _EmbedRun(services, vendors, principal, command)
-    with claimed(run):
+    with observed(run), claimed(run):
         await prepare(run)
         answer = await within_deadline(run, lambda: try_targets(run, lambda scope: _call(run, scope)), run.cut_short)
         return run.embeddings(answer)
@@ -51,6 +52,7 @@ def _check_inputs(inputs: Sequence[str]) -> None:
 
 class _EmbedRun(Run):
     command: EmbedCommand
+    operation = "embeddings"
 
     def __init__(
         self, services: Services, vendors: Mapping[str, Vendor], principal: Principal, command: EmbedCommand
@@ -69,6 +71,7 @@ class _EmbedRun(Run):
         )
 
     def embeddings(self, answer: ProviderEmbeddings) -> Embeddings:
+        self.answer = answer
         return Embeddings(
             id=self.id,
             provider=self.command.target.provider,

@@ -6,9 +6,12 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from persistence.key_records import PresentedKey
 from persistence.ports import ApiKeyStore, StoreUnavailableError
+
+from .cache_counts import CacheCounts
 
 FRESH_S = 5.0  # for so long another process's write may go unseen, where nobody tells of it
 USABLE_S = 300.0  # while the store can't be read
@@ -33,6 +36,7 @@ class KeyCache:
     monotonic, in seconds."""
 
     def __init__(self, store: ApiKeyStore, clock: Callable[[], float]) -> None:
+        self.counts = CacheCounts()
         self._store = store
         self._clock = clock
         self._known: OrderedDict[str, _Known] = OrderedDict()
@@ -49,6 +53,7 @@ class KeyCache:
         if known is None or self._clock() >= known.stale_at:
             return None
         self._known.move_to_end(digest)
+        self.counts.hits += 1
         return known.found
 
     async def find(self, digest: str) -> PresentedKey | None:
@@ -56,12 +61,15 @@ class KeyCache:
         is at hand."""
         now = self._clock()
         if now < self._unknown.get(digest, now):
+            self.counts.hits += 1
             return None
         known = self._known.get(digest)
+        if known is not None and now < known.stale_at:
+            self.counts.hits += 1
+            return known.found
+        self.counts.misses += 1
         if known is None:
             return await self._read(digest)
-        if now < known.stale_at:
-            return known.found
         usable = now < known.read_at + USABLE_S
         if usable:
             self._keep(digest, replace(known, stale_at=min(now + TRIAL_INTERVAL_S, known.read_at + USABLE_S)))
@@ -74,6 +82,11 @@ class KeyCache:
         except asyncio.CancelledError:
             self.outdate(known.found.key.organisation, known.found.key.id)  # the next caller reads
             raise
+
+    def soonest_expiry(self, now: datetime) -> datetime | None:
+        """When the first of the keys ends that are known here; None where none of them has an end that is to come."""
+        ends = (end for known in self._known.values() if (end := _end(known.found)) is not None and end > now)
+        return min(ends, default=None)
 
     def outdate(self, organisation: str, key_id: str) -> None:
         """It has been written, by whatever process: what is known serves only until it is read, or while the store is
@@ -113,3 +126,10 @@ class KeyCache:
         self._known.move_to_end(digest)
         if len(self._known) > MAX_KEYS:
             self._known.popitem(last=False)
+
+
+def _end(found: PresentedKey) -> datetime | None:
+    """Of a key that is in use."""
+    if found.key.revoked_at is not None:
+        return None
+    return min((each for each in (found.key.expires_at, found.until) if each is not None), default=None)

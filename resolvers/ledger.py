@@ -6,10 +6,10 @@ Group commit without a timer: while one commit runs, entries gather; the next co
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
@@ -22,8 +22,11 @@ from persistence.usage_records import UsageCell, UsageSelection
 from . import booking
 from .beside import beside
 from .errors import ServiceUnavailableError
+from .observing import UNOBSERVED, Observer
+from .pending import Backlog, Booking, backlog_of
 from .price_book import PriceBook
-from .sinks import QueuedEntries, Sink
+from .sinks import QUEUE, SPOOL, STORE, QueuedEntries, Sink
+from .tracing import UNTRACED, Tracer
 from .turns import Turns
 
 MAX_WAITING = 10_000
@@ -39,15 +42,6 @@ class UnpricedError(ServiceUnavailableError):
     """The price rules that something must be booked by can't be read: it was not booked."""
 
 
-@dataclass(slots=True)
-class _Booking:
-    """`owed`: nothing took it, and its caller knows what has become of it."""
-
-    entry: LedgerEntry
-    committed: asyncio.Future[None]
-    owed: bool = False
-
-
 class Ledger:
     """The one writer of entries, and their reader. Opened by `open_ledger`.
 
@@ -56,15 +50,24 @@ class Ledger:
     is asked once a second whether it is back.
     """
 
-    def __init__(self, store: LedgerStore, inflight: InflightLog, queue: JobQueue | None = None) -> None:
+    def __init__(
+        self,
+        store: LedgerStore,
+        inflight: InflightLog,
+        queue: JobQueue | None = None,
+        observer: Observer = UNOBSERVED,
+        tracer: Tracer = UNTRACED,
+    ) -> None:
         self.available = True
+        self._observer = observer
+        self._tracer = tracer
         self._turns = Turns()
         self._store = store
         self._inflight = inflight
         self._sinks = _sinks(store, queue)
-        self._waiting: list[_Booking] = []
-        self._owed: list[_Booking] = []  # no more than was in flight and waiting when both were gone
-        self._at_work: Sequence[_Booking] = ()  # what the running commit holds
+        self._waiting: list[Booking] = []
+        self._owed: list[Booking] = []  # no more than was in flight and waiting when both were gone
+        self._at_work: Sequence[Booking] = ()  # what the running commit holds
         self._wake = asyncio.Event()
         self._missing = asyncio.Event()  # a place to write to
         self._refused: LedgerEntry | None = None
@@ -75,6 +78,9 @@ class Ledger:
     def readable(self) -> bool:
         """Whether the store could be reached when it was last tried."""
         return self._sinks[0].reachable
+
+    def backlog(self) -> Backlog:
+        return backlog_of(self._owed, (*self._at_work, *self._waiting))
 
     async def probe(self) -> None:
         """Ask whether entries can be written: where they can't, no attempt begins until they can. For the start."""
@@ -117,7 +123,8 @@ class Ledger:
         with ServiceUnavailableError when no more than its note is left of it, with ValueError when no ledger can hold
         it. It need not be awaited.
         """
-        waiting = _Booking(entry, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        waiting = Booking(entry, loop.create_future(), loop.time(), self._tracer.current())
         if self._closed:
             self._note(waiting)
             _fail(waiting.committed, _unavailable("the usage ledger is closed"), None)
@@ -135,7 +142,10 @@ class Ledger:
         """Book what a process that is gone left, by the price rules of its time; how many entries could be. Raises
         ServiceUnavailableError; UnpricedError where it has to be called again."""
         books = await _books(left, prices)
-        bookings = [self.book(booking.abandoned(entry, books[entry.organisation])) for entry in left]
+        ended = [booking.abandoned(entry, books[entry.organisation]) for entry in left]
+        bookings = [self.book(entry) for entry in ended]
+        for entry in ended:
+            self._observer.attempted(entry, "chat")
         results = await asyncio.gather(*bookings, return_exceptions=True)
         for result in results:
             if isinstance(result, ServiceUnavailableError):
@@ -224,15 +234,17 @@ class Ledger:
             sink.reachable = True
         self._wake.set()
 
-    async def _commit(self, batch: Sequence[_Booking]) -> None:
+    async def _commit(self, batch: Sequence[Booking]) -> None:
         """To the first place that takes it, of those that can be reached."""
         for sink in self._sinks:
             if not sink.reachable:
                 continue
             if not sink.takes_corrections:
                 batch = await self._without_corrections(batch)
+            began = time.perf_counter()
             try:
-                await sink.append([waiting.entry for waiting in batch])
+                with self._tracer.committing([waiting.trace for waiting in batch]):
+                    await sink.append([waiting.entry for waiting in batch])
             except StoreUnavailableError:
                 continue
             except Exception as error:  # noqa: BLE001  # one entry that can't be stored must not keep the others out
@@ -241,10 +253,11 @@ class Ledger:
                 if sink is not self._sinks[0]:
                     self._remember_keys(batch)
                 self._committed(batch)
+                self._observer.committed(sink.place, len(batch), time.perf_counter() - began)
             return
         await self._spool(batch)
 
-    async def _part(self, batch: Sequence[_Booking], error: Exception) -> None:
+    async def _part(self, batch: Sequence[Booking], error: Exception) -> None:
         if len(batch) == 1:
             self._reject(batch[0], error)
             return
@@ -252,7 +265,7 @@ class Ledger:
         await self._commit(batch[:middle])
         await self._commit(batch[middle:])
 
-    def _remember_keys(self, batch: Sequence[_Booking]) -> None:
+    def _remember_keys(self, batch: Sequence[Booking]) -> None:
         """Of entries that have gone where the store's reads don't find them yet."""
         for waiting in batch:
             if waiting.entry.idempotency_key is not None:
@@ -262,13 +275,13 @@ class Ledger:
         while len(self._queued_keys) > MAX_QUEUED_KEYS:
             self._queued_keys.popitem(last=False)
 
-    def _committed(self, batch: Sequence[_Booking]) -> None:
+    def _committed(self, batch: Sequence[Booking]) -> None:
         for waiting in batch:
             if not waiting.committed.done():
                 waiting.committed.set_result(None)
         self.forget(*(waiting.entry for waiting in batch))
 
-    async def _without_corrections(self, batch: Sequence[_Booking]) -> Sequence[_Booking]:
+    async def _without_corrections(self, batch: Sequence[Booking]) -> Sequence[Booking]:
         """Somebody's words are in them: they wait here."""
         corrections = [waiting for waiting in batch if waiting.entry.corrects is not None]
         if not corrections:
@@ -276,7 +289,7 @@ class Ledger:
         await self._spool(corrections)
         return [waiting for waiting in batch if waiting.entry.corrects is None]
 
-    async def _spool(self, batch: Sequence[_Booking]) -> None:
+    async def _spool(self, batch: Sequence[Booking]) -> None:
         """Keep entries that nothing took: here for the next try, on the disk for the next start."""
         self._owed.extend(batch)
         fresh = [waiting for waiting in batch if not waiting.owed]
@@ -284,6 +297,7 @@ class Ledger:
             return
         for waiting in fresh:
             waiting.owed = True
+        began = time.perf_counter()
         try:
             await self._inflight.keep([waiting.entry for waiting in fresh])
         except (StoreUnavailableError, ValueError) as error:  # the notes from their beginning still stand
@@ -293,12 +307,13 @@ class Ledger:
             for waiting in fresh:
                 if not waiting.committed.done():
                     waiting.committed.set_result(None)
+            self._observer.committed(SPOOL, len(fresh), time.perf_counter() - began)
 
-    def _note(self, waiting: _Booking) -> None:
+    def _note(self, waiting: Booking) -> None:
         with suppress(StoreUnavailableError, ValueError):  # the note from its beginning still stands
             self._inflight.begin(waiting.entry)
 
-    def _reject(self, waiting: _Booking, error: Exception) -> None:
+    def _reject(self, waiting: Booking, error: Exception) -> None:
         entry = waiting.entry
         log.error("entry can't be stored", completion_id=entry.completion_id, attempt=entry.attempt, reason=str(error))
         _fail(waiting.committed, error, None)
@@ -315,10 +330,14 @@ class Ledger:
 
 @asynccontextmanager
 async def open_ledger(
-    store: LedgerStore, inflight: InflightLog, queue: JobQueue | None = None
+    store: LedgerStore,
+    inflight: InflightLog,
+    queue: JobQueue | None = None,
+    observer: Observer = UNOBSERVED,
+    tracer: Tracer = UNTRACED,
 ) -> AsyncIterator[Ledger]:
     """A ledger and its tasks. Leaving the context commits what waits."""
-    ledger = Ledger(store, inflight, queue)
+    ledger = Ledger(store, inflight, queue, observer, tracer)
     writer = asyncio.create_task(ledger.write(), name="ledger-writer")
     async with beside("ledger-mender", ledger.mend):
         try:
@@ -331,11 +350,11 @@ async def open_ledger(
 def _sinks(store: LedgerStore, queue: JobQueue | None) -> Sequence[Sink]:
     """In the order of preference."""
     if queue is None:
-        return (Sink("ledger's store", store.append),)
+        return (Sink(STORE, "ledger's store", store.append),)
     waiting = QueuedEntries(queue)
     return (
-        Sink("ledger's store", store.append, patience_s=PATIENCE_S),
-        Sink("queue for the ledger", waiting.append, takes_corrections=False),
+        Sink(STORE, "ledger's store", store.append, patience_s=PATIENCE_S),
+        Sink(QUEUE, "queue for the ledger", waiting.append, takes_corrections=False),
     )
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from persistence.limit_records import Limited, LimitRule
 from persistence.ports import LimitStore, StoreUnavailableError
 
+from .cache_counts import CacheCounts
+
 FRESH_S = 5.0  # for so long another process's write may go unseen, where nobody tells of it
 TRIAL_INTERVAL_S = 5.0
 MAX_ORGANISATIONS = 10_000
@@ -58,6 +60,7 @@ class LimitCache:
     """
 
     def __init__(self, store: LimitStore, clock: Callable[[], float]) -> None:
+        self.counts = CacheCounts()
         self._store = store
         self._clock = clock
         self._known: OrderedDict[str, _Known] = OrderedDict()
@@ -65,7 +68,10 @@ class LimitCache:
 
     def at_hand(self, organisation: str) -> Rules | None:
         known = self._known.get(organisation)
-        return None if known is None or self._clock() >= known.stale_at else known.rules
+        if known is None or self._clock() >= known.stale_at:
+            return None
+        self.counts.hits += 1
+        return known.rules
 
     async def rules(self, organisation: str) -> Rules:
         """One caller reads; the others have what was known meanwhile."""
@@ -74,6 +80,7 @@ class LimitCache:
             if now < known.stale_at:
                 return known.rules
             self._keep(organisation, _Known(known.rules, now + TRIAL_INTERVAL_S))
+        self.counts.misses += 1
         try:
             return await self._read(organisation)
         except StoreUnavailableError:

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from persistence.ports import PriceStore, StoreUnavailableError
 
+from .cache_counts import CacheCounts
 from .errors import ServiceUnavailableError
 from .price_book import NO_RULES, PriceBook
 
@@ -39,6 +40,7 @@ class PriceCache:
     monotonic, in seconds; `now` is aware UTC."""
 
     def __init__(self, store: PriceStore, clock: Callable[[], float], now: Callable[[], datetime]) -> None:
+        self.counts = CacheCounts()
         self._store = store
         self._clock = clock
         self._now = now
@@ -52,6 +54,7 @@ class PriceCache:
         if known is None or self._clock() >= known.stale_at:
             return None
         self._known.move_to_end(organisation)
+        self.counts.hits += 1
         return known.book
 
     async def book(self, organisation: str) -> PriceBook:
@@ -61,6 +64,7 @@ class PriceCache:
         async with self._lock(organisation):
             known = self._known.get(organisation)
             if known is None or self._clock() >= known.stale_at:
+                self.counts.misses += 1
                 known = await self._read(organisation, known)
         if known.book is None:
             error = ServiceUnavailableError("the price rules can't be read at the moment")

@@ -20,6 +20,7 @@ from providers.ports import ModelProvider
 from providers.types import Credentials
 
 from .audit_fields import audit_of_provider_key
+from .cache_counts import CacheCounts
 from .errors import BadUserInputError, NotFoundError, ServiceUnavailableError
 from .key_pool import KeyPool, ProviderKey
 from .principal import Principal
@@ -80,6 +81,7 @@ class ProviderKeys:
     keyed: Mapping[str, Callable[[str], tuple[ModelProvider, Credentials]]]
     clock: Callable[[], float]
     now: Callable[[], datetime]
+    counts: CacheCounts = field(default_factory=CacheCounts)
     _known: OrderedDict[str, _Known] = field(default_factory=OrderedDict)
     _writes: int = 0
 
@@ -126,8 +128,11 @@ class ProviderKeys:
         """What the organisation's calls go to, `deployment` being what this one can call by itself. Raises
         ServiceUnavailableError."""
         known = self._known.get(organisation)
-        fresh = known is not None and self.clock() < known.stale_at
-        own = known.own if known is not None and fresh else await self.own(organisation)
+        if known is not None and self.clock() < known.stale_at:
+            self.counts.hits += 1
+            own = known.own
+        else:
+            own = await self.own(organisation)
         if not own:
             return deployment
         return {name: vendor for name, vendor in {**deployment, **own}.items() if vendor is not None}
@@ -139,6 +144,7 @@ class ProviderKeys:
         known, now = self._known.get(organisation), self.clock()
         if known is not None and now < known.stale_at:
             return known.own
+        self.counts.misses += 1
         if known is not None and now < known.read_at + USABLE_S:
             self._keep(organisation, _Known(known.own, known.read_at, now + TRIAL_INTERVAL_S))
         try:

@@ -25,6 +25,7 @@ from .ledger import Ledger
 from .limit_rules import LimitRules
 from .limits import Call, Hold, Limiter
 from .live_usage import LiveUsage
+from .observing import UNOBSERVED, Observer
 from .prices import Prices
 from .principal import Principal
 from .provider_keys import ProviderKeys
@@ -70,6 +71,7 @@ class Services:
     random: Callable[[], float]
     siblings: Siblings | None = None  # this and the next, where there are other processes
     keys: SharedKeys | None = None
+    observer: Observer = UNOBSERVED
 
     async def vendors_of(self, principal: Principal) -> Mapping[str, Vendor]:
         """What the organisation's calls go to: by its own keys, where it has such. Raises ServiceUnavailableError."""
@@ -78,7 +80,10 @@ class Services:
 
 class Run:
     """The state of one completion, or of one call for embeddings. `running` is set while its attempts are made;
-    `prices` are there before the first, from the beginning where they are at hand. `input_size` is in bytes."""
+    `prices` are there before the first, from the beginning where they are at hand. `input_size` is in bytes.
+    `upstream_s`: for how long it was at vendors, or waited before another try."""
+
+    operation = "chat"
 
     def __init__(
         self,
@@ -104,17 +109,22 @@ class Run:
         self.attempts_begun = 0
         self.last: AttemptScope | None = None
         self.first_token_ms: int | None = None
+        self.answer: booking.Answer | None = None
+        self.upstream_s = 0.0
         self._started = services.clock()
         self._entries: list[LedgerEntry] = []
         self._commits: list[asyncio.Future[None]] = []
         self._holds: list[Hold] = []
         self._targets: set[Target] = set()
 
+    def elapsed_s(self) -> float:
+        return self.services.clock() - self._started
+
     def elapsed_ms(self) -> int:
-        return round((self.services.clock() - self._started) * 1000)
+        return round(self.elapsed_s() * 1000)
 
     def time_left_s(self) -> float:
-        return self.timeout_s - (self.services.clock() - self._started)
+        return self.timeout_s - self.elapsed_s()
 
     def attempt(self, step: Step, opening: LedgerEntry) -> AttemptScope:
         self.last = AttemptScope(self, step, opening)
@@ -123,6 +133,11 @@ class Run:
     def book(self, entry: LedgerEntry) -> None:
         self._entries.append(entry)
         self._commits.append(self.services.ledger.book(entry))
+        self.services.observer.attempted(entry, self.operation)
+
+    def produced(self) -> booking.Answer | None:
+        """The answer, or what there is of it."""
+        return self.answer or (None if self.last is None else self.last.fold.completion())
 
     async def settled(self) -> None:
         """Returns when every entry of this completion is committed, and counted where that takes no longer than
@@ -328,6 +343,7 @@ class AttemptScope:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._run.upstream_s += self._run.services.clock() - self._started
         if error is None:
             return
         circuits = self._run.services.circuits

@@ -13,8 +13,9 @@ from .types import CompletionRef
 class Running:
     """One completion in flight. Its `deadline` scope is what stops it: at its time, or at once by `cancel()`."""
 
-    def __init__(self, completion_id: str, deadline: asyncio.Timeout) -> None:
+    def __init__(self, completion_id: str, deadline: asyncio.Timeout, *, streamed: bool = False) -> None:
         self.completion_id = completion_id
+        self.streamed = streamed
         self.cancelled = False
         self.interrupted = False
         self.ended = False
@@ -81,3 +82,7 @@ class RunningCompletions:
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+    def streams(self) -> int:
+        """How many of them are streams."""
+        return sum(running.streamed for running in self._by_id.values())

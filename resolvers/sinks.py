@@ -16,6 +16,8 @@ from persistence.queue_records import Job
 from persistence.records import LedgerEntry
 
 LEDGER_JOB = "ledger"
+STORE, QUEUE, SPOOL = PLACES = ("store", "queue", "spool")
+"""Where an entry can go. The spool is nobody's sink: what no sink took is in it."""
 ENTRIES_A_JOB = 100
 PROBE_S = 5.0
 
@@ -23,17 +25,19 @@ log = structlog.get_logger("ledger")
 
 
 class Sink:
-    """One of the places, and whether it could be reached when it was last tried. `append` is as LedgerStore's;
-    `patience_s`: for how long it is waited for, where there is another place."""
+    """One of the PLACES, and whether it could be reached when it was last tried. `name` is for people; `append` is as
+    LedgerStore's; `patience_s`: for how long it is waited for, where there is another place."""
 
     def __init__(
         self,
+        place: str,
         name: str,
         append: Callable[[Sequence[LedgerEntry]], Awaitable[None]],
         *,
         patience_s: float | None = None,
         takes_corrections: bool = True,
     ) -> None:
+        self.place = place
         self.name = name
         self.reachable = True
         self.takes_corrections = takes_corrections

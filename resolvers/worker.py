@@ -13,6 +13,8 @@ from persistence.ports import Delivery, JobQueue, StoreUnavailableError
 from persistence.queue_records import Job
 
 from .beside import beside
+from .observed_jobs import observed_batch
+from .observing import UNOBSERVED, Observer
 
 PREFETCH = 50
 REST_S = 1.0
@@ -31,8 +33,11 @@ log = structlog.get_logger("worker")
 class Worker:
     """Runs until its task is cancelled; then ends what is in hand, within DRAIN_S. The rest comes again."""
 
-    def __init__(self, queue: JobQueue, handlers: Mapping[str, Handler], *, prefetch: int) -> None:
+    def __init__(
+        self, queue: JobQueue, handlers: Mapping[str, Handler], *, prefetch: int, observer: Observer = UNOBSERVED
+    ) -> None:
         self._queue = queue
+        self._observer = observer
         self._handlers = handlers
         self._prefetch = prefetch
         self._rest_s = REST_S
@@ -44,7 +49,7 @@ class Worker:
             try:
                 async with self._queue.work(prefetch=self._prefetch) as batches, aclosing(batches):
                     async for batch in batches:
-                        if not await self._to_its_end(batch):
+                        if not await self._to_its_end(observed_batch(batch, self._observer)):
                             break
                         self._rest_s = REST_S
             except StoreUnavailableError as error:
@@ -124,9 +129,11 @@ class Worker:
 
 
 @asynccontextmanager
-async def working(queue: JobQueue, handlers: Mapping[str, Handler], *, prefetch: int = PREFETCH) -> AsyncIterator[None]:
+async def working(
+    queue: JobQueue, handlers: Mapping[str, Handler], *, prefetch: int = PREFETCH, observer: Observer = UNOBSERVED
+) -> AsyncIterator[None]:
     """A worker beside what else this process does."""
-    async with beside("worker", Worker(queue, handlers, prefetch=prefetch).run):
+    async with beside("worker", Worker(queue, handlers, prefetch=prefetch, observer=observer).run):
         yield
 
 

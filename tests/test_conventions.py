@@ -131,7 +131,8 @@ def test_package_names_are_ours_alone(package: str) -> None:
 
 def test_only_the_settings_read_the_environment() -> None:
     reading = re.compile(r"\bos\.environ\b|\bgetenv\b|\bfrom os import .*environ")
-    assert [name(path) for path in SHIPPED if reading.search(path.read_text())] == []
+    named_there = ["gateway/metrics/processes.py"]  # prometheus-client takes the folder of its files from there alone
+    assert [name(path) for path in SHIPPED if reading.search(path.read_text())] == named_there
 
 
 def test_every_ignored_warning_has_a_reason() -> None:

@@ -14,6 +14,7 @@ from ..setting_values import SettingsError
 from .backups import BackupSettings
 from .identity import IdentitySettings
 from .load import LoadSettings
+from .observability import ObservabilitySettings
 from .operations import OperationSettings
 from .servers import ServerSettings
 from .source import Environment, Source
@@ -39,8 +40,8 @@ class _Process(Source):
         default=8081,
         ge=0,
         le=65535,
-        description="The port of `/readyz`, and of a worker's `/healthcheck`; with `LOCAL` it is `PORT` itself, and a "
-        "worker has none.",
+        description="The port of `/readyz` and `/metrics`, and of a worker's `/healthcheck`; with `LOCAL` it is "
+        "`PORT` itself, and a worker has none.",
     )
     MAX_WORKERS: int = Field(
         default=1,
@@ -99,7 +100,14 @@ class _Process(Source):
 
 
 class Settings(
-    VendorSettings, BackupSettings, ServerSettings, IdentitySettings, OperationSettings, LoadSettings, _Process
+    VendorSettings,
+    BackupSettings,
+    ObservabilitySettings,
+    ServerSettings,
+    IdentitySettings,
+    OperationSettings,
+    LoadSettings,
+    _Process,
 ):
     """Read once at start. A wrong or half-set value is a SettingsError; an empty one counts as not set."""
 

@@ -60,3 +60,7 @@ class InflightLog(Protocol):
     def abandoned(self) -> Sequence[LedgerEntry]:
         """What an earlier process left: noted, never ended."""
         ...
+
+    def extent(self) -> tuple[int, int]:
+        """How many attempts are noted, and how many bytes it takes."""
+        ...

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,6 +18,8 @@ from .times import EPOCH, MILLISECOND, milliseconds
 
 LOOK_AGAIN_S = 2.0
 """After which a worker looks for what the command line has put there."""
+MAX_TRACES = 10_000
+"""They are remembered and not stored: a restart ends a trace."""
 
 _COLUMNS = "id, kind, body, created_at, failures, reason"
 _PUBLISH = f"INSERT INTO jobs ({_COLUMNS}, due) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"  # noqa: S608
@@ -27,7 +31,9 @@ _DONE = "DELETE FROM jobs WHERE id = ?"
 _REPLAY = "UPDATE jobs SET failures = 0, reason = NULL, due = ? WHERE id = ? AND due IS NULL"
 _DROP = "DELETE FROM jobs WHERE id = ? AND due IS NULL"
 _DEPTH = """
-    SELECT coalesce(sum(due <= :now), 0), coalesce(sum(due > :now), 0), coalesce(sum(due IS NULL), 0) FROM jobs
+    SELECT coalesce(sum(due <= :now), 0), coalesce(sum(due > :now), 0), coalesce(sum(due IS NULL), 0),
+        min(CASE WHEN due <= :now THEN created_at END)
+    FROM jobs
 """
 
 
@@ -42,8 +48,12 @@ class SQLiteQueue:
         self._looking = asyncio.Lock()
         self._left_meanwhile: set[str] = set()  # what left a worker's hands while one looks: it may be seen still
         self._changed = asyncio.Event()
+        self._traces: OrderedDict[str, str] = OrderedDict()  # of jobs that were published here
 
     async def publish(self, jobs: Sequence[Job]) -> None:
+        self._traces.update((job.id, job.trace) for job in jobs if job.trace is not None)
+        while len(self._traces) > MAX_TRACES:
+            self._traces.popitem(last=False)
         rows = [(*_row(job), self._stamp()) for job in jobs]
         await self._database.write(lambda connection: _publish(connection, rows))
         self._changed.set()
@@ -70,12 +80,16 @@ class SQLiteQueue:
         async with self._looking:
             self._left_meanwhile.clear()
             asked = {"now": self._stamp(), "limit": room + len(self.in_hand)}
-            found = [_job(row) for row in await self._database.look_up(_DUE, asked)]
+            found = [self._traced(_job(row)) for row in await self._database.look_up(_DUE, asked)]
             others = self.in_hand | self._left_meanwhile
             jobs = [job for job in found if job.id not in others][:room]
             mine.update(job.id for job in jobs)
             self.in_hand.update(job.id for job in jobs)
             return jobs
+
+    def _traced(self, job: Job) -> Job:
+        trace = self._traces.get(job.id)
+        return job if trace is None else replace(job, trace=trace)
 
     async def _wait(self) -> None:
         """Until a job is due, or something has changed here."""
@@ -98,8 +112,10 @@ class SQLiteQueue:
         return await self._write(_DROP, job_id)
 
     async def depth(self) -> QueueDepth:
-        ready, resting, parked = (await self._database.look_up(_DEPTH, {"now": self._stamp()}))[0]
-        return QueueDepth(max(0, ready - len(self.in_hand)), resting, parked)
+        """What is in hand is as old as what waits behind it."""
+        ready, resting, parked, oldest = (await self._database.look_up(_DEPTH, {"now": self._stamp()}))[0]
+        waiting = max(0, ready - len(self.in_hand))
+        return QueueDepth(waiting, resting, parked, EPOCH + oldest * MILLISECOND if waiting else None)
 
     async def settle(self, job: Job, mine: set[str], statement: str, *values: str | int | None) -> None:
         """What a delivery does. Where it can't be written the job is let go all the same, and comes again."""

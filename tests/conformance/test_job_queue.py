@@ -198,11 +198,37 @@ async def test_the_embedded_queue_keeps_each_delay(tmp_path: Path) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     async with open_database(tmp_path / "jobs.db") as database:
         queue = SQLiteQueue(database, lambda: now)
-        await queue.publish([job()])
+        sent = job()
+        await queue.publish([sent])
         for number, seconds in enumerate(RETRY_DELAYS_S, start=1):
             async with queue.work(prefetch=1) as batches, aclosing(batches):
                 await (await anext(batches))[0].failed("no")
             now += timedelta(seconds=seconds, milliseconds=-1)
             assert await queue.depth() == QueueDepth(0, 1, 0), number
             now += timedelta(milliseconds=1)
-            assert await queue.depth() == QueueDepth(1, 0, 0), number
+            assert await queue.depth() == QueueDepth(1, 0, 0, sent.created_at), number
+
+
+async def test_a_job_keeps_its_trace(queue: JobQueue) -> None:
+    """Also when it comes again."""
+    sent = job(trace="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    await queue.publish([sent, job()])
+    async with queue.work(prefetch=10) as batches, aclosing(batches):
+        found: list[Delivery] = []
+        while len(found) < 2:
+            found += await anext(batches)
+        traced = next(each for each in found if each.job.id == sent.id)
+        assert {each.job.trace for each in found} == {sent.trace, None}
+        await traced.failed("once")
+        (again,) = await anext(batches)
+        assert (again.job.id, again.job.trace) == (sent.id, sent.trace)
+
+
+async def test_the_embedded_queue_tells_how_old_its_oldest_job_is(tmp_path: Path) -> None:
+    old, young = job(created_at=datetime(2026, 1, 1, tzinfo=UTC)), job()
+    async with embedded(tmp_path) as queue:
+        assert (await queue.depth()).oldest is None
+        await queue.publish([young, old])
+        assert await queue.depth() == QueueDepth(2, 0, 0, old.created_at)
+        await finish(queue, 2)
+        assert (await queue.depth()).oldest is None

@@ -21,6 +21,7 @@ from .callers import asking
 from .documents import COMPLETE
 from .load import entries
 from .processes import Server, Vendor, post, running_server, server_environment
+from .scraping import scrape
 from .site import Site
 from .test_cancellation import open_calls, until
 
@@ -86,6 +87,21 @@ async def test_a_process_that_dies_is_replaced_and_what_it_had_in_flight_is_book
         async with asyncio.timeout(30):
             while not await booked(site, model, 4):  # noqa: ASYNC110  # nobody tells
                 await asyncio.sleep(0.1)
+
+
+async def test_processes_count_together_and_what_a_dead_one_counted_stands(
+    environment: dict[str, str], model: str
+) -> None:
+    def told(name: str) -> float:
+        return scrape(int(environment["INTERNAL_PORT"])).value(name)
+
+    with running_server(environment) as server:
+        for _ in range(6):
+            assert complete(server, model, "[[tokens=1]]")["data"]
+        assert (told("ai_requests_total"), told("ai_middleware_processes")) == (6, PROCESSES)
+        children(server)[0].kill()
+        await until(lambda: len(children(server)) == told("ai_middleware_processes") == PROCESSES, within_s=60)
+        assert told("ai_requests_total") == 6
 
 
 async def test_one_process_books_what_several_left(

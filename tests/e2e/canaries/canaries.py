@@ -19,13 +19,16 @@ class Kind(Enum):
     MADE = "a key, a token or a signed link that was made for its caller"
     TEXT = "what a model was asked or answered"
     PRESET = "a text of a config"
+    LICENCE = "what whoever takes the traces is shown by us"
 
 
 class Group(Enum):
     """Where something can end up."""
 
     OUTPUT = "what processes write to their outputs and logs"
-    ANSWER = "what callers are answered, metrics and readiness too"
+    ANSWER = "what callers are answered, readiness too"
+    METRICS = "what Prometheus is answered"
+    TRACES = "what is sent to whoever takes the traces"
     CREATION = "what those are answered who have a key, a token or a link made"
     QUEUE = "messages of the queue, and all that the broker keeps"
     SHARED = "Redis: what it holds, and all that it was ever told"

@@ -17,6 +17,7 @@ from uuid_utils import uuid7
 from persistence.queue_records import Job
 from persistence.rabbit import open_rabbit
 from tests.servers.postgres import rows
+from tests.servers.redis import free_port
 
 from ..documents import COMPLETE
 from ..isolation.organisations import PROVIDER, Organisation
@@ -55,12 +56,15 @@ class Day:
         self.sinks += files_of(self.folder)  # as the process left them
         self.servers.broker.start()
         worker_log = self.folder / "worker.log"
-        with running_worker(self.environment, worker_log) as worker, running_server(self.environment) as server:
+        internal = str(free_port())
+        own = {**self.environment, "INTERNAL_PORT": internal}
+        with running_worker(own, worker_log) as worker, running_server(self.environment) as server:
             self.ready(503)
             self.servers.postgres.start()
             self.ready()
             self.look_up(asyncio.run(self.parked()))
             self.booked(answered)
+            self.recorder.client.get(f"http://127.0.0.1:{internal}/metrics").raise_for_status()
             self.sinks += commands_of(server.process.pid, worker.pid)
 
     def outage(self, server: Server, traffic: Traffic, owner: Organisation) -> list[str]:
@@ -114,7 +118,7 @@ class Day:
         """Readiness, on the port that production has for it; and what else is there."""
         base = f"http://127.0.0.1:{self.environment['INTERNAL_PORT']}"
         self.until(lambda: self.recorder.client.get(f"{base}/readyz").status_code in (statuses or (200,)))
-        self.recorder.client.get(f"{base}/metrics")
+        self.recorder.client.get(f"{base}/metrics").raise_for_status()
 
     async def parked(self) -> str:
         """The id of a job that no worker of this version does, when it is parked."""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.servers.collector import HTTPSink
+
 from .canaries import Group, Sink
 
 DATABASE = "ai-middleware.db"
@@ -30,6 +32,13 @@ def commands_of(*pids: int) -> list[Sink]:
     """Of each process and its children."""
     processes = [each for pid in pids for each in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True))]
     return [Sink(Group.PROCESS, f"process {each.pid}", "\0".join(each.cmdline()).encode()) for each in processes]
+
+
+def traces_of(sink: HTTPSink) -> Iterator[Sink]:
+    """All that was sent, and how."""
+    for number, each in enumerate(sink.received):
+        content = b"\n".join((each.path.encode(), repr(each.headers).encode(), each.body))
+        yield Sink(Group.TRACES, f"request {number} to the collector", content)
 
 
 def output_of(process: subprocess.Popen[str]) -> Sink:

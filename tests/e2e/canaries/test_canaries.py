@@ -16,13 +16,14 @@ from urllib.parse import quote
 import pytest
 
 from gateway.sealing import Sealer
+from tests.servers.collector import HTTPSink, running_sink
 from tests.servers.redis import free_port
 
 from ..processes import PROVIDERS, Vendor, running_server, server_environment
 from .canaries import Canary, Group, Kind, Sink, canary, search
 from .day import Day
 from .servers import running_servers
-from .sinks import commands_of, files_of, output_of
+from .sinks import commands_of, files_of, output_of, traces_of
 from .traffic import Recorder, Traffic
 
 ALLOWED: Mapping[tuple[Kind, Group], str] = {
@@ -30,6 +31,7 @@ ALLOWED: Mapping[tuple[Kind, Group], str] = {
     (Kind.TEXT, Group.ANSWER): "the caller's own question, and what was answered",
     (Kind.PRESET, Group.ANSWER): "a config is read by those who may",
     (Kind.PRESET, Group.DOCUMENTS): "a config is kept to be used",
+    (Kind.LICENCE, Group.TRACES): "it lets us in",
 }
 
 
@@ -71,8 +73,23 @@ def recorder() -> Iterator[Recorder]:
 
 
 def test_on_the_embedded_default(vendor: Vendor, recorder: Recorder, tmp_path: Path) -> None:
-    """For people's logs; the process is killed."""
+    """For people's logs, with Atatus' agent in the process, which is killed."""
     variables, canaries = deployment()
+    licence = canary("ATATUS_LICENSE_KEY", Kind.LICENCE, "lic_{}")
+    canaries.append(licence)
+    with running_sink() as atatus:
+        variables |= {"ATATUS_LICENSE_KEY": licence.value, "ATATUS_NOTIFY_HOST": atatus.url}
+        embedded(vendor, recorder, tmp_path, variables, canaries, atatus)
+
+
+def embedded(
+    vendor: Vendor,
+    recorder: Recorder,
+    tmp_path: Path,
+    variables: Mapping[str, str],
+    canaries: list[Canary],
+    atatus: HTTPSink,
+) -> None:
     with running_server(server_environment(tmp_path, vendor, **variables)) as server:
         traffic = Traffic(server, recorder)
         traffic.run()
@@ -80,7 +97,7 @@ def test_on_the_embedded_default(vendor: Vendor, recorder: Recorder, tmp_path: P
         server.process.kill()
         processes.append(output_of(server.process))
     canaries += traffic.canaries
-    sinks = [*recorder.sinks, *processes, *files_of(tmp_path)]
+    sinks = [*recorder.sinks, *processes, *files_of(tmp_path), *traces_of(atatus)]
     found = leaks(canaries, sinks)
     assert found == [], "\n".join(found)
     assert unseen(canaries, sinks) == set()
@@ -88,21 +105,31 @@ def test_on_the_embedded_default(vendor: Vendor, recorder: Recorder, tmp_path: P
 
 
 def test_on_a_site(vendor: Vendor, recorder: Recorder, tmp_path: Path) -> None:
-    """With all servers, and for machines' logs. Whoever looks would have found it in each of them."""
-    with running_servers() as servers:
+    """With all servers and a collector of traces, and for machines' logs. Whoever looks would have found it in each of
+    them."""
+    with running_sink() as collector, running_servers() as servers:
         variables, canaries = deployment()
         variables |= servers.variables | {"CONSUMER_STATUS": "false", "INTERNAL_PORT": str(free_port())}
+        canaries.append(canary("OTEL_EXPORTER_OTLP_HEADERS", Kind.LICENCE))
+        variables |= {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+            "OTEL_EXPORTER_OTLP_HEADERS": f"authorization={canaries[-1].value}",
+            "OTEL_BSP_SCHEDULE_DELAY": "500",
+        }
         environment = server_environment(tmp_path, vendor, ENVIRONMENT="PRODUCTION", **variables)
         day = Day(servers, vendor, environment, recorder)
         day.run()
         canaries += [*servers.canaries, *day.canaries]
-        sinks = [*day.sinks, *recorder.sinks, *files_of(tmp_path), *servers.kept()]
+        assert {span.kind for span in collector.spans()} >= {2, 3, 4, 5}, "servers, calls to vendors, commits, workers"
+        sinks = [*day.sinks, *recorder.sinks, *files_of(tmp_path), *servers.kept(), *traces_of(collector)]
         found = leaks(canaries, sinks)
         assert found == [], "\n".join(found)
         assert unseen(canaries, sinks) == set()
         planted = canary("planted")
         servers.plant(planted.value)
         sinks = [*plant(planted.value, vendor, recorder, tmp_path), *files_of(tmp_path), *servers.kept()]
+        recorder.client.post(f"{collector.url}/{planted.value}")
+        sinks += traces_of(collector)
         assert {each.sink.group for each in search([planted], sinks)} == set(Group)
 
 
@@ -112,6 +139,7 @@ def plant(text: str, vendor: Vendor, recorder: Recorder, folder: Path) -> list[S
     with (folder / "server.log").open("a") as log:
         log.write(text)
     recorder.client.get(f"{vendor.url}/{text}")
+    recorder.client.get(f"{vendor.url}/metrics/{text}")
     recorder.client.post(f"{vendor.url}/{text}", json={"query": "mutation { mintToken }"})
     process = subprocess.Popen([sys.executable, "-c", "input()", text], stdin=subprocess.PIPE)
     try:

@@ -45,11 +45,14 @@ class Recorder(httpx.BaseTransport):
         making = any(name in request.read() for name in MAKING)
         answer = self._transport.handle_request(request)
         kept = [repr(answer.headers.raw).encode()]
-        answer.stream = _Kept(answer.stream, kept, lambda: self.keep(str(request.url), b"".join(kept), making=making))
+        group = Group.CREATION if making else Group.ANSWER
+        if request.url.path.startswith("/metrics"):
+            group = Group.METRICS
+        answer.stream = _Kept(answer.stream, kept, lambda: self.keep(str(request.url), b"".join(kept), group))
         return answer
 
-    def keep(self, name: str, content: bytes, *, making: bool = False) -> None:
-        self.sinks.append(Sink(Group.CREATION if making else Group.ANSWER, name, content))
+    def keep(self, name: str, content: bytes, group: Group = Group.ANSWER) -> None:
+        self.sinks.append(Sink(group, name, content))
 
     def close(self) -> None:
         self._transport.close()

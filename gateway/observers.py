@@ -1,0 +1,48 @@
+"""All who are told of what happens, as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from persistence.records import LedgerEntry
+from resolvers.observing import CompletionEnd, JobOutcome, Observer
+from resolvers.types import Target
+
+
+class Observers:
+    """Implements `Observer` by several."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._all = observers
+
+    def attempted(self, entry: LedgerEntry, operation: str) -> None:
+        for each in self._all:
+            each.attempted(entry, operation)
+
+    def switched(self, origin: Target, target: Target, error_code: str) -> None:
+        for each in self._all:
+            each.switched(origin, target, error_code)
+
+    def completed(self, end: CompletionEnd) -> None:
+        for each in self._all:
+            each.completed(end)
+
+    def operated(self, kind: str, name: str | None, seconds: float, error_codes: Sequence[str]) -> None:
+        for each in self._all:
+            each.operated(kind, name, seconds, error_codes)
+
+    def refused(self, error_code: str) -> None:
+        for each in self._all:
+            each.refused(error_code)
+
+    def committed(self, place: str, entries: int, seconds: float) -> None:
+        for each in self._all:
+            each.committed(place, entries, seconds)
+
+    def took(self, kind: str, age_s: float) -> None:
+        for each in self._all:
+            each.took(kind, age_s)
+
+    def worked(self, kind: str, outcome: JobOutcome, seconds: float, age_s: float) -> None:
+        for each in self._all:
+            each.worked(kind, outcome, seconds, age_s)

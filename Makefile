@@ -170,6 +170,10 @@ bench-ledger: $(VENV)/.installed-dev $(VENV)/.postgres $(VENV)/.timescaledb test
 bench-servers: $(VENV)/.installed-dev $(VENV)/.redis $(VENV)/.rabbitmq ## Measure the queue and what a completion asks of Redis and write their chapter of benchmarks/results.md
 	$(BIN)/python -m benchmarks.servers
 
+.PHONY: bench-batches
+bench-batches: $(VENV)/.installed-dev $(VENV)/.postgres $(VENV)/.rabbitmq $(VENV)/.mongo ## Measure batches through a worker and write their chapter of benchmarks/results.md
+	$(BIN)/python -m benchmarks.batches
+
 .PHONY: clean
 clean: ## Remove what was installed and built; DATA_DIR stays
 	rm -rf $(VENV) dist gateway/static web/node_modules tests/servers/pglite/node_modules tests/clients/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

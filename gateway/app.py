@@ -88,6 +88,7 @@ class Gateway:
         if self._runtime is not None and self._socket is not None:
             self._runtime.services.health.close()
             await self._runtime.services.live_usage.close()
+            await self._runtime.services.batches.progress.close()
             await self._socket.sockets.drain()
 
     def completing(self) -> bool:

@@ -19,6 +19,7 @@ from resolvers.principal import Scope
 from . import client
 from .auth import mint
 from .backup_commands import app as backup_app
+from .batch_commands import app as batch_app
 from .calling import TokenOption, UrlOption, access, told_apart
 from .config_commands import app as config_app
 from .console import errors, fail
@@ -48,6 +49,7 @@ app.add_typer(usage_app)
 app.add_typer(queue_app)
 app.add_typer(backup_app)
 app.add_typer(document_app)
+app.add_typer(batch_app)
 app.add_typer(dev_app)
 
 

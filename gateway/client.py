@@ -52,11 +52,18 @@ async def complete(url: str, token: str, completion: Mapping[str, Any]) -> Mappi
     return await ask(url, token, "complete", _COMPLETE, {"input": completion})
 
 
-async def stream(url: str, token: str, completion: Mapping[str, Any]) -> AsyncGenerator[Mapping[str, Any], None]:
+def stream(url: str, token: str, completion: Mapping[str, Any]) -> AsyncGenerator[Mapping[str, Any], None]:
     """The events of the stream. Raises as `ask` does."""
-    async with _asked(url, token, _STREAM, {"input": completion}, accept="text/event-stream") as answer:
+    return events(url, token, "completionStream", _STREAM, {"input": completion})
+
+
+async def events(
+    url: str, token: str, field: str, query: str, variables: Mapping[str, Any]
+) -> AsyncGenerator[Mapping[str, Any], None]:
+    """The objects at the root field `field` of a subscription, until its end. Raises as `ask` does."""
+    async with _asked(url, token, query, variables, accept="text/event-stream") as answer:
         if not answer.headers.get("content-type", "").startswith("text/event-stream"):
-            _field("completionStream", await answer.read())
+            _field(field, await answer.read())
             raise ValueError("one answer where a stream was asked for")
         decoder = SSEDecoder()
         async for chunk in answer.chunks():
@@ -64,8 +71,25 @@ async def stream(url: str, token: str, completion: Mapping[str, Any]) -> AsyncGe
                 if event.event == "complete":
                     return
                 if event.event == "next":
-                    yield _field("completionStream", event.data)
+                    yield _field(field, event.data)
     raise ApiError(f"{url} ended its stream before the answer was whole")
+
+
+async def put(url: str, content: bytes) -> None:
+    """Brings a file to a signed link. Raises as `ask` does."""
+    headers = {"content-type": "application/octet-stream"}
+    async with _answered(url, headers, content, method="PUT") as answer:
+        if not 200 <= answer.status < 300:
+            raise ApiError(f"the file was not taken (HTTP {answer.status})")
+
+
+@asynccontextmanager
+async def file(url: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    """What a signed link opens, as it arrives. Raises as `ask` does."""
+    async with _answered(url, {}, None) as answer:
+        if answer.status != 200:
+            raise ApiError(f"the file was not given (HTTP {answer.status})")
+        yield answer.chunks()
 
 
 @asynccontextmanager
@@ -96,7 +120,9 @@ async def _asked(
 
 
 @asynccontextmanager
-async def _answered(url: str, headers: Mapping[str, str], body: bytes | None) -> AsyncIterator[TransportStream]:
+async def _answered(
+    url: str, headers: Mapping[str, str], body: bytes | None, method: str | None = None
+) -> AsyncIterator[TransportStream]:
     """The answer as it arrives. A ValueError inside means that it is none of this API's, and leaves as ApiError."""
     address = url.partition("?")[0]  # behind that may be a signature
     async with AsyncExitStack() as stack:
@@ -106,7 +132,7 @@ async def _answered(url: str, headers: Mapping[str, str], body: bytes | None) ->
             raise SettingsError(str(error)) from None
         try:
             answer = await stack.enter_async_context(
-                transport.stream(url, headers=headers, body=body, provider="ai-middleware")
+                transport.stream(url, headers=headers, body=body, provider="ai-middleware", method=method)
             )
         except ValueError:  # a host that no name can have
             raise ApiError(f"{address} is not an address: check --url") from None

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from persistence.memory_replays import MemoryReplays
 from persistence.memory_reservations import MemoryReservations
@@ -26,7 +26,7 @@ from providers.types import Credentials
 from resolvers.api_keys import ApiKeys
 from resolvers.audit import AuditLog
 from resolvers.config_cache import ConfigCache
-from resolvers.configs import Configs
+from resolvers.configs import Configs, VendorsOf
 from resolvers.draining import Drain
 from resolvers.errors import ServiceUnavailableError
 from resolvers.following import Caches, following
@@ -59,6 +59,7 @@ from resolvers.trusted_documents import TrustedDocuments
 from resolvers.worker import Handler, working
 
 from .auth import Authenticator, TokenMint
+from .batch_work import SERVER_DRAIN_S, WORKER_DRAIN_S, batch_work, batches_of
 from .capacity import Capacity
 from .client_address import client_address
 from .completion_log import CompletionLog
@@ -121,34 +122,34 @@ class Runtime:
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
-    """Opens every client; closes them in the opposite order. Raises SettingsError for what the operator can mend."""
+async def open_runtime(settings: Settings, *, beside_others: bool = False) -> AsyncIterator[Runtime]:
+    """Opens every client; closes them in the opposite order. `beside_others`: for a worker, which works on batches
+    alone, in a DATA_DIR with others. Raises SettingsError for what the operator can mend."""
     from .metrics.opening import ServerProcess
     from .metrics.server import watching
 
-    keys = deployment_keys(settings)
     load_prices()  # now, and not while the first completion waits
-    links = ObjectLinks(keys.signing_secret)
+    links = ObjectLinks((keys := deployment_keys(settings)).signing_secret)
     async with AsyncExitStack() as stack:
         tracing = await stack.enter_async_context(open_tracing(settings))
-        stores = traced_stores(await open_stores(settings, stack, links), tracing)
+        stores = traced_stores(await open_stores(settings, stack, links, beside_others=beside_others), tracing)
         transport = await _open_transport(settings, stack)
         entrance = await _open_entrance(keys, stores.documents.api_keys, stack)
-        jobs = handlers(stores.ledger)
-        metrics = ServerProcess(tuple(jobs))
+        metrics = ServerProcess(tuple(jobs := handlers(stores.ledger)))
         observer = Observers(metrics.observer, CompletionLog(content=settings.LOG_CONTENT), *tracing.observers)
         ledger = await _open_ledger(stores, observer, tracing, stack)
         opened = await _open_services(settings, keys, stores, ledger, entrance, transport, stack)
         services = replace(opened, observer=observer)
         if settings.CONSUMER_STATUS:
-            work = working(stores.queue, traced(jobs, tracing), prefetch=settings.PREFETCH_COUNT, observer=observer)
-            await stack.enter_async_context(work)
+            await _open_jobs(stores, traced(jobs, tracing), observer, settings.PREFETCH_COUNT, stack)
+        if settings.CONSUMER_STATUS or beside_others:
+            drain_s = WORKER_DRAIN_S if beside_others else SERVER_DRAIN_S
+            await _open_items(stores, services, settings.PREFETCH_COUNT, drain_s, stack)
         key_set = await _open_key_set(settings, transport, stack)
-        rules = settings.claim_rules()
         runtime = Runtime(
             settings,
             keys,
-            Authenticator(keys.signing_secret, rules=rules, keys=entrance.keys, key_set=key_set),
+            _authenticator(settings, keys, entrance, key_set),
             services,
             stores.objects,
             links,
@@ -161,6 +162,22 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         )
         await stack.enter_async_context(watching(runtime, stores))
         yield runtime
+
+
+async def _open_jobs(
+    stores: Stores, jobs: Mapping[str, Handler], observer: Observers, prefetch: int, stack: AsyncExitStack
+) -> None:
+    await stack.enter_async_context(working(stores.queue, jobs, prefetch=prefetch, observer=observer))
+
+
+async def _open_items(stores: Stores, services: Services, prefetch: int, drain_s: float, stack: AsyncExitStack) -> None:
+    await stack.enter_async_context(batch_work(stores, services, prefetch=prefetch, drain_s=drain_s, now=_now))
+
+
+def _authenticator(
+    settings: Settings, keys: DeploymentKeys, entrance: _Entrance, key_set: KeySet | None
+) -> Authenticator:
+    return Authenticator(keys.signing_secret, rules=settings.claim_rules(), keys=entrance.keys, key_set=key_set)
 
 
 def _dependencies(stores: Stores, key_set: KeySet | None) -> Sequence[Dependency]:
@@ -184,13 +201,12 @@ async def _open_services(
     limits = await _open_limiter(settings, stores, ledger, stack)
     caches = await _open_caches(documents, api_keys, provider_keys, limits, stack)
     webhooks, alerts = await open_telling(settings, keys, documents, limits, stores.redis, stack)
-    siblings, shared_keys = await _open_shared(stores.redis, stack, running, circuits)
     return Services(
         vendors=ready,
         transport=transport,
         ledger=ledger,
-        configs=Configs(documents.configs, caches.configs, partial(provider_keys.vendors, deployment=ready), now=_now),
-        prices=Prices(documents.prices, caches.prices, {row.name for row in rows} | ready.keys(), _now),
+        configs=(configs := _configs(documents, caches, partial(provider_keys.vendors, deployment=ready))),
+        prices=(prices := Prices(documents.prices, caches.prices, {row.name for row in rows} | ready.keys(), _now)),
         circuits=circuits,
         health=Health([row.name for row in rows], ready, circuits, time.monotonic),
         running=running,
@@ -202,12 +218,12 @@ async def _open_services(
         limits=limits,
         limit_rules=LimitRules(documents.limits, limits, api_keys, _now),
         recordings=await _open_recordings(stores.redis, keys, entrance.sessions, stack),
+        batches=batches_of(stores, configs, prices, _now),
         clock=time.monotonic,
         random=random.random,
         webhooks=webhooks,
         alerts=alerts,
-        siblings=siblings,
-        keys=shared_keys,
+        **await _open_shared(stores.redis, stack, running, circuits),
     )
 
 
@@ -216,6 +232,10 @@ async def _open_recordings(
 ) -> Recordings:
     kept = MemoryReplays(time.monotonic) if redis is None else SealedReplays(redis.replays, keys.masters)
     return await stack.enter_async_context(open_recordings(kept, sessions, time.monotonic))
+
+
+def _configs(documents: Documents, caches: Caches, vendors: VendorsOf) -> Configs:
+    return Configs(documents.configs, caches.configs, vendors, now=_now)
 
 
 async def _open_caches(
@@ -313,15 +333,20 @@ async def _open_buckets(settings: Settings, redis: RedisServer | None, stack: As
     return buckets
 
 
+class _Between(TypedDict):
+    siblings: Siblings | None
+    keys: SharedKeys | None
+
+
 async def _open_shared(
     redis: RedisServer | None, stack: AsyncExitStack, running: RunningCompletions, circuits: Circuits
-) -> tuple[Siblings | None, SharedKeys | None]:
+) -> _Between:
     """What ties this process to the others, where there are any."""
     if redis is None:
-        return None, None
+        return {"siblings": None, "keys": None}
     await stack.enter_async_context(sharing_circuits(redis.events, circuits))
     siblings = await stack.enter_async_context(open_siblings(redis.events, running))
-    return siblings, await stack.enter_async_context(open_shared_keys(redis.values))
+    return {"siblings": siblings, "keys": await stack.enter_async_context(open_shared_keys(redis.values))}
 
 
 def _now() -> datetime:

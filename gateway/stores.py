@@ -16,6 +16,7 @@ from persistence.objects.store import FolderLinks, Objects, open_objects
 from persistence.ports import (
     ApiKeyStore,
     AuditStore,
+    BatchStore,
     ChangeFeed,
     ConfigStore,
     InflightLog,
@@ -31,6 +32,7 @@ from persistence.ports import (
 )
 from persistence.sqlite.api_keys import SQLiteApiKeys
 from persistence.sqlite.audit import SQLiteAuditLog
+from persistence.sqlite.batches import SQLiteBatches
 from persistence.sqlite.configs import SQLiteConfigs
 from persistence.sqlite.database import Database, open_database
 from persistence.sqlite.ledger import SQLiteLedger, open_sqlite_ledger
@@ -60,14 +62,16 @@ TIMESCALE = "TimescaleDB"
 REDIS = "Redis"
 RABBITMQ = "RabbitMQ"
 OBJECT_STORE = "object storage"
+ITEMS = "items"
+WORKERS = "workers"
 
 log = structlog.get_logger("runtime")
 
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """Where configs, price rules, keys, webhooks, registered documents and the audit log are. `feed` tells of other
-    processes' writes; None where there are no others."""
+    """Where configs, price rules, keys, webhooks, registered documents, batches and the audit log are. `feed` tells of
+    other processes' writes; None where there are no others."""
 
     configs: ConfigStore
     prices: PriceStore
@@ -78,32 +82,41 @@ class Documents:
     webhooks: WebhookStore
     outbox: WebhookOutbox
     trusted: TrustedDocumentStore
+    batches: BatchStore
     feed: ChangeFeed | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Stores:
     """All of a server's. `redis` is None where there are no other processes; `servers` are what `/readyz` asks.
-    `waits`: entries wait in the queue while the ledger's store is away."""
+    `waits`: entries wait in the queue while the ledger's store is away. `items` is the queue of batches;
+    `bell` wakes who fills it."""
 
     inflight: InflightLog
     ledger: LedgerStore
     documents: Documents
     queue: JobQueue
     waits: bool
+    items: JobQueue
     objects: Objects
     redis: RedisServer | None = None
     servers: Sequence[Dependency] = field(default_factory=tuple)
+    bell: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-async def open_stores(settings: Settings, stack: AsyncExitStack, links: FolderLinks) -> Stores:
-    """`links` open files that are kept in a folder. Raises SettingsError for what the operator can mend; a server that
-    is away is waited for."""
+async def open_stores(
+    settings: Settings, stack: AsyncExitStack, links: FolderLinks, *, beside_others: bool = False
+) -> Stores:
+    """`links` open files that are kept in a folder. `beside_others`: other processes are in DATA_DIR too. Raises
+    SettingsError for what the operator can mend; a server that is away is waited for."""
     servers: list[Dependency] = []
     try:
-        inflight = stack.enter_context(open_inflight_slot(settings.DATA_DIR, several=settings.MAX_WORKERS > 1))
+        notes = settings.DATA_DIR / WORKERS if beside_others else settings.DATA_DIR  # servers have the folder itself
+        notes.mkdir(exist_ok=True)
+        several = beside_others or settings.MAX_WORKERS > 1
+        inflight = stack.enter_context(open_inflight_slot(notes, several=several))
         database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
-    except StoreUnavailableError as error:
+    except (OSError, StoreUnavailableError) as error:
         raise SettingsError(f"DATA_DIR: {error}") from None
     stores = Stores(
         inflight=inflight,
@@ -111,6 +124,7 @@ async def open_stores(settings: Settings, stack: AsyncExitStack, links: FolderLi
         documents=await _open_documents(settings, stack, database, servers),
         queue=await _open_queue(settings, stack, database, servers),
         waits=settings.TIMESCALE_SERVICE_URL is not None,
+        items=await _open_items(settings, stack, database),
         objects=await _open_objects(settings, stack, links, servers),
         redis=await _open_redis(settings, stack, servers),
         servers=servers,
@@ -177,13 +191,16 @@ async def open_timescale(settings: Settings, stack: AsyncExitStack) -> Timescale
     return await stack.enter_async_context(opening)
 
 
-async def open_rabbit_queue(settings: Settings, stack: AsyncExitStack) -> RabbitQueue:
+async def open_rabbit_queue(settings: Settings, stack: AsyncExitStack, name: str | None = None) -> RabbitQueue:
+    """Of jobs, unless another `name` is given."""
     from persistence.rabbit import open_rabbit
 
     assert settings.QUEUE_CONNECTIONURL is not None  # noqa: S101  # who calls this has looked
     try:
         opening = open_rabbit(
-            settings.QUEUE_CONNECTIONURL.get_secret_value(), settings.QUEUE_NAME, ca_file=settings.QUEUE_TLS_CA_FILE
+            settings.QUEUE_CONNECTIONURL.get_secret_value(),
+            settings.QUEUE_NAME if name is None else name,
+            ca_file=settings.QUEUE_TLS_CA_FILE,
         )
         queue = await stack.enter_async_context(opening)
         await queue.probe()
@@ -218,6 +235,7 @@ async def _open_documents(
             SQLiteWebhooks(database),
             SQLiteWebhookOutbox(database),
             SQLiteTrustedDocuments(database),
+            SQLiteBatches(database),
         )
     from persistence.mongo import client
 
@@ -242,6 +260,7 @@ def _documents_on(mongo: Mongo) -> Documents:
     from persistence.mongo import (
         api_keys,
         audit,
+        batches,
         changes,
         configs,
         limits,
@@ -262,6 +281,7 @@ def _documents_on(mongo: Mongo) -> Documents:
         webhooks.MongoWebhooks(mongo),
         webhook_outbox.MongoWebhookOutbox(mongo),
         trusted.MongoTrustedDocuments(mongo),
+        batches.MongoBatches(mongo),
         changes.MongoChanges(mongo),
     )
 
@@ -274,6 +294,13 @@ async def _open_queue(
     queue = await open_rabbit_queue(settings, stack)
     servers.append(Dependency(RABBITMQ, queue.look, spared=True))
     return queue
+
+
+async def _open_items(settings: Settings, stack: AsyncExitStack, database: Database) -> JobQueue:
+    """Beside the batches: whoever sees the one sees the other."""
+    if settings.QUEUE_CONNECTIONURL is None or settings.MONGODB_CONNECTION_URI is None:
+        return SQLiteQueue(database, _now, ITEMS)
+    return await open_rabbit_queue(settings, stack, f"{settings.QUEUE_NAME}.{ITEMS}")
 
 
 async def _open_redis(settings: Settings, stack: AsyncExitStack, servers: list[Dependency]) -> RedisServer | None:

@@ -65,7 +65,7 @@ def export_usage(
     }
     address, bearer = access(url, token)
     try:
-        with told_apart(address), _written_to(output) as file:
+        with told_apart(address), written_to(output) as file:
             asyncio.run(_download(address, bearer, asked, file))
     except OSError as error:
         fail(f"{output} can't be written: {error.strerror}")
@@ -78,7 +78,7 @@ async def _download(address: str, bearer: str, asked: Mapping[str, Any], file: B
 
 
 @contextmanager
-def _written_to(path: Path) -> Iterator[BinaryIO]:
+def written_to(path: Path) -> Iterator[BinaryIO]:
     """A file that takes its name when it is whole; where it does not come to that, what was there stays."""
     if path == PRINTED:
         yield sys.stdout.buffer

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING
 import structlog
 import uvloop
 
+from persistence.migrations.sqlite import migrate
+from persistence.ports import StoreUnavailableError
 from resolvers.worker import working
 
 from .heartbeat import Heartbeat, add_liveness
 from .internal import add_metrics, add_readiness, internal_pages, internal_server
 from .listening import listen
 from .readiness import Dependency, readiness
-from .runtime import handlers
+from .runtime import handlers, open_runtime
 from .settings import Environment, Settings, SettingsError
-from .stores import RABBITMQ, TIMESCALE, open_rabbit_queue, open_timescale
+from .stores import DATABASE_FILE, RABBITMQ, TIMESCALE, open_rabbit_queue, open_timescale
 from .telemetry import configure_logging
 from .tracing.opening import open_tracing
 from .tracing.port import traced
@@ -66,9 +68,25 @@ async def _run(settings: Settings) -> None:
         await stack.enter_async_context(
             working(queue, watched, prefetch=settings.PREFETCH_COUNT, observer=metrics.jobs)
         )
+        await _open_batches(settings, stack)
         log.info("the worker takes jobs", queue=settings.QUEUE_NAME, prefetch=settings.PREFETCH_COUNT)
         await stopped.wait()
         log.info("the worker ends what it has in hand")
+
+
+async def _open_batches(settings: Settings, stack: AsyncExitStack) -> None:
+    """Items are asked for as a server asks: by all that it has. Where what they take is not in common with the servers,
+    none is worked on."""
+    if settings.MONGODB_CONNECTION_URI is None or settings.OBJECT_STORE_URL is None:
+        log.warning("no batches are worked on here: that takes MONGODB_CONNECTION_URI and OBJECT_STORE_URL")
+        return
+    try:
+        settings.DATA_DIR.mkdir(parents=True, exist_ok=True)  # at the start, with nobody to wait
+        migrate(settings.DATA_DIR / DATABASE_FILE)
+    except (OSError, StoreUnavailableError) as error:
+        raise SettingsError(f"DATA_DIR: {error}") from None
+    items_alone = settings.model_copy(update={"CONSUMER_STATUS": False})
+    await stack.enter_async_context(open_runtime(items_alone, beside_others=True))
 
 
 async def _open_internal(

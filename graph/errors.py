@@ -29,7 +29,7 @@ MAX_MESSAGE = 500
 """In characters, of what names the query's own parts."""
 
 _VALUE = re.compile(
-    r"(cannot represent [\w -]*value): .*|[,;]? [Ff]ound: .*|(?<=String) ['\"].*",
+    r"(cannot represent [\w -]*value): .*|[,;]? [Ff]ound: .*|(?<=String) ['\"].*|(?<=^Value) .*(?= does not exist in)",
     re.DOTALL,
 )
 """Where graphql-core goes on to show what it was given: a provider key may be in it."""
@@ -92,6 +92,11 @@ def code_of(error: GraphQLError) -> str:
     return "BAD_USER_INPUT" if original is None else "INTERNAL"
 
 
+def without_values(message: str) -> str:
+    """graphql-core's text, as far as it goes before it shows what it was given."""
+    return _VALUE.sub(r"\1", message)
+
+
 def _format(error: GraphQLError, request_id: str) -> dict[str, Any]:
     answer: dict[str, Any] = {"message": error.message}
     if error.locations:
@@ -103,7 +108,7 @@ def _format(error: GraphQLError, request_id: str) -> dict[str, Any]:
         answer["message"] = original.message
         answer["extensions"] = extensions_of(original, request_id)
     elif original is None:
-        answer["message"] = _VALUE.sub(r"\1", _shortened(error.message))
+        answer["message"] = without_values(_shortened(error.message))
         answer["extensions"] = {"code": "BAD_USER_INPUT", "requestId": request_id}
     else:
         log.error("unexpected error", request_id=request_id, path=error.path, exc_info=original)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
+from strawberry.schema.config import StrawberryConfig
 from strawberry.types.arguments import InputContext
 from strawberry.types.base import StrawberryList, StrawberryOptional, StrawberryType, has_object_definition
 from strawberry.types.unset import UNSET
@@ -23,6 +24,12 @@ def planned(input_type: type[Input]) -> type[Input]:
     definition = input_type.__strawberry_definition__  # type: ignore[attr-defined]  # set by the decorator below
     definition.from_input = _from_input
     return input_type
+
+
+def built(input_type: type[Input], value: Mapping[str, Any], config: StrawberryConfig) -> Input:
+    """Of a value that graphql-core has coerced."""
+    found: Input = _plan(input_type, config.name_converter.from_field)(value)  # type: ignore[arg-type]  # types are hashable
+    return found
 
 
 def _from_input(input_type: type[Any], value: Mapping[str, Any], context: InputContext) -> Any:

@@ -6,6 +6,7 @@ import strawberry
 from strawberry.schema.config import StrawberryConfig
 
 from .audit import AuditQueries
+from .batches.fields import BatchMutations, BatchQueries, BatchSubscriptions
 from .completions.events import EVENT_TYPES
 from .completions.fields import CompletionMutations, CompletionQueries, CompletionSubscriptions
 from .configs.fields import ConfigMutations, ConfigQueries
@@ -38,6 +39,7 @@ class Query(
     AuditQueries,
     LimitQueries,
     WebhookQueries,
+    BatchQueries,
     ViewerQueries,
 ):
     pass
@@ -53,6 +55,7 @@ class Mutation(
     ProviderKeyMutations,
     LimitMutations,
     WebhookMutations,
+    BatchMutations,
     UsageExportMutations,
     CorrectionMutations,
 ):
@@ -60,7 +63,13 @@ class Mutation(
 
 
 @strawberry.type(description="Events, over WebSocket (graphql-transport-ws) or server-sent events.")
-class Subscription(CompletionSubscriptions, ModelSubscriptions, UsageLiveSubscriptions, LimitAlertSubscriptions):
+class Subscription(
+    CompletionSubscriptions,
+    ModelSubscriptions,
+    UsageLiveSubscriptions,
+    LimitAlertSubscriptions,
+    BatchSubscriptions,
+):
     pass
 
 

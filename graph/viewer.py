@@ -9,6 +9,7 @@ from typing import Annotated
 
 import strawberry
 
+from graph.batches.types import Batch
 from graph.completions.fields import record_of
 from graph.configs.types import Config
 from graph.context import Context, GraphInfo
@@ -19,6 +20,7 @@ from graph.node import Node
 from graph.prices import rule_of
 from graph.scopes import Guarded
 from resolvers import api_keys, configs, history, ids, models, prices
+from resolvers.batches import submitting
 from resolvers.errors import NotFoundError
 from resolvers.principal import Scope
 from resolvers.types import CompletionRef, ConfigBy
@@ -57,7 +59,7 @@ class ViewerQueries:
 
     @strawberry.field(
         description="An object by its id. NOT_FOUND where the organisation has none such. Configs, price "
-        "rules and API keys need the scope that reads them, too.",
+        "rules, API keys and batches need the scope that reads them, too.",
         extensions=[Guarded(Scope.COMPLETIONS_READ)],
     )
     async def node(self, info: GraphInfo, id: Id) -> Node | None:  # noqa: A002  # the argument's name
@@ -91,10 +93,16 @@ async def _api_key(context: Context, key_id: str) -> Node:
     return ApiKey.of(await context.services.api_keys.get(context.principal, key_id))
 
 
+async def _batch(context: Context, batch_id: str) -> Node:
+    context.principal.require(Scope.BATCHES_READ)
+    return Batch.of(await context.services.batches.get(context.principal, batch_id))
+
+
 _FINDERS: Mapping[str, Callable[[Context, str], Awaitable[Node]]] = {
     ids.COMPLETION_PREFIX: _completion,
     models.ID_PREFIX: _model,
     configs.ID_PREFIX: _config,
     prices.ID_PREFIX: _price_rule,
     api_keys.ID_PREFIX: _api_key,
+    submitting.ID_PREFIX: _batch,
 }

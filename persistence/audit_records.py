@@ -43,6 +43,10 @@ class Action(StrEnum):
     TOKEN_MINT = "token.mint"  # noqa: S105  # a name, no secret
     USAGE_CORRECT = "usage.correct"
     USAGE_EXPORT = "usage.export"
+    BATCH_SUBMIT = "batch.submit"
+    BATCH_CANCEL = "batch.cancel"
+    BATCH_RETRY = "batch.retry"
+    BATCH_UPLOAD = "batch.upload"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,12 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import isfinite
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
+
+if TYPE_CHECKING:
+    from .batching import VendorBatches
 
 from .errors import (
     ProviderAuthError,
@@ -40,10 +43,12 @@ _MIN_KEY_PART = 6  # letters; fewer give nothing away
 
 @dataclass(frozen=True, slots=True)
 class CodecProvider:
-    """Implements `ports.ModelProvider`. `base_url` serves calls whose credentials name no other."""
+    """Implements `ports.ModelProvider`. `base_url` serves calls whose credentials name no other. `batches`: the
+    vendor's own batch API, where it has one that is known here."""
 
     codec: Codec
     base_url: str | None
+    batches: VendorBatches | None = None
 
     @property
     def name(self) -> str:
@@ -53,7 +58,7 @@ class CodecProvider:
         self, request: CompletionRequest, *, credentials: Credentials, transport: Transport
     ) -> ProviderCompletion:
         """Raises ProviderError."""
-        with _Redaction(credentials):
+        with Redaction(credentials):
             self._check_options(request.options)
             call = self.codec.encode(request, stream=False)
             return self.codec.decode(await self._answer(call, credentials, transport))
@@ -65,7 +70,7 @@ class CodecProvider:
         codec = self.codec
         if not isinstance(codec, EmbeddingCodec):
             raise UnsupportedFeatureError("embeddings", provider=self.name, model=request.model)
-        with _Redaction(credentials):
+        with Redaction(credentials):
             self._check_options(request.options)
             answer = codec.decode_embeddings(
                 await self._answer(codec.encode_embeddings(request), credentials, transport)
@@ -78,7 +83,7 @@ class CodecProvider:
         self, request: CompletionRequest, *, credentials: Credentials, transport: Transport
     ) -> AsyncGenerator[Sequence[StreamEvent], None]:
         """Raises ProviderError; what arrived before an error is yielded first."""
-        with _Redaction(credentials):
+        with Redaction(credentials):
             self._check_options(request.options)
             url, headers, body = self._written(self.codec.encode(request, stream=True), credentials, _STREAM)
             async with transport.stream(url, headers=headers, body=body, provider=self.name) as answer:
@@ -164,7 +169,7 @@ class CodecProvider:
         return ProviderBadResponseError(message, provider=self.name, status=status)
 
 
-class _Redaction:
+class Redaction:
     """Takes the API key out of the text of any ProviderError that passes: some vendors quote the key they refuse."""
 
     __slots__ = ("_key",)

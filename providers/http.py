@@ -89,29 +89,37 @@ class HttpTransport:
         async with self.stream(url, headers=headers, body=body, provider=provider) as answer:
             return TransportResponse(answer.status, answer.headers, await answer.read())
 
-    def stream(self, url: str, *, headers: Mapping[str, str], body: bytes | None, provider: str) -> _Call:
-        """An answer whose body is still arriving; without a body of ours, to a GET. Raises as `post` does; leaving by
-        an exception hangs up at once."""
-        return _Call(self, url, headers, body, provider)
+    def stream(
+        self, url: str, *, headers: Mapping[str, str], body: bytes | None, provider: str, method: str | None = None
+    ) -> _Call:
+        """An answer whose body is still arriving; without a body of ours, to a GET, with one, unless `method` is given,
+        to a POST. Raises as `post` does; leaving by an exception hangs up at once."""
+        return _Call(self, url, headers, body, provider, method)
 
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes | None, provider: str) -> Answer:
+    async def send(
+        self, url: str, headers: Mapping[str, str], body: bytes | None, provider: str, method: str | None
+    ) -> Answer:
         if (dispatch := current_dispatch.get()) is not None:
             dispatch.waiting = True
         try:
             parsed, transport = self._route(url)
-            response = await transport.handle_async_request(_request(parsed, headers, body, self._timeouts))
+            response = await transport.handle_async_request(_request(parsed, headers, body, self._timeouts, method))
         except _CLIENT_ERRORS as error:
             raise _typed(error, provider) from error
         return Answer(response, provider, self._max_body_bytes)
 
 
 def _request(
-    url: httpx.URL, headers: Mapping[str, str], body: bytes | None, extensions: Mapping[str, Any]
+    url: httpx.URL,
+    headers: Mapping[str, str],
+    body: bytes | None,
+    extensions: Mapping[str, Any],
+    method: str | None,
 ) -> httpx.Request:
     """Without the headers that httpx would add, for aiohttp adds them too; and with encodings stated, for httpx would
     look for them in each header anew."""
     request = httpx.Request(
-        "GET" if body is None else "POST",
+        method or ("GET" if body is None else "POST"),
         url,
         headers=headers,
         stream=httpx.ByteStream(body or b""),
@@ -188,10 +196,16 @@ class _Call:
     __slots__ = ("_answer", "_arguments", "_transport")
 
     def __init__(
-        self, transport: HttpTransport, url: str, headers: Mapping[str, str], body: bytes | None, provider: str
+        self,
+        transport: HttpTransport,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        provider: str,
+        method: str | None,
     ) -> None:
         self._transport = transport
-        self._arguments = (url, headers, body, provider)
+        self._arguments = (url, headers, body, provider, method)
 
     async def __aenter__(self) -> Answer:
         self._answer = await self._transport.send(*self._arguments)

@@ -125,9 +125,9 @@ class Transport(Protocol):
     async def post(self, url: str, *, headers: Mapping[str, str], body: bytes, provider: str) -> TransportResponse: ...
 
     def stream(
-        self, url: str, *, headers: Mapping[str, str], body: bytes, provider: str
+        self, url: str, *, headers: Mapping[str, str], body: bytes | None, provider: str
     ) -> AbstractAsyncContextManager[TransportStream]:
-        """Leaving the context closes the upstream connection."""
+        """Without a body, to a GET. Leaving the context closes the upstream connection."""
         ...
 
 

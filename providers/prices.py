@@ -7,6 +7,7 @@ here, because the library validates its data anew on every call (100 µs; this t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Context, Decimal, localcontext
@@ -27,6 +28,11 @@ _PER = Decimal(1_000_000)
 _ZERO = Decimal(0)
 _MODELS = 4096
 _EXACT = Context(prec=200)
+
+BATCH_SHARES: Mapping[str, Decimal] = {"anthropic": Decimal("0.5"), "openai": Decimal("0.5")}
+"""What a vendor's batch API costs, as a share of the price of the same calls by themselves:
+https://platform.claude.com/docs/en/build-with-claude/batch-processing#pricing,
+https://platform.openai.com/docs/guides/batch."""
 
 _Price = Decimal | TieredPrices | None
 _Constraint = StartDateConstraint | TimeOfDateConstraint | None
@@ -106,13 +112,19 @@ class ListPrices:
 _FREE = _Rates(*(_ZERO,) * 10)
 
 
-def cost_of(provider: str, model: str, usage: Usage, at: datetime, terms: OwnTerms = None) -> PricedCost:
-    """What `usage` cost at the aware time `at`. Each token is priced once: as plain input, cache read, cache write,
-    output, reasoning, or as the sound or the picture that it stands for, where those have prices of their own. What is
-    billed at other prices than the standard ones (`Usage.off_table`) has no known cost.
+def cost_of(
+    provider: str, model: str, usage: Usage, at: datetime, terms: OwnTerms = None, *, batched: bool = False
+) -> PricedCost:
+    """What `usage` cost at the aware time `at`; `batched`: by the vendor's batch API. Each token is priced once: as
+    plain input, cache read, cache write, output, reasoning, or as the sound or the picture that it stands for, where
+    those have prices of their own. What is billed at other prices than the standard ones (`Usage.off_table`) has no
+    known cost.
 
-    Of `terms`, own prices stand above all but that; a discount lowers the table's prices, not what the vendor told.
+    Of `terms`, own prices stand above all but that; a discount lowers the table's prices, not what the vendor told. Of
+    either a vendor's batch API costs its share.
     """
+    if batched:
+        return _batched(provider, cost_of(provider, model, usage, at, terms))
     if isinstance(terms, OwnPrices) and not usage.off_table:
         with localcontext(_EXACT):
             return PricedCost(_sum(terms, usage), "organisation", terms.version)
@@ -128,6 +140,13 @@ def cost_of(provider: str, model: str, usage: Usage, at: datetime, terms: OwnTer
         with localcontext(_EXACT):
             return PricedCost(cost * _share(terms), "organisation", f"{PRICE_VERSION}+{terms.version}")
     return PricedCost(cost, "price_table", PRICE_VERSION)
+
+
+def _batched(provider: str, alone: PricedCost) -> PricedCost:
+    if alone.cost is None or alone.source == "provider":
+        return alone
+    with localcontext(_EXACT):
+        return PricedCost(alone.cost * BATCH_SHARES[provider], alone.source, f"{alone.price_version}+batch")
 
 
 @cache  # one entry a provider of the registry

@@ -11,11 +11,14 @@ from typing import Final
 
 from .adapter import CodecProvider
 from .anthropic import AnthropicCodec
+from .anthropic_batches import AnthropicBatchCodec
+from .batching import BatchCodec, VendorBatches
 from .compatible import CompatibleCodec
 from .gemini import GeminiCodec
 from .groq import GroqCodec
 from .mistral import MistralCodec
 from .openai import AzureOpenAICodec, OpenAICodec
+from .openai_batches import OpenAIBatchCodec
 from .openrouter import OpenRouterCodec
 from .ports import Codec, ModelProvider
 
@@ -43,6 +46,7 @@ class ProviderRow:
     example: str | None = None
     keyless: bool = False
     capabilities: frozenset[Capability] = frozenset(Capability)
+    batch_codec: Callable[[Codec], BatchCodec] | None = None
 
 
 ROWS: tuple[ProviderRow, ...] = (
@@ -55,6 +59,7 @@ ROWS: tuple[ProviderRow, ...] = (
         base_url_variable="OPENAI_BASE_URL",
         reference="https://platform.openai.com/docs/api-reference/chat",
         example="gpt-4o-mini",
+        batch_codec=OpenAIBatchCodec,
     ),
     ProviderRow(
         name="anthropic",
@@ -66,6 +71,7 @@ ROWS: tuple[ProviderRow, ...] = (
         reference="https://docs.anthropic.com/en/api/messages",
         example="claude-haiku-4-5",
         capabilities=frozenset({Capability.END_USER}),
+        batch_codec=AnthropicBatchCodec,
     ),
     ProviderRow(
         name="google",
@@ -156,9 +162,16 @@ def declared_row(name: str, title: str, base_url: str, key_variable: str | None,
         base_url_variable=None,
         example=None,
         keyless=key_variable is None,
+        batch_codec=None,
     )
 
 
 def build_providers(rows: Iterable[ProviderRow] = ROWS) -> dict[str, ModelProvider]:
     """Every vendor by name. Keys and other base URLs come with each call."""
-    return {row.name: CodecProvider(row.codec(), row.base_url) for row in rows}
+    return {row.name: _provider(row) for row in rows}
+
+
+def _provider(row: ProviderRow) -> CodecProvider:
+    codec = row.codec()
+    batches = None if row.batch_codec is None else VendorBatches(row.batch_codec(codec), row.base_url)
+    return CodecProvider(codec, row.base_url, batches)

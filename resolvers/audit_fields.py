@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from persistence.audit_records import Action, AuditEvent
+from persistence.batch_records import Batch
 from persistence.config_records import Config, ConfigContent
 from persistence.key_records import ApiKey, Grant
 from persistence.limit_records import LimitRule
@@ -17,6 +18,7 @@ from .webhook_checks import origin_of
 
 API_KEY, CONFIG, LIMITS, PRICE, PROVIDER_KEY = "api_key", "config", "limits", "price", "provider_key"
 WEBHOOK = "webhook"
+BATCH, BATCH_FILE = "batch", "batch_file"
 
 
 def audit_of_key(principal: Principal, action: Action, key_id: str) -> Audit[ApiKey]:
@@ -31,6 +33,11 @@ def audit_of_provider_key(principal: Principal, action: Action, provider: str) -
 
 def audit_of_limits(principal: Principal, action: Action, subject: str) -> Audit[LimitRule]:
     return audited(principal, action, Subject(LIMITS, subject), _limit_fields)
+
+
+def audit_of_batch(principal: Principal, action: Action, batch_id: str) -> Audit[Batch]:
+    """Nothing of its items but how many there are."""
+    return audited(principal, action, Subject(BATCH, batch_id), _batch_fields)
 
 
 def audit_of_price(principal: Principal, action: Action, rule_id: str) -> Audit[PriceRule]:
@@ -139,6 +146,19 @@ def _webhook_fields(webhook: Webhook) -> Fields:
         "disabledReason": webhook.disabled_reason,
         "formerSecretUntil": webhook.former_until,
         "revision": webhook.revision,
+    }
+
+
+def _batch_fields(batch: Batch) -> Fields:
+    return {
+        "state": batch.state.value,
+        "mode": batch.mode.value,
+        "priority": batch.priority,
+        "concurrency": batch.concurrency,
+        "deadline": batch.deadline,
+        "labels": dict(batch.labels),
+        "items": batch.counts.total,
+        "run": batch.run,
     }
 
 

@@ -95,9 +95,16 @@ def abandoned(entry: LedgerEntry, prices: PriceBook) -> LedgerEntry:
 
 
 def succeeded(
-    entry: LedgerEntry, answer: Answer, *, prices: PriceBook, latency_ms: int, first_token_ms: int | None
+    entry: LedgerEntry,
+    answer: Answer,
+    *,
+    prices: PriceBook,
+    latency_ms: int,
+    first_token_ms: int | None,
+    batched: bool = False,
 ) -> LedgerEntry:
-    """A whole answer. Where the vendor sent no usage, it is estimated from what went in and came out."""
+    """A whole answer. Where the vendor sent no usage, it is estimated from what went in and came out. `batched`: it
+    came by the vendor's batch API."""
     written = answer if isinstance(answer, ProviderCompletion) else ProviderCompletion()
     usage = answer.usage or Usage(entry.input_tokens, estimate_tokens(_output_bytes(written)))
     return _with_usage(
@@ -105,6 +112,7 @@ def succeeded(
         usage,
         prices,
         estimated=answer.usage is None,
+        batched=batched,
         outcome=Outcome.SUCCEEDED,
         latency_ms=latency_ms,
         time_to_first_token_ms=first_token_ms,
@@ -174,12 +182,14 @@ def _not_billed(entry: LedgerEntry) -> LedgerEntry:
     )
 
 
-def _with_usage(entry: LedgerEntry, usage: Usage, prices: PriceBook, *, estimated: bool, **more: Any) -> LedgerEntry:
+def _with_usage(
+    entry: LedgerEntry, usage: Usage, prices: PriceBook, *, estimated: bool, batched: bool = False, **more: Any
+) -> LedgerEntry:
     """The entry with these tokens and their price; `more` are other fields to set in the same stroke."""
     priced = _NO_PRICE
     if prices is not UNKNOWN_RULES:
         terms = prices.terms(entry.provider, entry.model, entry.time)
-        priced = cost_of(entry.provider, entry.model, usage, entry.time, terms)
+        priced = cost_of(entry.provider, entry.model, usage, entry.time, terms, batched=batched)
     return replace(
         entry,
         input_tokens=usage.input_tokens,

@@ -69,10 +69,16 @@ def most_output(command: Command, target: Target) -> int | None:
 
 
 def most_cost(
-    prices: PriceBook, target: Target, tokens: tuple[int, int], at: datetime, *, media: bool
+    prices: PriceBook,
+    target: Target,
+    tokens: tuple[int, int],
+    at: datetime,
+    *,
+    media: bool,
+    batched: bool = False,
 ) -> Decimal | None:
     """In USD, for input and output each of the dearest of its kinds, with `media` of sound and pictures too; None where
-    there is no price."""
+    there is no price. `batched`: by the vendor's batch API."""
     if prices is UNKNOWN_RULES:
         return None
     most_in, most_out = tokens
@@ -90,7 +96,10 @@ def most_cost(
         replace(plain, output_image_tokens=most_out),
         replace(plain, output_audio_tokens=most_out),
     ]
-    costs = [cost_of(target.provider, target.model, each, at, terms).cost for each in (plain, *inputs, *outputs)]
+    costs = [
+        cost_of(target.provider, target.model, each, at, terms, batched=batched).cost
+        for each in (plain, *inputs, *outputs)
+    ]
     known = [cost for cost in costs if cost is not None]
     if len(known) < len(costs):
         return None

@@ -35,13 +35,16 @@ from .types import (
 )
 
 
-async def complete(services: Services, principal: Principal, command: CompleteCommand) -> Completion:
-    """One whole answer, booked before it is returned.
+async def complete(
+    services: Services, principal: Principal, command: CompleteCommand, *, background: bool = False
+) -> Completion:
+    """One whole answer, booked before it is returned. `background`: somebody has time; it leaves room for others.
 
     Raises CompletionFailedError, BadUserInputError, ConflictError or ServiceUnavailableError. When its task is
     cancelled the upstream connection closes, and what is known of the attempt is booked.
     """
     run = await _start(services, principal, command, streamed=False)
+    run.background = background
     with observed(run), claimed(run):
         await prepare(run)
         answer = await within_deadline(run, lambda: try_targets(run, lambda scope: _call(run, scope)), run.cut_short)

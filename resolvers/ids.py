@@ -14,6 +14,11 @@ def new_completion_id() -> tuple[str, datetime]:
     return new_id(COMPLETION_PREFIX)
 
 
+def time_of(identity: str) -> datetime:
+    """The millisecond that such an id carries. Raises ValueError for one that is none."""
+    return _EPOCH + timedelta(milliseconds=int(identity.rpartition("_")[2], 16) >> 80)
+
+
 def new_id(prefix: str) -> tuple[str, datetime]:
     """A fresh id, the prefix and the 32 hex digits of a UUIDv7 (RFC 9562, 5.7), with the millisecond that it
     carries."""

@@ -35,6 +35,7 @@ from .types import Command, Target
 AT_ONCE = 40
 """Reservations that are made in the shared store at the same time."""
 
+BACKGROUND_SHARE = 0.8
 AWAY_S = 1.0
 """For so long after a failure the shared store is not asked by calls that can do without it."""
 
@@ -66,13 +67,15 @@ class Hold:
 @dataclass(frozen=True, slots=True)
 class Call:
     """The attempt that is to be made. `opening`: the entry that it begins with. `first`: the completion's first at this
-    target counts as a request, the first of all as the organisation's and the key's."""
+    target counts as a request, the first of all as the organisation's and the key's. `background`: it leaves the last
+    fifth of what a minute allows to others."""
 
     principal: Principal
     command: Command
     target: Target
     input_size: int
     opening: LedgerEntry
+    background: bool
     prices: PriceBook
     first: bool
     first_at_target: bool
@@ -127,6 +130,8 @@ class Limiter:
         asked = self._needs(rules.applying(call.principal.key_id, target.provider, target.model), call)
         if not asked:
             return None if self._keeper is None else self._held(call, (), None, self._kept(call, ()))
+        if call.background:
+            asked = [replace(need, asked=_leaving_room(need.asked)) for need in asked]
         reserving = asyncio.ensure_future(self._reserve(call, asked))
         try:
             return await asyncio.shield(reserving)
@@ -365,6 +370,13 @@ async def open_limiter(
 
 def _has_budget(asked: Sequence[Need]) -> bool:
     return any(need.asked.kind is Kind.BUDGET for need in asked)
+
+
+def _leaving_room(asked: Allowance) -> Allowance:
+    """Of requests and tokens. What takes more than that by itself still has its turn where nothing else is used."""
+    if asked.kind is not Kind.WINDOW:
+        return asked
+    return replace(asked, limit=max(int(asked.limit * BACKGROUND_SHARE), min(asked.amount, asked.limit)))
 
 
 def _divided(asked: Allowance, share: int) -> Allowance:

@@ -30,6 +30,8 @@ class Scope(StrEnum):
     LIMITS_WRITE = "limits:write"
     WEBHOOKS_READ = "webhooks:read"
     WEBHOOKS_WRITE = "webhooks:write"
+    BATCHES_READ = "batches:read"
+    BATCHES_WRITE = "batches:write"
 
 
 class Role(StrEnum):
@@ -45,12 +47,23 @@ class Role(StrEnum):
 _READS = frozenset(scope for scope in Scope if scope.endswith(":read"))
 
 SCOPES_OF: Mapping[Role, frozenset[Scope]] = {
-    Role.CALLER: frozenset({Scope.COMPLETIONS_WRITE, Scope.COMPLETIONS_READ, Scope.TOKENS_MINT}),
-    Role.VIEWER: _READS - {Scope.KEYS_READ, Scope.PROVIDER_KEYS_READ, Scope.AUDIT_READ, Scope.WEBHOOKS_READ},
+    Role.CALLER: frozenset(
+        {
+            Scope.COMPLETIONS_WRITE,
+            Scope.COMPLETIONS_READ,
+            Scope.BATCHES_READ,
+            Scope.BATCHES_WRITE,
+            Scope.TOKENS_MINT,
+        }
+    ),
+    Role.VIEWER: _READS
+    - {Scope.KEYS_READ, Scope.PROVIDER_KEYS_READ, Scope.AUDIT_READ, Scope.WEBHOOKS_READ, Scope.BATCHES_READ},
     Role.DEVELOPER: frozenset(
         {
             Scope.COMPLETIONS_WRITE,
             Scope.COMPLETIONS_READ,
+            Scope.BATCHES_READ,
+            Scope.BATCHES_WRITE,
             Scope.CONFIGS_READ,
             Scope.CONFIGS_WRITE,
             Scope.USAGE_READ,

@@ -17,6 +17,7 @@ from providers.ports import Dispatch, Transport, current_dispatch
 from . import booking
 from .alert_feed import AlertFeed
 from .api_keys import ApiKeys
+from .batches.cases import Batches
 from .configs import Configs
 from .errors import CompletionFailedError, DomainError, LimitDetail, LimitError
 from .health import Health
@@ -67,6 +68,7 @@ class Services:
     recordings: Recordings
     webhooks: Webhooks
     alerts: AlertFeed
+    batches: Batches
     clock: Callable[[], float]
     random: Callable[[], float]
     siblings: Siblings | None = None  # this and the next, where there are other processes
@@ -101,6 +103,7 @@ class Run:
         self.command = command
         self.input_size = input_size
         self.streamed = streamed
+        self.background = False
         self.timeout_s = (command.timeout_ms or DEFAULT_TIMEOUT_MS) / 1000
         self.route = Route((command.target, *command.fallbacks), vendors, services.circuits, services.random)
         self.prices = services.prices.cache.at_hand(principal.organisation)
@@ -191,6 +194,7 @@ class Run:
             target=step.target,
             input_size=self.input_size,
             opening=opening,
+            background=self.background,
             prices=self.prices,
             first=not self._targets,
             first_at_target=step.target not in self._targets,

@@ -59,7 +59,7 @@ def test_nothing_has_a_password_that_everyone_knows() -> None:
     secret = re.compile("PASSWORD|SECRET|_KEY$|_UR[IL]$")
     for service in SERVICES.values():
         for variable, value in service["environment"].items():
-            if secret.search(variable) and not variable.endswith("_API_KEY"):
+            if secret.search(variable) and not variable.endswith("_API_KEY") and not value.startswith("file:"):
                 assert GIVEN.search(value), variable
                 assert not GIVEN.sub("", value) or urlsplit(GIVEN.sub("PLACE", value)).password == "PLACE"
     said = re.findall(r"([A-Z]+_[A-Z]+)=%s", FILE.read_text())

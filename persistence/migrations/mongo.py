@@ -187,6 +187,58 @@ _WEBHOOK_DELIVERY = _object(
     }
 )
 _TRUSTED_DOCUMENT = _object({"_id": _TEXT, "text": _TEXT, "name": _TEXT, "registered_at": _TIME})
+_KEPT = _object({"text": _TEXT_OR_NONE, "file": _TEXT_OR_NONE}, additionalProperties=False)
+_BATCH = _object(
+    {
+        "_id": _object({"organisation": _TEXT, "id": _TEXT}, additionalProperties=False),
+        "opened": {"bsonType": "bool"},
+        "state": _TEXT,
+        "mode": _TEXT,
+        "submitter": _object({"subject": _TEXT, "key_id": _TEXT_OR_NONE}),
+        "digest": _TEXT,
+        "created_at": _TIME,
+        "started_at": _TIME,
+        "deadline": _TIME_OR_NONE,
+        "ended_at": _TIME_OR_NONE,
+        "idempotency_key": _TEXT_OR_NONE,
+        "labels": {"bsonType": "array", "items": _object({"name": _TEXT, "value": _TEXT})},
+        "counts": _object(
+            dict.fromkeys(("waiting", "queued", "running", "succeeded", "failed", "cancelled"), _COUNT),
+            additionalProperties=False,
+        ),
+        "cost": _MONEY,
+        "unpriced": _COUNT,
+        "run": _NUMBER,
+        "result_file": _TEXT_OR_NONE,
+    }
+)
+_BATCH_ITEM = _object(
+    {
+        "_id": _object({"organisation": _TEXT, "batch": _TEXT, "index": _COUNT}, additionalProperties=False),
+        "input": _KEPT,
+        "state": _TEXT,
+        "due": _TIME_OR_NONE,
+        "fence": _COUNT,
+        "failures": _COUNT,
+        "lost": _COUNT,
+        "completion_id": _TEXT_OR_NONE,
+        "cost": _MONEY_OR_NONE,
+        "ended_at": _TIME_OR_NONE,
+    }
+)
+_VENDOR_RUN = _object(
+    {
+        "_id": _object({"organisation": _TEXT, "batch": _TEXT, "number": _NUMBER}, additionalProperties=False),
+        "provider": _TEXT,
+        "model": _TEXT,
+        "key_id": _TEXT,
+        "created_at": _TIME,
+        "vendor_id": _TEXT_OR_NONE,
+        "poll_at": _TIME_OR_NONE,
+        "ended": {"bsonType": "bool"},
+    }
+)
+_LEADER = _object({"_id": _TEXT, "holder": _TEXT, "until": _TIME})
 
 _COLLECTIONS: Mapping[str, tuple[Document, tuple[IndexModel, ...]]] = {
     "configs": (
@@ -266,6 +318,41 @@ async def _webhooks(database: Database) -> None:
     )
 
 
+async def _batches(database: Database) -> None:
+    """Of batches that have not ended, and of those that were never opened, indexes of their own: they are few."""
+    await _make(database, "batches", _BATCH)
+    await _make(database, "batch_items", _BATCH_ITEM)
+    await _make(database, "batch_vendor_runs", _VENDOR_RUN)
+    await _make(database, "leaders", _LEADER)
+    organisation, of_a_batch = ("_id.organisation", ASCENDING), ("_id.batch", ASCENDING)
+    key = {"idempotency_key": {"$gt": ""}, "opened": True}
+    await database.batches.create_indexes(
+        [
+            IndexModel(
+                [organisation, ("idempotency_key", ASCENDING)], name="key", unique=True, partialFilterExpression=key
+            ),
+            IndexModel(
+                [organisation, ("_id.id", ASCENDING)], name="active", partialFilterExpression={"ended_at": None}
+            ),
+            IndexModel(
+                [organisation, ("created_at", ASCENDING)], name="unopened", partialFilterExpression={"opened": False}
+            ),
+        ]
+    )
+    state, index = ("state", ASCENDING), ("_id.index", ASCENDING)
+    await database.batch_items.create_indexes(
+        [
+            IndexModel([organisation, of_a_batch, state, index], name="state"),
+            IndexModel([organisation, of_a_batch, state, ("due", ASCENDING), index], name="due"),
+            IndexModel(
+                [organisation, of_a_batch, ("mark.at", ASCENDING)],
+                name="marks",
+                partialFilterExpression={"mark.at": {"$exists": True}},
+            ),
+        ]
+    )
+
+
 async def _trusted_documents(database: Database) -> None:
     await _make(database, "trusted_documents", _TRUSTED_DOCUMENT)
 
@@ -289,6 +376,7 @@ _STEPS: tuple[Callable[[Database], Awaitable[None]], ...] = (
     _limits,
     _webhooks,
     _trusted_documents,
+    _batches,
 )
 """Step n makes schema n of schema n - 1. Expand first, contract in a later release."""
 

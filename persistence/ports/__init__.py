@@ -4,6 +4,7 @@ Every read takes the organisation: tenant scope is part of the store's own query
 """
 
 from .audit import Audit, AuditStore
+from .batches import BatchStore
 from .documents import ChangeFeed, ConfigStore, PriceStore
 from .errors import Conflict, StoreConflictError, StoreUnavailableError
 from .files import LINK_SECONDS_AT_MOST, ObjectStore
@@ -24,6 +25,7 @@ __all__ = [
     "ApiKeyStore",
     "Audit",
     "AuditStore",
+    "BatchStore",
     "ChangeFeed",
     "ConfigStore",
     "Conflict",

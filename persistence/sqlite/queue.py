@@ -13,7 +13,7 @@ from typing import Any
 
 from ..ports import Delivery
 from ..queue_records import MAX_REASON, RETRY_DELAYS_S, Job, QueueDepth
-from .database import Database, transaction
+from .database import Database, Parameters, transaction
 from .times import EPOCH, MILLISECOND, milliseconds
 
 LOOK_AGAIN_S = 2.0
@@ -22,10 +22,10 @@ MAX_TRACES = 10_000
 """They are remembered and not stored: a restart ends a trace."""
 
 _COLUMNS = "id, kind, body, created_at, failures, reason"
-_PUBLISH = f"INSERT INTO jobs ({_COLUMNS}, due) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"  # noqa: S608
-_DUE = f"SELECT {_COLUMNS} FROM jobs WHERE due <= :now ORDER BY due, id LIMIT :limit"  # noqa: S608
-_NEXT = "SELECT min(due) FROM jobs WHERE due > :now"
-_PARKED = f"SELECT {_COLUMNS} FROM jobs WHERE due IS NULL ORDER BY id LIMIT :limit"  # noqa: S608
+_PUBLISH = f"INSERT INTO jobs ({_COLUMNS}, due, queue) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"  # noqa: S608
+_DUE = f"SELECT {_COLUMNS} FROM jobs WHERE queue = :queue AND due <= :now ORDER BY due, id LIMIT :limit"  # noqa: S608
+_NEXT = "SELECT min(due) FROM jobs WHERE queue = :queue AND due > :now"
+_PARKED = f"SELECT {_COLUMNS} FROM jobs WHERE queue = :queue AND due IS NULL ORDER BY id LIMIT :limit"  # noqa: S608
 _REST = "UPDATE jobs SET failures = failures + 1, reason = ?, due = ? WHERE id = ?"
 _DONE = "DELETE FROM jobs WHERE id = ?"
 _REPLAY = "UPDATE jobs SET failures = 0, reason = NULL, due = ? WHERE id = ? AND due IS NULL"
@@ -33,17 +33,18 @@ _DROP = "DELETE FROM jobs WHERE id = ? AND due IS NULL"
 _DEPTH = """
     SELECT coalesce(sum(due <= :now), 0), coalesce(sum(due > :now), 0), coalesce(sum(due IS NULL), 0),
         min(CASE WHEN due <= :now THEN created_at END)
-    FROM jobs
+    FROM jobs WHERE queue = :queue
 """
 
 
 class SQLiteQueue:
     """Implements `ports.JobQueue`. What is in hand is known to this process alone: there is no other that works on the
-    file. `now` is aware."""
+    file. `now` is aware. Queues of different names have nothing to do with each other."""
 
-    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, now: Callable[[], datetime], name: str = "") -> None:
         self._database = database
         self._now = now
+        self._name = name
         self.in_hand: set[str] = set()
         self._looking = asyncio.Lock()
         self._left_meanwhile: set[str] = set()  # what left a worker's hands while one looks: it may be seen still
@@ -54,7 +55,7 @@ class SQLiteQueue:
         self._traces.update((job.id, job.trace) for job in jobs if job.trace is not None)
         while len(self._traces) > MAX_TRACES:
             self._traces.popitem(last=False)
-        rows = [(*_row(job), self._stamp()) for job in jobs]
+        rows = [(*_row(job), self._stamp(), self._name) for job in jobs]
         await self._database.write(lambda connection: _publish(connection, rows))
         self._changed.set()
 
@@ -79,7 +80,7 @@ class SQLiteQueue:
     async def _take(self, room: int, mine: set[str]) -> Sequence[Job]:
         async with self._looking:
             self._left_meanwhile.clear()
-            asked = {"now": self._stamp(), "limit": room + len(self.in_hand)}
+            asked: Parameters = {"queue": self._name, "now": self._stamp(), "limit": room + len(self.in_hand)}
             found = [self._traced(_job(row)) for row in await self._database.look_up(_DUE, asked)]
             others = self.in_hand | self._left_meanwhile
             jobs = [job for job in found if job.id not in others][:room]
@@ -93,7 +94,7 @@ class SQLiteQueue:
 
     async def _wait(self) -> None:
         """Until a job is due, or something has changed here."""
-        rows = await self._database.look_up(_NEXT, {"now": self._stamp()})
+        rows = await self._database.look_up(_NEXT, {"queue": self._name, "now": self._stamp()})
         due = rows[0][0]
         wait_s = LOOK_AGAIN_S if due is None else min(LOOK_AGAIN_S, max(0.0, (due - self._stamp()) / 1000))
         with suppress(TimeoutError):
@@ -101,7 +102,7 @@ class SQLiteQueue:
                 await self._changed.wait()
 
     async def parked(self, *, limit: int) -> Sequence[Job]:
-        return [_job(row) for row in await self._database.look_up(_PARKED, {"limit": limit})]
+        return [_job(row) for row in await self._database.look_up(_PARKED, {"queue": self._name, "limit": limit})]
 
     async def replay(self, job_id: str) -> bool:
         found = await self._write(_REPLAY, self._stamp(), job_id)
@@ -113,7 +114,8 @@ class SQLiteQueue:
 
     async def depth(self) -> QueueDepth:
         """What is in hand is as old as what waits behind it."""
-        ready, resting, parked, oldest = (await self._database.look_up(_DEPTH, {"now": self._stamp()}))[0]
+        asked: Parameters = {"queue": self._name, "now": self._stamp()}
+        ready, resting, parked, oldest = (await self._database.look_up(_DEPTH, asked))[0]
         waiting = max(0, ready - len(self.in_hand))
         return QueueDepth(waiting, resting, parked, EPOCH + oldest * MILLISECOND if waiting else None)
 

@@ -33,7 +33,11 @@ from .test_cli import command
 @pytest.fixture
 def environment(site: Site, tmp_path: Path) -> dict[str, str]:
     """A server's that leaves the queue, one of its own, to workers."""
-    own = {"DATA_DIR": str(tmp_path / "data"), "QUEUE_NAME": secrets.token_hex(6), "CONSUMER_STATUS": "false"}
+    own = {
+        "DATA_DIR": str(tmp_path / "data"),
+        "QUEUE_NAME": secrets.token_hex(6),
+        "CONSUMER_STATUS": "false",
+    }
     return {**site.environments[0], **own}
 
 

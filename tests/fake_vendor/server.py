@@ -18,6 +18,7 @@ import orjson
 from aiohttp import web
 
 from . import embeddings
+from .batches import Batches, is_of_a_batch
 from .dialects import Asked, Dialect, OpenAIDialect, Reply
 from .embeddings import asks_for_embeddings
 from .own_dialects import AnthropicDialect, GeminiDialect
@@ -76,6 +77,7 @@ class FakeVendor:
         self.tallies: defaultdict[str, defaultdict[str, Tally]] = defaultdict(lambda: defaultdict(Tally))
         self.records: deque[Record] = deque(maxlen=_RECORDS)
         self.mismatches: deque[str] = deque(maxlen=_RECORDS)
+        self.batches = Batches(self._alone)
         self._failures: Counter[tuple[str, str, str]] = Counter()
 
     @property
@@ -104,6 +106,8 @@ class FakeVendor:
             case ["", "t", provider, rest]:
                 scenario, _, _ = rest.partition("/")
                 return await serve_transcript(request, provider, scenario, self.mismatches)
+            case ["", "v", provider, _] if provider in DIALECTS and is_of_a_batch(request.path):
+                return _batched(*await self.batches.handle(request, provider))
             case ["", "v", provider, _] if provider in DIALECTS:
                 dialect = RESPONSES if request.path.endswith("/responses") else DIALECTS[provider]
                 return await self._generate(request, provider, dialect)
@@ -126,6 +130,22 @@ class FakeVendor:
         finally:
             tally.open -= 1
             record.ended.set()
+
+    def _alone(self, provider: str, path: str, body: Mapping[str, Any]) -> tuple[int, Any]:
+        """A call of a batch, answered at once and counted."""
+        dialect = RESPONSES if path.endswith("/responses") else DIALECTS[provider]
+        asked = _asked(dialect, path, body)
+        tally = self.tallies[provider][asked.model]
+        tally.calls += 1
+        refusal = self._refusal(provider, asked)
+        if refusal is not None:
+            tally.failed += 1
+            return refusal, dialect.error(refusal)
+        reply = _reply(asked, read_script(asked.prompt))
+        tally.answered += 1
+        tally.input_tokens += reply.input_tokens
+        tally.output_tokens += reply.output_tokens
+        return 200, dialect.plain(asked, reply)
 
     def _refusal(self, provider: str, asked: Asked) -> int | None:
         """The status to refuse with, if the request or its prompt wants one of this call."""
@@ -256,6 +276,12 @@ def _json(payload: Any, status: int = 200, headers: Mapping[str, str] | None = N
     return web.Response(
         status=status, headers=headers, body=orjson.dumps(payload), content_type="application/json", charset="utf-8"
     )
+
+
+def _batched(status: int, payload: Any) -> web.Response:
+    if isinstance(payload, bytes):
+        return web.Response(status=status, body=payload, content_type="application/octet-stream")
+    return _json(payload, status)
 
 
 def _request(*parts: Any) -> web.BaseRequest:

@@ -13,6 +13,7 @@ from graph.schema import build_schema
 from persistence.migrations.sqlite import migrate
 from persistence.sqlite.api_keys import SQLiteApiKeys
 from persistence.sqlite.audit import SQLiteAuditLog
+from persistence.sqlite.batches import SQLiteBatches
 from persistence.sqlite.configs import SQLiteConfigs
 from persistence.sqlite.database import open_database
 from persistence.sqlite.limits import SQLiteLimits
@@ -20,7 +21,10 @@ from persistence.sqlite.prices import SQLitePrices
 from persistence.sqlite.provider_keys import SQLiteProviderKeys
 from persistence.sqlite.webhook_outbox import SQLiteWebhookOutbox
 from persistence.sqlite.webhooks import SQLiteWebhooks
+from tests.persistence.batches import ENDED_BATCH, keep_ended
 from tests.persistence.entries import entry
+from tests.persistence.memory_batches import MemoryObjects
+from tests.resolvers.batches_in_memory import batches_in
 from tests.resolvers.receivers import HERE, webhooks_in
 from tests.resolvers.scene import api_keys_in, configs_in, open_scene, prices_in, provider_keys_in
 
@@ -52,6 +56,12 @@ async def open_audit_stage(folder: Path) -> AsyncIterator[Stage]:
             webhooks=webhooks_in(SQLiteWebhooks(database), SQLiteWebhookOutbox(database), outbound=HERE),
             provider_keys=provider_keys_in(SQLiteProviderKeys(database), scene.alpha),
         )
+        batches = SQLiteBatches(database)
+        services = scene.services
+        scene.services = replace(
+            services, batches=batches_in(services.configs, services.prices, batches, MemoryObjects())
+        )
+        await keep_ended(batches)
         scene.store.entries = [entry(completion_id="cmp_1")]
         yield Stage(scene, Engine(build_schema()), SQLiteAuditLog(database))
 
@@ -312,6 +322,45 @@ WRITES = (
         "url",
     ),
     Write(
+        "uploadBatchFile",
+        "UploadBatchFileInput",
+        {"seconds": 600},
+        "batch.upload",
+        "acme",
+        None,
+        {},
+        "file",
+    ),
+    Write(
+        "submitBatch",
+        "SubmitBatchInput",
+        {"inputs": [{"model": "alpha/a-1", "messages": [{"role": "USER", "content": "hello"}]}]},
+        "batch.submit",
+        "{batch}",
+        None,
+        {"state": "running", "items": 1, "priority": 5, "run": 1},
+        "batch { id }",
+        "batch",
+    ),
+    Write(
+        "cancelBatch",
+        "CancelBatchInput",
+        {"id": "{batch}"},
+        "batch.cancel",
+        "{batch}",
+        {"state": "running"},
+        {"state": "cancelling"},
+    ),
+    Write(
+        "retryBatch",
+        "RetryBatchInput",
+        {"id": ENDED_BATCH},
+        "batch.retry",
+        ENDED_BATCH,
+        {"state": "completed", "run": 1},
+        {"state": "retrying", "run": 2},
+    ),
+    Write(
         "correctUsage",
         "CorrectUsageInput",
         {"completionId": "cmp_1", "attempt": 1, "note": "invoice 7", "cost": "0.5"},
@@ -338,4 +387,4 @@ def document(write: Write) -> str:
 
 def made_by(write: Write, answer: Mapping[str, Any], made: dict[str, str]) -> None:
     if write.makes is not None:
-        made[write.makes] = (answer.get("apiKey") or answer.get("webhook") or answer)["id"]
+        made[write.makes] = (answer.get("apiKey") or answer.get("webhook") or answer.get("batch") or answer)["id"]

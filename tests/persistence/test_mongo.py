@@ -14,16 +14,19 @@ import pytest
 from pymongo.errors import WriteError
 
 from persistence.audit_records import AuditFilter
+from persistence.batch_records import OPEN, BatchFilter, BatchState, ItemState
 from persistence.config_records import ConfigCursor, ConfigFilter, ConfigOrder
 from persistence.mongo import client as module
 from persistence.mongo.address import check_address
 from persistence.mongo.audit import MongoAuditLog
+from persistence.mongo.batches import MongoBatches
 from persistence.mongo.client import Mongo, open_mongo
 from persistence.mongo.configs import MongoConfigs
 from persistence.mongo.prices import MongoPrices
 from persistence.ports import StoreConflictError, StoreUnavailableError
 from persistence.price_records import Override, PriceFilter
 from tests.persistence.audit import audit_event, noted
+from tests.persistence.batches import batch, item, move
 from tests.persistence.configs import CONTENT, config
 from tests.persistence.entries import NOON, at
 from tests.persistence.prices import price_rule
@@ -65,11 +68,31 @@ async def test_every_query_goes_by_an_index_that_begins_with_the_organisation(ur
         await log.append(audit_event())
         for where in (AuditFilter(), AuditFilter(action="a"), AuditFilter(subject_id="s"), AuditFilter(actor="a")):
             await log.page("acme", where=replace(where, since=NOON, until=at(9)), limit=5, before="aud_f")
+        await _batch_queries(MongoBatches(mongo))
         database.command("profile", 0)
     plans = [each["planSummary"] for each in database.system.profile.find({"planSummary": {"$exists": True}})]
-    assert len(plans) >= 15
+    assert len(plans) >= 30
     indexed = re.compile(r"(IXSCAN \{ (_id: -?1|_id\.organisation: 1).*\}(, )?)+|IDHACK")
     assert [plan for plan in plans if indexed.fullmatch(plan) is None] == []
+
+
+async def _batch_queries(batches: MongoBatches) -> None:
+    made = batch(idempotency_key="k")
+    await batches.begin(made)
+    await batches.add([item(made, index) for index in range(3)])
+    await batches.open(made, at_most=9, audit=noted)
+    await batches.by_key("acme", "k")
+    await batches.page("acme", where=BatchFilter((BatchState.RUNNING,)), limit=5, before="z")
+    await batches.active(limit=5, after=("acme", "a"))
+    await batches.unopened(before=NOON, limit=5)
+    await batches.move([move(made, 0, ItemState.WAITING, ItemState.RUNNING, claims=True, vendor_run=1, due=NOON)])
+    for states in ((), (ItemState.RUNNING,)):
+        await batches.items("acme", made.id, states=states, limit=5, after=0)
+    await batches.due("acme", made.id, states=OPEN, now=NOON, limit=5)
+    await batches.of_vendor_run("acme", made.id, 1)
+    await batches.vendor_runs("acme", made.id)
+    await batches.change("acme", made.id, expects=(BatchState.RUNNING,), values={"priority": 1}, audit=noted)
+    await batches.lead("dispatcher", "me", now=NOON, until=at(9))
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ from tests.persistence.prices import MemoryPrices
 from tests.persistence.provider_keys import MemoryProviderKeys
 from tests.persistence.usage_fold import folded
 
+from .batches_in_memory import batches_in
 from .limiting import limiter_in
 from .links import OpenLinks
 from .receivers import telling_nobody
@@ -80,8 +81,7 @@ class Hold:
     """A vendor that falls silent until the test sets `free`; `reached` tells that it has."""
 
     def __init__(self) -> None:
-        self.reached = asyncio.Event()
-        self.free = asyncio.Event()
+        self.reached, self.free = asyncio.Event(), asyncio.Event()
 
     async def wait(self) -> None:
         self.reached.set()
@@ -367,12 +367,13 @@ async def open_scene(leases: MemoryLeases | None = None) -> AsyncIterator[Scene]
     ):
         vendors = {each.name: Vendor(each, KeyPool.of(Credentials("secret"))) for each in (alpha, beta)}
         circuits, api_keys = Circuits(clock), api_keys_in(MemoryApiKeys())
+        configs, prices = configs_in(cast("ConfigStore", NoConfigs()), vendors), prices_in(rules)
         services = Services(
             vendors=vendors,
             transport=cast("Transport", None),
             ledger=ledger,
-            configs=configs_in(cast("ConfigStore", NoConfigs()), vendors),
-            prices=prices_in(rules),
+            configs=configs,
+            prices=prices,
             circuits=circuits,
             health=Health(["alpha", "gamma"], vendors, circuits, clock),
             running=RunningCompletions(),
@@ -385,6 +386,7 @@ async def open_scene(leases: MemoryLeases | None = None) -> AsyncIterator[Scene]
             limit_rules=LimitRules(limits, limiter, api_keys, now),
             recordings=recordings,
             **telling_nobody(),
+            batches=batches_in(configs, prices),
             clock=clock,
             random=lambda: jitter[0],
         )

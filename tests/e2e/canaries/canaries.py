@@ -20,6 +20,7 @@ class Kind(Enum):
     TEXT = "what a model was asked or answered"
     PRESET = "a text of a config"
     LICENCE = "what whoever takes the traces is shown by us"
+    BATCH = "what a batch asks"
 
 
 class Group(Enum):

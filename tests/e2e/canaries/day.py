@@ -50,7 +50,8 @@ class Day:
         with running_server(self.environment) as server:
             self.ready()
             traffic = Traffic(server, self.recorder)
-            owner = traffic.run()
+            with running_worker({**self.environment, "INTERNAL_PORT": str(free_port())}, self.folder / "batches.log"):
+                owner = traffic.run()
             self.canaries += traffic.canaries
             answered = self.outage(server, traffic, owner)
         self.sinks += files_of(self.folder)  # as the process left them

@@ -32,6 +32,7 @@ ALLOWED: Mapping[tuple[Kind, Group], str] = {
     (Kind.PRESET, Group.ANSWER): "a config is read by those who may",
     (Kind.PRESET, Group.DOCUMENTS): "a config is kept to be used",
     (Kind.LICENCE, Group.TRACES): "it lets us in",
+    (Kind.BATCH, Group.DOCUMENTS): "an item is kept to be worked on",
 }
 
 

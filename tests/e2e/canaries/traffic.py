@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from ..documents import COMPLETE, STREAM
-from ..isolation.organisations import NOWHERE, PROVIDER, Organisation, made
+from ..isolation.organisations import NOWHERE, PROVIDER, Organisation, ended_batch, made
 from ..isolation.places import arguments, document, mutations
 from ..isolation.references import DEFAULTS
 from ..processes import PROVIDERS, Server
@@ -26,7 +26,7 @@ STATUSES = (400, 401, 402, 403, 404, 408, 413, 422, 429, 500, 503, 529)
 STREAMED = (400, 401, 500)
 MAKING = (
     *(b"createApiKey", b"rotateApiKey", b"mintToken", b"exportUsage"),
-    *(b"createWebhook", b"rotateWebhookSecret"),
+    *(b"createWebhook", b"rotateWebhookSecret", b"uploadBatchFile"),
 )
 TO_OPEN_A_CIRCUIT = 6
 SOON_MS = 300
@@ -119,7 +119,8 @@ class Traffic:
             if "url" in answer and "signature=" in answer["url"]:
                 link = urljoin(owner.url, answer["url"])
                 self.note(f"the link of {name}", httpx.URL(link).params["signature"])
-                assert owner.client.get(link).status_code == 200
+                method, content = ("PUT", b"{}") if name == "uploadBatchFile" else ("GET", None)
+                assert owner.client.request(method, link, content=content).status_code == 200
 
     def use(self, owner: Organisation, credential: str) -> None:
         """By each way in."""
@@ -130,7 +131,12 @@ class Traffic:
         self.over_a_socket(credential, self.asked(owner, "[[echo]]"))
 
     def defaults(self, owner: Organisation) -> Mapping[str, Any]:
+        hanging = {"role": "USER", "content": f"[[hang]] {self.say('a question of a batch', Kind.BATCH)}"}
+        failing = {"role": "USER", "content": "[[400]]"}
         return {
+            "SubmitBatchInput": {"inputs": [{"model": owner.full_model, "messages": [hanging]}]},
+            "CancelBatchInput.id": owner.batch,
+            "RetryBatchInput.id": ended_batch(owner, owner.full_model, failing, f"{owner.batch_key}-failed"),
             **DEFAULTS,
             "CompleteInput": self.asked(owner, "[[echo]]"),
             "EmbedInput.inputs": [self.say("a text to embed")],

@@ -25,10 +25,12 @@ from .places import document
 PROVIDER, STRANGERS_PROVIDER, NOBODYS_PROVIDER = "openai", "mistral", "groq"
 NOWHERE = "http://127.0.0.1:9/"  # nobody listens there
 _HEX = re.compile(r"[0-9a-f]{12}$")
-_IDS = re.compile(r"\b(cmp|cfg|prc|key|aud|whk|whd|evt)_[0-9a-f]{32}\b")
+_IDS = re.compile(r"\b(cmp|cfg|prc|key|aud|whk|whd|evt|bat|upl)_[0-9a-f]{32}\b")
 _TIMES = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)")
-_NUMBERS = re.compile(r'("\w*Ms":|"outputTokensPerSecond":|"currentlyAvailable":|"p\d\d":|"revision":)[\d.]+')
-_ONCE = re.compile(r'("(?:requestId|key|hint|token|secret|CreatedApiKey_key)":)"[^"]*"')
+_NUMBERS = re.compile(
+    r'("\w*Ms":|"outputTokensPerSecond":|"currentlyAvailable":|"p\d\d":|"revision":|"waiting":|"queued":|"running":)[\d.]+'
+)
+_ONCE = re.compile(r'("(?:requestId|key|hint|token|secret|CreatedApiKey_key|state|url)":)"[^"]*"')
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,9 @@ class Organisation:
     label_value: str = ""
     model: str = ""
     full_model: str = ""
+    batch: str = ""
+    batch_file: str = ""
+    batch_key: str = ""
     cursor_of_completions: str = ""
     cursor_of_configs: str = ""
     cursor_of_prices: str = ""
@@ -172,6 +177,8 @@ def made(server: Server, client: httpx.Client, provider: str = PROVIDER) -> Orga
         made,
         streamed=made.asked(STREAM, {"input": stream})["completionStream"]["completionId"],
         completion=_make(made, "complete", asked)["id"],
+        batch=ended_batch(made, made.full_model, {"role": "USER", "content": "[[tokens=2]]"}, made.batch_key),
+        batch_file=_file(made),
         cursor_of_completions=_end(made, "completions"),
         cursor_of_configs=_end(made, "configs"),
         cursor_of_prices=_end(made, "prices"),
@@ -193,6 +200,7 @@ def _named(server: Server, client: httpx.Client) -> Organisation:
         full_model=f"{PROVIDER}/{model}",
         slug=f"slug-{secrets.token_hex(6)}",
         idempotency_key=f"key-{secrets.token_hex(6)}",
+        batch_key=f"batch-{secrets.token_hex(6)}",
         end_user=f"user-{secrets.token_hex(6)}",
         label_name=f"label-{secrets.token_hex(6)}",
         label_value=f"value-{secrets.token_hex(6)}",
@@ -202,6 +210,26 @@ def _named(server: Server, client: httpx.Client) -> Organisation:
 def _make(by: Organisation, mutation: str, given: Mapping[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = by.asked(document("Mutation", mutation, ["input"], depth=1), {"input": given})[mutation]
     return made
+
+
+def ended_batch(by: Organisation, model: str, message: Mapping[str, str], key: str) -> str:
+    """Of one item."""
+    asked = {"inputs": [{"model": model, "messages": [message]}], "idempotencyKey": key}
+    batch: str = _make(by, "submitBatch", asked)["batch"]["id"]
+    watch = "subscription ($id: ID!) { batchProgress(id: $id) { state } }"
+    with by.stream(watch, {"id": batch}) as events:
+        *_, last = events
+    assert last["batchProgress"]["state"] == "COMPLETED"
+    return batch
+
+
+def _file(by: Organisation) -> str:
+    """Of a batch whose one item hangs."""
+    link = _make(by, "uploadBatchFile", {})
+    line = orjson.dumps({"messages": [{"role": "USER", "content": "[[hang]]"}]})
+    by.client.put(urljoin(by.url, link["url"]), content=line).raise_for_status()
+    name: str = link["file"]
+    return name
 
 
 def _end(by: Organisation, connection: str) -> str:

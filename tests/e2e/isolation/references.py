@@ -42,7 +42,12 @@ class Known(Reference):
 
 
 REFERENCES: Mapping[str, Reference] = {
-    "Query.node.id": Hidden(("completion", "config", "price_rule", "api_key")),
+    "Query.node.id": Hidden(("completion", "config", "price_rule", "api_key", "batch")),
+    "Query.batch.id": Hidden(("batch",)),
+    "Subscription.batchProgress.id": Hidden(("batch",)),
+    "CancelBatchInput.id": Hidden(("batch",)),
+    "RetryBatchInput.id": Hidden(("batch",)),
+    "SubmitBatchInput.file": Hidden(("batch_file",)),
     "Subscription.resumeCompletion.id": Hidden(("streamed",)),
     "CompletionRef.id": Hidden(("completion",)),
     "CompletionRef.idempotencyKey": Hidden(("idempotency_key",)),
@@ -69,6 +74,7 @@ REFERENCES: Mapping[str, Reference] = {
     "AuditFilter.subjectId": Sought(("config",)),
     "AuditFilter.actor": Sought(("subject",)),
     "Query.completions.after": Sought(("cursor_of_completions",)),
+    "Query.batches.after": Sought(("batch",)),
     "Query.configs.after": Sought(("cursor_of_configs",)),
     "Query.prices.after": Sought(("cursor_of_prices",)),
     "Query.apiKeys.after": Sought(("cursor_of_keys",)),
@@ -90,6 +96,7 @@ REFERENCES: Mapping[str, Reference] = {
     "UsageDimensionInput.label": Sought(("label_name",)),
     "CompleteInput.idempotencyKey": Free(("idempotency_key",)),
     "EmbedInput.idempotencyKey": Free(("idempotency_key",)),
+    "SubmitBatchInput.idempotencyKey": Free(("batch_key",)),
     "CreateConfigInput.slug": Free(("slug",)),
     "SetProviderKeyInput.provider": Known(("provider",)),
     "GrantInput.configs": Known(("slug",)),
@@ -97,8 +104,11 @@ REFERENCES: Mapping[str, Reference] = {
 
 NO_REFERENCES: Mapping[str, str] = {
     "Config.versions.after": "the number of a version, within a config that was found by then",
+    "Batch.items.after": "the number of an item, within a batch that was found by then",
     "Query.models.after": "a place in the price table, which is the same for all organisations",
     "AuditFilter.action": "a name of the API's own",
+    "SubmitBatchInput.model": DEPLOYMENT,
+    "SubmitBatchInput.inputs.idempotencyKey": "refused: an input of a batch has none",
     **dict.fromkeys(("ModelFilter.provider", "ModelFilter.search", "SetLimitsInput.model"), DEPLOYMENT),
     **dict.fromkeys(("CompletionFilter.provider", "PriceFilter.provider", "UsageFilter.provider"), DEPLOYMENT),
     **dict.fromkeys(("CreateDiscountInput.provider", "CreatePriceOverrideInput.provider"), DEPLOYMENT),
@@ -157,6 +167,8 @@ TOLD: Mapping[str, str] = {
     "Webhook.id": "webhook",
     "DeletedWebhook.id": "webhook",
     "WebhookDelivery.id": "delivery",
+    "Batch.id": "batch",
+    "BatchItem.completionId": "completion",
 }
 """Every id that an answer has, with what it names: that has to be asked for in one place at least."""
 
@@ -165,6 +177,7 @@ TOLD_TO_ALL: Mapping[str, str] = {
     "ToolCall.id": CONVERSATION,
     "ToolCallDelta.id": CONVERSATION,
     "WebhookDelivery.eventId": "of an event that receivers are told of; nothing takes it",
+    "BatchItem.customId": TEXTS,
     "AuditEvent.id": "a cursor of the log alone: see Query.auditLog.after",
     "AuditEvent.requestId": "of a request that has been answered; nothing takes it",
     "AuditEvent.apiKeyId": "of whoever wrote, which the log's own reader may know",

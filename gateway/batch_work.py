@@ -1,0 +1,55 @@
+"""Batches put together: what the schema asks of, and the dispatcher and the worker beside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+from resolvers.batches.cases import Batches
+from resolvers.batches.dispatching import Dispatcher, dispatching
+from resolvers.batches.events import WebhookEvents
+from resolvers.batches.finishing import Finisher
+from resolvers.batches.moving import open_mover
+from resolvers.batches.progress import BatchProgress
+from resolvers.batches.running import ItemRunner
+from resolvers.batches.vendor_runs import VendorRuns
+from resolvers.batches.working import ItemWorker, working
+from resolvers.configs import Configs
+from resolvers.prices import Prices
+from resolvers.run import Services
+
+from .stores import Stores
+
+SERVER_DRAIN_S = 3.0
+WORKER_DRAIN_S = 20.0
+"""For so long items may take to their ends when the process is to end: a server has answers to give, too."""
+
+
+def batches_of(stores: Stores, configs: Configs, prices: Prices, now: Callable[[], datetime]) -> Batches:
+    store = stores.documents.batches
+    return Batches(store, stores.objects, configs, prices, BatchProgress(store, now), now, stores.bell.set)
+
+
+@asynccontextmanager
+async def batch_work(
+    stores: Stores,
+    services: Services,
+    *,
+    prefetch: int,
+    drain_s: float,
+    now: Callable[[], datetime],
+) -> AsyncIterator[None]:
+    """Batches are worked on here, and dispatched from here where this process leads."""
+    store, objects = stores.documents.batches, stores.objects
+    async with open_mover(store) as mover:
+        finisher = Finisher(store, objects, WebhookEvents(services.webhooks), now)
+        runner = ItemRunner(services, objects, stores.documents.api_keys, mover, now)
+        worker = ItemWorker(stores.items, store, mover, runner, prefetch=prefetch, drain_s=drain_s, now=now)
+        vendors = VendorRuns(services, store, objects, stores.documents.api_keys, mover, now)
+        dispatcher = Dispatcher(
+            store, stores.items, mover, finisher, vendors, stores.bell, now=now, clock=time.monotonic
+        )
+        async with working(worker), dispatching(dispatcher):
+            yield

@@ -1,0 +1,185 @@
+"""A vendor's own batch API: many requests handed over at once, worked on within a day, at a price of its own.
+
+A `BatchCodec` is the wire, without I/O; `VendorBatches` makes the calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import orjson
+
+from .adapter import Redaction, retry_after
+from .errors import ProviderBadResponseError, ProviderError
+from .ports import Transport
+from .types import CompletionRequest, Credentials, ProviderCompletion
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCall:
+    """A request on the vendor's wire: without a body, a GET."""
+
+    path: str
+    body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLine:
+    """One request, as the vendor has it: JSON. All of a batch are of one `kind`."""
+
+    custom_id: str
+    kind: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStatus:
+    """`failure`: why none of it was done. `results`: where the results are, once it has ended."""
+
+    id: str
+    ended: bool
+    failure: str | None = None
+    results: tuple[BatchCall, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What became of one request: an answer, or an error; neither where the vendor did not come to it."""
+
+    custom_id: str
+    answer: ProviderCompletion | None = None
+    error: ProviderError | None = None
+
+
+class BatchCodec(Protocol):
+    """`most_lines` and `most_bytes`: of one batch."""
+
+    @property
+    def provider(self) -> str: ...
+    @property
+    def most_lines(self) -> int: ...
+    @property
+    def most_bytes(self) -> int: ...
+
+    def headers(self, credentials: Credentials) -> Mapping[str, str]: ...
+
+    def line(self, custom_id: str, request: CompletionRequest) -> BatchLine:
+        """Raises ProviderError for what can't be sent."""
+        ...
+
+    def upload(self, lines: Sequence[BatchLine]) -> BatchCall | None:
+        """What has to go before; None where nothing has to."""
+        ...
+
+    def create(self, lines: Sequence[BatchLine], uploaded: Any, name: str) -> BatchCall:
+        """`uploaded`: the answer to `upload`. `name` is ours, where the vendor keeps one."""
+        ...
+
+    def status(self, payload: Any) -> BatchStatus:
+        """Raises ProviderBadResponseError."""
+        ...
+
+    def look(self, batch_id: str) -> BatchCall: ...
+
+    def cancel(self, batch_id: str) -> BatchCall: ...
+
+    def find(self) -> BatchCall | None:
+        """The latest batches; None where they have no names of ours."""
+        ...
+
+    def found(self, payload: Any, name: str) -> BatchStatus | None: ...
+
+    def result(self, line: Any) -> BatchResult:
+        """Raises ProviderBadResponseError."""
+        ...
+
+    def error(self, status: int, payload: Any, retry_after: float | None) -> ProviderError: ...
+
+
+@runtime_checkable
+class BatchProvider(Protocol):
+    """What a provider has beside `ModelProvider` where its vendor may have a batch API."""
+
+    @property
+    def batches(self) -> VendorBatches | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class VendorBatches:
+    """One vendor's batches, ready to be asked for. Every method raises ProviderError."""
+
+    codec: BatchCodec
+    base_url: str | None
+
+    def line(self, custom_id: str, request: CompletionRequest) -> BatchLine:
+        return self.codec.line(custom_id, request)
+
+    async def submit(
+        self, lines: Sequence[BatchLine], name: str, *, credentials: Credentials, transport: Transport
+    ) -> BatchStatus:
+        upload = self.codec.upload(lines)
+        uploaded = None if upload is None else await self._answer(upload, credentials, transport)
+        created = self.codec.create(lines, uploaded, name)
+        return self.codec.status(await self._answer(created, credentials, transport))
+
+    async def look(self, batch_id: str, *, credentials: Credentials, transport: Transport) -> BatchStatus:
+        return self.codec.status(await self._answer(self.codec.look(batch_id), credentials, transport))
+
+    async def cancel(self, batch_id: str, *, credentials: Credentials, transport: Transport) -> None:
+        await self._answer(self.codec.cancel(batch_id), credentials, transport)
+
+    async def find(self, name: str, *, credentials: Credentials, transport: Transport) -> BatchStatus | None:
+        """One that was submitted under that name; None where there is none, or the vendor keeps no names."""
+        call = self.codec.find()
+        return None if call is None else self.codec.found(await self._answer(call, credentials, transport), name)
+
+    async def results(
+        self, status: BatchStatus, *, credentials: Credentials, transport: Transport
+    ) -> AsyncGenerator[BatchResult, None]:
+        """In whatever order the vendor has them, as they arrive."""
+        for call in status.results:
+            url, headers = self._addressed(call, credentials)
+            with Redaction(credentials):
+                async with transport.stream(url, headers=headers, body=None, provider=self.codec.provider) as answer:
+                    if not 200 <= answer.status < 300:
+                        raise self._refusal(answer.status, answer.headers, await answer.read())
+                    rest = b""
+                    async for chunk in answer.chunks():
+                        *lines, rest = (rest + chunk).split(b"\n")
+                        for line in lines:
+                            if line.strip():
+                                yield self.codec.result(self._json(line))
+                    if rest.strip():
+                        yield self.codec.result(self._json(rest))
+
+    async def _answer(self, call: BatchCall, credentials: Credentials, transport: Transport) -> Any:
+        url, headers = self._addressed(call, credentials)
+        with Redaction(credentials):
+            async with transport.stream(url, headers=headers, body=call.body, provider=self.codec.provider) as answer:
+                body = await answer.read()
+                if not 200 <= answer.status < 300:
+                    raise self._refusal(answer.status, answer.headers, body)
+                return self._json(body)
+
+    def _addressed(self, call: BatchCall, credentials: Credentials) -> tuple[str, dict[str, str]]:
+        base_url = (credentials.base_url or self.base_url or "").rstrip("/")
+        json = {"content-type": "application/json"} if call.body is not None else {}
+        return base_url + call.path, {**json, **call.headers, **self.codec.headers(credentials)}
+
+    def _json(self, body: bytes) -> Any:
+        try:
+            return orjson.loads(body)
+        except orjson.JSONDecodeError:
+            raise ProviderBadResponseError(
+                "an answer that is not JSON", provider=self.codec.provider, status=200
+            ) from None
+
+    def _refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+        try:
+            payload = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            payload = None
+        return self.codec.error(status, payload, retry_after(headers))

@@ -1,0 +1,248 @@
+"""The dispatcher, of which one leads over all processes: it keeps a short queue filled, fair by organisation, and
+brings batches to their ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+from uuid import uuid4
+
+import structlog
+
+from persistence.batch_records import Batch, BatchMode, BatchState, Item, ItemState, Move
+from persistence.ports import BatchStore, JobQueue, StoreUnavailableError
+
+from ..beside import beside
+from ..errors import ServiceUnavailableError
+from .finishing import Finisher
+from .moving import Mover
+from .shares import Name, name, shares
+from .sweeping import QUEUED_AT_MOST, REQUEUE_S, Sweeper
+from .tickets import ticket
+
+LEADER = "batches"
+LEAD_S = 10.0
+BUSY_S, IDLE_S, FOLLOWING_S = 0.1, 1.0, 2.0
+"""Between two looks: while there are items to queue, while there are none, and while another process leads."""
+LAPSE_S = 2.0
+AWAY_S = 1.0
+PAGE = 500
+BESIDE_AT_MOST = 20
+UNCOUNTED_FOR = timedelta(seconds=20)
+"""Longer than a move takes."""
+UNOPENED_FOR = timedelta(hours=6)
+"""After so long a batch that was never opened is nobody's."""
+UNOPENED_S = 600.0
+
+log = structlog.get_logger("batches")
+
+
+class VendorSide(Protocol):
+    """What is done for batches that the vendors work on."""
+
+    async def advance(self, batch: Batch) -> None:
+        """Gives the vendor what waits, asks after what it has, and keeps what it answers. Raises
+        StoreUnavailableError."""
+        ...
+
+
+class Dispatcher:
+    """`bell`: rung where there is something new to do. `now` is aware UTC, `clock` monotonic, in seconds. `vendors`:
+    None where no batch can be given to one."""
+
+    def __init__(
+        self,
+        store: BatchStore,
+        queue: JobQueue,
+        mover: Mover,
+        finisher: Finisher,
+        vendors: VendorSide | None,
+        bell: asyncio.Event,
+        *,
+        now: Callable[[], datetime],
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._mover = mover
+        self._finisher = finisher
+        self._vendors = vendors
+        self._sweeper = Sweeper(store, mover, queue, now)
+        self._now = now
+        self._clock = clock
+        self._holder = uuid4().hex
+        self._leads_until = 0.0
+        self._look_for_lapsed_at = 0.0
+        self._look_for_unopened_at = 0.0
+        self._beside: dict[Name, asyncio.Task[None]] = {}
+        self._bell = bell
+
+    async def run(self) -> None:
+        """Endless. Cancelled, it leads no more."""
+        try:
+            while True:
+                await self._wait(await self._look())
+        finally:
+            await self._stop()
+
+    async def _look(self) -> float:
+        """How long to wait until the next."""
+        try:
+            if not await self._lead():
+                return FOLLOWING_S
+            active = await self._active()
+            dispatched = await self._advance(active)
+        except StoreUnavailableError as error:
+            log.warning("batches rest", reason=str(error))
+            return AWAY_S
+        return BUSY_S if dispatched or any(batch.counts.queued for batch in active) else IDLE_S
+
+    async def _wait(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._bell.wait()
+        self._bell.clear()
+
+    async def _lead(self) -> bool:
+        clock = self._clock()
+        if clock < self._leads_until - LEAD_S / 2:
+            return True
+        now = _whole(self._now())
+        if await self._store.lead(LEADER, self._holder, now=now, until=now + timedelta(seconds=LEAD_S)):
+            self._leads_until = clock + LEAD_S
+            return True
+        await self._end_tasks()
+        return False
+
+    async def _active(self) -> Sequence[Batch]:
+        found: list[Batch] = []
+        while True:
+            after = name(found[-1]) if found else None
+            page = await self._store.active(limit=PAGE, after=after)
+            found += page
+            if len(page) < PAGE:
+                return found
+
+    async def _advance(self, active: Sequence[Batch]) -> int:
+        """How many items were queued."""
+        if self._clock() >= self._look_for_lapsed_at:
+            self._look_for_lapsed_at = self._clock() + LAPSE_S
+            before = _whole(self._now() - UNCOUNTED_FOR)
+            for batch in active:
+                await self._store.mend(*name(batch), before=before)
+                if batch.mode is BatchMode.LIVE and batch.counts.queued + batch.counts.running:
+                    await self._sweeper.lapsed(batch)
+        for batch in active:
+            self._apart(batch)
+        live = [each for each in active if each.mode is BatchMode.LIVE and each.state is BatchState.RUNNING]
+        dispatched = await self._fill(live)
+        await self._forget_unopened()
+        return dispatched
+
+    def _apart(self, batch: Batch) -> None:
+        """What takes a while goes on in a task of its own, one for a batch."""
+        if name(batch) in self._beside or len(self._beside) >= BESIDE_AT_MOST:
+            return
+        late = batch.deadline is not None and batch.deadline <= self._now()
+        work: Coroutine[Any, Any, object] | None = None
+        if batch.state in (BatchState.RETRYING, BatchState.RETRYING_ALL):
+            work = self._sweeper.retry(batch)
+        elif not batch.counts.open:
+            work = self._finisher.finish(batch)
+        elif batch.state is BatchState.CANCELLING and batch.mode is BatchMode.LIVE:
+            work = self._sweeper.cancel(batch)
+        elif batch.mode is BatchMode.PROVIDER and self._vendors is not None:
+            work = self._by_vendor(batch, late=late)
+        elif late and batch.counts.waiting + batch.counts.queued:
+            work = self._sweeper.expire(batch)
+        if work is not None:
+            task = asyncio.create_task(self._told(batch, work), name="batch-beside")
+            self._beside[name(batch)] = task
+
+    async def _by_vendor(self, batch: Batch, *, late: bool) -> None:
+        assert self._vendors is not None  # noqa: S101  # who calls this has looked
+        if batch.state is BatchState.CANCELLING:
+            await self._sweeper.cancel(batch)
+        elif late:
+            await self._sweeper.expire(batch)
+        await self._vendors.advance(batch)
+
+    async def _told(self, batch: Batch, work: Awaitable[object]) -> None:
+        try:
+            await work
+        except (StoreUnavailableError, ServiceUnavailableError) as error:
+            log.warning("a batch rests", batch=batch.id, reason=str(error))
+            await asyncio.sleep(AWAY_S)
+        except Exception:  # whatever it is, the other batches go on, and this one is tried again
+            log.exception("a batch broke", batch=batch.id)
+            await asyncio.sleep(LEAD_S)
+        finally:
+            self._beside.pop(name(batch), None)
+
+    async def _fill(self, batches: Sequence[Batch]) -> int:
+        room = QUEUED_AT_MOST - sum(batch.counts.queued for batch in batches)
+        given: dict[Name, int] = {}
+        exhausted: set[Name] = set()
+        while room > 0 and (wanted := shares(batches, given, room, exhausted)):
+            for (organisation, batch_id), count in sorted(wanted.items(), key=lambda each: each[1]):  # the few first
+                states = (ItemState.WAITING,)
+                found = await self._store.due(organisation, batch_id, states=states, now=self._now(), limit=count)
+                if len(found) < count:
+                    exhausted.add((organisation, batch_id))
+                queued = await self._enqueue(found) if found else 0
+                given[organisation, batch_id] = given.get((organisation, batch_id), 0) + queued
+                room -= queued
+                if queued < len(found):  # somebody else dispatches too: the next look will tell
+                    exhausted.add((organisation, batch_id))
+        return sum(given.values())
+
+    async def _enqueue(self, items: Sequence[Item]) -> int:
+        now = _whole(self._now())
+        due = now + timedelta(seconds=REQUEUE_S)
+        moves = [_moved(item, ItemState.WAITING, ItemState.QUEUED, due) for item in items]
+        queued = [item for item in await self._mover.move_all(moves) if item is not None]
+        try:
+            await self._queue.publish([ticket(item, now) for item in queued])
+        except StoreUnavailableError:
+            back = [_moved(item, ItemState.QUEUED, ItemState.WAITING, now) for item in queued]
+            await self._mover.move_all(back)  # a ticket that is there all the same finds nothing to claim
+            raise
+        return len(queued)
+
+    async def _forget_unopened(self) -> None:
+        if self._clock() < self._look_for_unopened_at:
+            return
+        self._look_for_unopened_at = self._clock() + UNOPENED_S
+        for organisation, batch_id in await self._store.unopened(before=_whole(self._now() - UNOPENED_FOR), limit=PAGE):
+            await self._store.discard(organisation, batch_id)
+
+    async def _stop(self) -> None:
+        await self._end_tasks()
+        if self._leads_until:
+            with suppress(StoreUnavailableError):  # then the others wait until its time is over
+                await self._store.resign(LEADER, self._holder)
+            self._leads_until = 0.0
+
+    async def _end_tasks(self) -> None:
+        tasks = list(self._beside.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+@asynccontextmanager
+async def dispatching(dispatcher: Dispatcher) -> AsyncIterator[None]:
+    async with beside("batch-dispatcher", dispatcher.run):
+        yield
+
+
+def _moved(item: Item, before: ItemState, to: ItemState, due: datetime) -> Move:
+    return Move(item.organisation, item.batch, item.index, (before,), to, item.fence, due=due)
+
+
+def _whole(time: datetime) -> datetime:
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)

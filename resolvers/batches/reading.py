@@ -1,0 +1,110 @@
+"""From lines to commands: each checked as a completion of its own would be, and refused by its number and field."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+
+from persistence.batch_records import BatchMode
+from providers.prices import BATCH_SHARES
+
+from ..checks import check_command
+from ..configs import Configs
+from ..errors import BadUserInputError, DomainError, ForbiddenError, NotFoundError
+from ..permits import check_permitted
+from ..principal import Principal
+from ..routing import Vendor
+from ..types import CompleteCommand, ConfigCall
+from .asked import LABEL, MAX_CUSTOM_ID_LENGTH, MAX_ITEMS, BatchAsked, Given, Problem
+
+AT_ONCE = 20
+"""Lines are read so many at a time: then others have their turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLine:
+    """`number` counts from 1."""
+
+    number: int
+    raw: bytes
+    custom_id: str | None
+    command: CompleteCommand
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads the lines of one batch. `vendors` are what the organisation's calls go to."""
+
+    configs: Configs
+    vendors: Mapping[str, Vendor]
+    principal: Principal
+    asked: BatchAsked
+    batch_id: str
+
+    async def read(self, source: AsyncIterator[Given]) -> AsyncGenerator[ReadLine | Problem, None]:
+        """Every line, or what is wrong with it. Raises BadUserInputError for too many, or none at all; and what is no
+        fault of a line, as ServiceUnavailableError."""
+        number = 0
+        async for given in source:
+            number += 1
+            if number > MAX_ITEMS:
+                raise BadUserInputError(f"a batch has at most {MAX_ITEMS} inputs", path=("input",))
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+            try:
+                yield await self._line(number, given)
+            except BadUserInputError as error:
+                yield Problem(number, tuple(error.path[1:]), error.message)
+            except DomainError as error:
+                if error.retryable:
+                    raise
+                yield Problem(number, (), error.message, error.code)
+        if not number:
+            raise BadUserInputError("a batch has at least one input", path=("input",))
+
+    async def _line(self, number: int, given: Given) -> ReadLine:
+        asked = given.read()
+        if asked.custom_id is not None and not 1 <= len(asked.custom_id) <= MAX_CUSTOM_ID_LENGTH:
+            raise BadUserInputError(f"customId has 1 to {MAX_CUSTOM_ID_LENGTH} characters", path=("input", "customId"))
+        call = asked.call
+        command = await self.configs.resolve(self.principal, call) if isinstance(call, ConfigCall) else call
+        if command.idempotency_key is not None:
+            raise BadUserInputError(
+                "an input of a batch has no idempotencyKey of its own: give the batch one",
+                path=("input", "idempotencyKey"),
+            )
+        labels = {**self.asked.labels, **command.labels, LABEL: self.batch_id}
+        command = replace(command, labels=labels)
+        check_command(command, self.vendors)
+        check_permitted(self.principal, command)
+        if self.asked.mode is BatchMode.PROVIDER:
+            _check_for_vendor(command)
+        return ReadLine(number, given.raw, asked.custom_id, command)
+
+
+def _check_for_vendor(command: CompleteCommand) -> None:
+    if command.target.provider not in BATCH_SHARES:
+        ready = ", ".join(sorted(BATCH_SHARES))
+        raise BadUserInputError(
+            f"{command.target.provider[:100]!r} has no batch API that is known here: mode PROVIDER is for {ready}",
+            path=("input", "model"),
+        )
+    if command.fallbacks:
+        raise BadUserInputError(
+            "a vendor's batch has no fallbacks: leave them out, or use mode LIVE", path=("input", "fallbacks")
+        )
+
+
+def refusal(problem: Problem, *, file: bool) -> DomainError:
+    """Names the line by its number, and the field."""
+    field = ".".join(map(str, problem.path))
+    place = ("input", "file", problem.line) if file else ("input", "inputs", problem.line - 1)
+    told = f"line {problem.line}" if file else f"inputs[{problem.line - 1}]"
+    message = f"{told}{', ' + field if field else ''}: {problem.message}"
+    match problem.code:
+        case NotFoundError.code:
+            return NotFoundError(message)
+        case ForbiddenError.code:
+            return ForbiddenError(message)
+    return BadUserInputError(message, path=(*place, *problem.path))

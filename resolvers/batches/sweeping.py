@@ -1,0 +1,103 @@
+"""Items that have to be moved where nobody holds them: of batches that are cancelled, late or begun anew, and those
+that were lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from persistence.batch_records import OPEN, Batch, BatchMode, BatchState, Item, ItemError, ItemState, Move
+from persistence.ports import BatchStore, JobQueue
+
+from .moving import Mover
+from .verdicts import MAX_LOST
+
+AT_ONCE = 200
+REQUEUE_S = 60.0
+"""A ticket that nobody used by then is taken for lost."""
+QUEUED_AT_MOST = 200
+"""Tickets in the queue at once, of all batches."""
+_ANY_TIME = datetime(9000, 1, 1, tzinfo=UTC)
+
+LATE = ItemError("DEADLINE_EXCEEDED", "the batch's deadline came before this item's turn")
+ABANDONED = ItemError("INTERNAL", f"its worker ended {MAX_LOST} times while it was running")
+
+log = structlog.get_logger("batches")
+
+
+@dataclass(frozen=True, slots=True)
+class Sweeper:
+    """Every method raises StoreUnavailableError. `now` is aware UTC."""
+
+    store: BatchStore
+    mover: Mover
+    queue: JobQueue
+    now: Callable[[], datetime]
+
+    async def cancel(self, batch: Batch) -> None:
+        """What is not at a vendor's already: that is cancelled there, and told by its results."""
+        states = OPEN if batch.mode is BatchMode.LIVE else (ItemState.WAITING, ItemState.QUEUED)
+        while found := await self._open(batch, states):
+            at = self._time()
+            await self.mover.move_all(
+                [_moved(item, OPEN, ItemState.CANCELLED, revokes=True, ended_at=at) for item in found]
+            )
+
+    async def expire(self, batch: Batch) -> None:
+        """What is running ends by its own deadline, which is no later."""
+        states = ItemState.WAITING, ItemState.QUEUED
+        while found := await self._open(batch, states):
+            at = self._time()
+            await self.mover.move_all(
+                [_moved(item, states, ItemState.FAILED, error=LATE, revokes=True, ended_at=at) for item in found]
+            )
+
+    async def retry(self, batch: Batch) -> Batch | None:
+        """Those that failed, or were cancelled too; afterwards it runs."""
+        every = batch.state is BatchState.RETRYING_ALL
+        states = (ItemState.FAILED, ItemState.CANCELLED) if every else (ItemState.FAILED,)
+        while found := await self.store.items(batch.organisation, batch.id, states=states, limit=AT_ONCE):
+            due = self._time()
+            await self.mover.move_all(
+                [_moved(item, states, ItemState.WAITING, resets=True, revokes=True, due=due) for item in found]
+            )
+        values = {"state": BatchState.RUNNING}
+        return await self.store.change(batch.organisation, batch.id, expects=(batch.state,), values=values)
+
+    async def lapsed(self, batch: Batch) -> None:
+        """Whose worker, or ticket, is lost. One whose workers all end by it is given up."""
+        states = ItemState.QUEUED, ItemState.RUNNING
+        found = await self.store.due(batch.organisation, batch.id, states=states, now=self.now(), limit=AT_ONCE)
+        if not found:
+            return
+        waits = await self._queue_is_full() if any(item.state is ItemState.QUEUED for item in found) else False
+        await self.mover.move_all([self._again(item, queue_is_full=waits) for item in found])
+
+    def _again(self, item: Item, *, queue_is_full: bool) -> Move:
+        now = self._time()
+        if item.state is ItemState.QUEUED:
+            if queue_is_full:  # its ticket may well be in it: no second one
+                due = now + timedelta(seconds=REQUEUE_S)
+                return _moved(item, (ItemState.QUEUED,), ItemState.QUEUED, due=due)
+            return _moved(item, (ItemState.QUEUED,), ItemState.WAITING, due=now)
+        log.warning("an item's worker is lost", batch=item.batch, item=item.index, lost=item.lost + 1)
+        if item.lost + 1 >= MAX_LOST:
+            return _moved(item, (ItemState.RUNNING,), ItemState.FAILED, lost=1, error=ABANDONED, ended_at=now)
+        return _moved(item, (ItemState.RUNNING,), ItemState.WAITING, lost=1, due=now)
+
+    async def _queue_is_full(self) -> bool:
+        return (await self.queue.depth()).ready >= QUEUED_AT_MOST
+
+    async def _open(self, batch: Batch, states: Sequence[ItemState]) -> Sequence[Item]:
+        return await self.store.due(batch.organisation, batch.id, states=states, now=_ANY_TIME, limit=AT_ONCE)
+
+    def _time(self) -> datetime:
+        now = self.now()
+        return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+def _moved(item: Item, expects: tuple[ItemState, ...], to: ItemState, **values: object) -> Move:
+    return Move(item.organisation, item.batch, item.index, expects, to, item.fence, **values)  # type: ignore[arg-type]  # the fields' own

@@ -1,0 +1,88 @@
+"""Batches that the vendors work on, by their own batch APIs at half the price."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from .processes import Server, Vendor, post
+
+SUBMIT = """
+mutation Submit($input: SubmitBatchInput!) { submitBatch(input: $input) { batch { id } } }
+"""
+BATCH = """
+query Batch($id: ID!) {
+  batch(id: $id) {
+    state cost unpriced endedAt counts { total running succeeded failed cancelled }
+    items(first: 100) {
+      nodes { index state completionId cost error { code } completion { content usage { outputTokens costSource } } }
+    }
+  }
+}
+"""
+CANCEL = "mutation Cancel($input: CancelBatchInput!) { cancelBatch(input: $input) { state } }"
+RECORD = """
+query Record($by: CompletionRef!) {
+  completion(by: $by) { usage { inputTokens outputTokens cost estimated } labels { name value } attempts { outcome } }
+}
+"""
+
+
+def submitted(server: Server, token: str, prompts: list[str], model: str) -> str:
+    asked = {
+        "mode": "PROVIDER",
+        "model": model,
+        "inputs": [{"messages": [{"role": "USER", "content": each}], "maxTokens": 100} for each in prompts],
+    }
+    answer = post(server, token, SUBMIT, {"input": asked})
+    batch: str = answer["data"]["submitBatch"]["batch"]["id"]
+    return batch
+
+
+def ended(server: Server, token: str, batch: str) -> Any:
+    give_up = time.monotonic() + 90
+    while (found := post(server, token, BATCH, {"id": batch})["data"]["batch"])["endedAt"] is None:
+        assert time.monotonic() < give_up, found
+        time.sleep(0.3)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "price"),
+    [("openai", "gpt-4o-mini", "0.60"), ("openai", "o4-mini", "4.40"), ("anthropic", "claude-haiku-4-5", "5")],
+)
+def test_the_vendor_answers_at_half_the_price(
+    server: Server, token: str, vendor: Vendor, provider: str, model: str, price: str
+) -> None:
+    before = vendor.tally(provider, model)
+    prompts = [f"[[tokens={number + 1}]]" for number in range(9)] + ["[[400]]"]
+    found = ended(server, token, submitted(server, token, prompts, f"{provider}/{model}"))
+    assert found["state"] == "COMPLETED"
+    assert found["counts"] == {"total": 10, "running": 0, "succeeded": 9, "failed": 1, "cancelled": 0}
+    nodes = found["items"]["nodes"]
+    assert [each["completion"]["usage"]["outputTokens"] for each in nodes[:9]] == list(range(1, 10))
+    assert (nodes[9]["completion"], nodes[9]["error"]) == (None, {"code": "PROVIDER_INVALID_REQUEST"})
+    after = vendor.tally(provider, model)
+    assert after["answered"] - before.get("answered", 0) == 9
+    for each in nodes[:9]:
+        answer = post(server, token, RECORD, {"by": {"id": each["completionId"]}})["data"]["completion"]
+        usage = answer["usage"]
+        assert (usage["estimated"], usage["cost"]) == (False, each["cost"])
+        assert [one["outcome"] for one in answer["attempts"]] == ["SUCCEEDED"]
+        output = usage["outputTokens"] * float(price) / 1_000_000 / 2
+        assert float(usage["cost"]) == pytest.approx(output, rel=0.5), "and a little for the input"
+        assert output < float(usage["cost"]) < 2 * output + 2e-6
+
+
+@pytest.mark.parametrize(("provider", "model"), [("openai", "gpt-4o-mini"), ("anthropic", "claude-haiku-4-5")])
+def test_what_is_cancelled_is_cancelled_there_too(server: Server, token: str, provider: str, model: str) -> None:
+    batch = submitted(server, token, ["[[hang]]", "hello"], f"{provider}/{model}")
+    give_up = time.monotonic() + 60
+    while post(server, token, BATCH, {"id": batch})["data"]["batch"]["counts"]["running"] < 2:
+        assert time.monotonic() < give_up
+        time.sleep(0.2)
+    assert post(server, token, CANCEL, {"input": {"id": batch}})["data"]["cancelBatch"]["state"] == "CANCELLING"
+    found = ended(server, token, batch)
+    assert (found["state"], found["counts"]["cancelled"]) == ("CANCELLED", 2)

@@ -1,0 +1,229 @@
+"""What becomes a batch, and what is refused by its line and field."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from persistence.batch_records import BatchMode, Counts
+from providers.types import Message, Role
+from resolvers.batches import submitting
+from resolvers.batches.asked import MAX_LINE_BYTES, MAX_LISTED, BatchAsked, Given, ItemAsked, lines_of
+from resolvers.errors import (
+    BadUserInputError,
+    ConflictError,
+    ForbiddenError,
+    NotFoundError,
+    ServiceUnavailableError,
+)
+from resolvers.principal import Limits
+from resolvers.types import Target
+
+from .batch_stage import BatchStage, given, inputs, open_batch_stage
+from .scene import ACME, BETA, GLOBEX, command
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[BatchStage]:
+    async with open_batch_stage() as stage:
+        yield stage
+
+
+def read(line: bytes) -> ItemAsked:
+    """A test's lines: what is asked, or `!field` for what can't be read."""
+    text = line.decode()
+    if text.startswith("!"):
+        raise BadUserInputError("is none", path=("input", *text[1:].split(".")))
+    return ItemAsked(command(messages=(Message(Role.USER, text),)), custom_id=f"id-{text}"[:300])
+
+
+async def refused(stage: BatchStage, source: Any, **asked: Any) -> tuple[tuple[Any, ...], str]:
+    with pytest.raises(BadUserInputError) as caught:
+        await stage.batches.submit(ACME, BatchAsked(**asked), source)
+    assert (stage.store.batches, stage.store.begun, stage.store.kept) == ({}, {}, {}), "nothing is left of it"
+    return tuple(caught.value.path), caught.value.message
+
+
+async def test_a_file_is_read_line_by_line(stage: BatchStage) -> None:
+    content = b"\n".join(f"n{number}".encode() for number in range(1200)) + b"\n\n"
+    stage.objects.files["acme", "batches/uploads/x.jsonl"] = content
+    batch = await stage.batches.submit(ACME, BatchAsked(file="batches/uploads/x.jsonl"), read)
+    assert batch.counts == Counts(waiting=1200)
+    items = stage.items(batch)
+    assert [item.custom_id for item in items] == [f"id-n{number}" for number in range(1200)]
+    assert all("batch" in (item.input.text or "") for item in items)
+
+
+@pytest.mark.parametrize(
+    ("line", "path", "told"),
+    [
+        (b"!messages.0.role", (3, "messages", "0", "role"), "line 3, messages.0.role: is none"),
+        (b"x" * 299, (3, "customId"), "line 3, customId: customId has 1 to 256 characters"),
+    ],
+)
+async def test_a_bad_line_names_its_number_and_field(
+    stage: BatchStage, line: bytes, path: tuple[Any, ...], told: str
+) -> None:
+    stage.objects.files["acme", "f"] = b"\n".join([b"a", b"b", line, b"!later"])
+    assert await refused(stage, read, file="f") == (("input", "file", *path), told)
+
+
+@pytest.mark.parametrize(
+    ("asked", "path"),
+    [
+        ({"target": Target("nobody", "x")}, ("inputs", 1, "model")),
+        ({"temperature": 3.0}, ("inputs", 1, "temperature")),
+        ({"idempotency_key": "k"}, ("inputs", 1, "idempotencyKey")),
+        ({"messages": ()}, ("inputs", 1, "messages")),
+        ({"labels": {str(n): "" for n in range(20)}}, ("inputs", 1, "labels")),
+    ],
+)
+async def test_a_bad_input_names_its_index_and_field(
+    stage: BatchStage, asked: dict[str, Any], path: tuple[Any, ...]
+) -> None:
+    assert (await refused(stage, [given(), given(**asked)]))[0] == ("input", *path)
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"concurrency": 0}, "concurrency"),
+        ({"priority": 10}, "priority"),
+        ({"idempotency_key": ""}, "idempotencyKey"),
+        ({"labels": {"batch": "x"}}, "labels"),
+        ({"labels": {str(n): "" for n in range(20)}}, "labels"),
+    ],
+)
+async def test_what_is_wrong_with_all_of_it(stage: BatchStage, asked: dict[str, Any], field: str) -> None:
+    assert (await refused(stage, inputs(1), **asked))[0] == ("input", field)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "../etc"])
+async def test_a_file_that_is_not_there(stage: BatchStage, name: str) -> None:
+    with pytest.raises(NotFoundError, match="upload it first"):
+        await stage.batches.submit(ACME, BatchAsked(file=name), read)
+    assert stage.store.begun == {}
+
+
+async def test_the_deadline_lies_ahead_and_there_is_one(stage: BatchStage) -> None:
+    now = stage.batches.now()
+    for wrong in (now, now + timedelta(days=31)):
+        assert (await refused(stage, inputs(1), deadline=wrong))[0] == ("input", "deadline")
+    batch = await stage.submit(1)
+    assert batch.deadline == now + timedelta(days=7)
+
+
+async def test_there_are_inputs_and_not_too_many(stage: BatchStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "at least one" in (await refused(stage, []))[1]
+    assert "more come as a file" in (await refused(stage, inputs(MAX_LISTED + 1)))[1]
+    stage.objects.files["acme", "f"] = b"\n" * 3
+    assert "at least one" in (await refused(stage, read, file="f"))[1]
+    stage.objects.files["acme", "f"] = b"a\n" + b"b" * (MAX_LINE_BYTES + 1)
+    assert (await refused(stage, read, file="f"))[0] == ("input", "file", 2)
+    monkeypatch.setattr("resolvers.batches.reading.MAX_ITEMS", 2)
+    assert "at most 2 inputs" in (await refused(stage, inputs(3)))[1]
+
+
+async def test_a_limited_key_submits_what_it_may_use(stage: BatchStage) -> None:
+    limited = replace(ACME, limits=Limits(models=("alpha/*",)))
+    with pytest.raises(ForbiddenError, match=r"inputs\[1\]: this key may not use the model"):
+        await stage.batches.submit(limited, BatchAsked(), [given(), given(target=BETA)])
+    batch = await stage.submit(1, limited)
+    assert batch.submitter.models == ("alpha/*",)
+
+
+async def test_a_key_makes_one_batch_of_the_same(stage: BatchStage) -> None:
+    first = await stage.submit(3, idempotency_key="k")
+    assert await stage.submit(3, idempotency_key="k") == first
+    assert len(stage.store.batches) == len(stage.store.kept) == 1
+    for other in ({"priority": 1}, {"labels": {"a": "b"}}):
+        with pytest.raises(ConflictError, match="something else"):
+            await stage.submit(3, idempotency_key="k", **other)
+    with pytest.raises(ConflictError):
+        await stage.submit(4, idempotency_key="k")
+    assert (await stage.submit(3, GLOBEX, idempotency_key="k")).id != first.id
+    both = await asyncio.gather(*(stage.submit(3, idempotency_key="l") for _ in range(2)))
+    assert both[0] == both[1]
+    assert stage.store.begun == {}
+
+
+async def test_an_organisation_has_so_many_unended(stage: BatchStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submitting, "MAX_UNENDED", 1)
+    await stage.submit(1)
+    with pytest.raises(ConflictError):
+        await stage.submit(1)
+    await stage.submit(1, GLOBEX)
+    assert stage.store.begun == {}
+
+
+async def test_what_nobody_opened_is_forgotten(stage: BatchStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resolvers.batches.dispatching.UNOPENED_FOR", timedelta(seconds=30))
+    monkeypatch.setattr("resolvers.batches.dispatching.UNOPENED_S", 20.0)
+    await stage.submit(1)
+    stage.store.begun["acme", "bat_x"] = await stage.submit(1)
+    stage.store.kept["acme", "bat_x"] = {}
+    async with stage.dispatcher():
+        await asyncio.sleep(60)
+    assert stage.store.begun == {}
+    assert len(stage.store.kept) == 2
+
+
+async def test_while_the_stores_are_away_nothing_is_accepted(stage: BatchStage) -> None:
+    stage.store.down = True
+    with pytest.raises(ServiceUnavailableError):
+        await stage.submit(1)
+    stage.store.down, stage.objects.down = False, True
+    with pytest.raises(ServiceUnavailableError):
+        await stage.batches.submit(ACME, BatchAsked(file="f"), read)
+    assert stage.store.batches == {}
+
+
+async def test_a_rehearsal_prices_and_names_every_problem(stage: BatchStage) -> None:
+    priced = {"target": Target("openai", "gpt-4o-mini"), "max_tokens": 100}
+    vendors: Any = await stage.batches.configs.vendors("acme")
+    vendors["openai"] = vendors["alpha"]
+    wrong = Given(b"", lambda: read(b"!model"))
+    asked = [given(**priced), given(**priced), given(), wrong, wrong]
+    found = await stage.batches.rehearse(ACME, BatchAsked(), asked)
+    assert (found.items, found.unpriced, found.wrong) == (5, 1, 2)
+    assert [(each.line, each.path) for each in found.problems] == [(4, ("model",)), (5, ("model",))]
+    assert found.most_cost > 2 * 100 * Decimal("0.60") / 1_000_000
+    half = await stage.batches.rehearse(ACME, BatchAsked(mode=BatchMode.PROVIDER), [given(**priced)] * 2)
+    assert half.most_cost * 2 == found.most_cost
+    assert (stage.store.batches, stage.store.begun) == ({}, {})
+
+
+async def test_a_vendors_batch_is_for_those_who_have_one(stage: BatchStage) -> None:
+    told = await refused(stage, inputs(1), mode=BatchMode.PROVIDER)
+    assert told[0] == ("input", "inputs", 0, "model")
+    assert "mode PROVIDER is for anthropic, openai" in told[1]
+
+
+async def test_others_learn_nothing_of_it(stage: BatchStage) -> None:
+    batch = await stage.submit(1)
+    assert await stage.batches.get(ACME, batch.id) == batch
+    for ask in (
+        stage.batches.get(GLOBEX, batch.id),
+        stage.batches.cancel(GLOBEX, batch.id),
+        stage.batches.retry(GLOBEX, batch.id, only_failed=True),
+        stage.batches.get(ACME, "bat_x"),
+    ):
+        with pytest.raises(NotFoundError):
+            await ask
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+async def test_lines_are_the_same_however_they_come(size: int) -> None:
+    content = "a\n\nbé🔑\nlast".encode()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(content), size):
+            yield content[start : start + size]
+
+    assert [line async for line in lines_of(chunks())] == [b"a", b"", "bé🔑".encode(), b"last"]

@@ -12,7 +12,7 @@ import typer
 
 from persistence.ports import StoreUnavailableError
 
-from .backups import Backups, open_backups
+from .backups import BackupError, Backups, open_backups
 from .console import fail
 from .settings import Settings, SettingsError, load_settings
 
@@ -78,12 +78,7 @@ def fetch(
     keys = [line for line in identity.read_text().splitlines() if line.startswith("AGE-SECRET-KEY-")]
     if len(keys) != 1:
         fail(f"{identity} has no line that begins with AGE-SECRET-KEY-, or several")
-    try:
-        _with_backups(load_settings(), lambda backups: backups.fetch(name, keys[0], output))
-    except FileNotFoundError:
-        fail(f"there is no {name}: `ai-middleware backup list` shows what there is")
-    except ValueError as error:
-        fail(f"{name}: {error}")
+    _with_backups(load_settings(), lambda backups: backups.fetch(name, keys[0], output))
 
 
 @app.command()
@@ -126,4 +121,7 @@ def _with_backups(settings: Settings, work: Callable[[Backups], Awaitable[_T]]) 
         async with open_backups(settings) as backups:
             return await work(backups)
 
-    return asyncio.run(run())
+    try:
+        return asyncio.run(run())
+    except (BackupError, StoreUnavailableError, OSError) as error:
+        fail(str(error))

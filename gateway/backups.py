@@ -24,8 +24,12 @@ CHUNK = 1024 * 1024
 PAGE = 1000
 
 
+class BackupError(Exception):
+    """It could not be encrypted, found or opened. The text says why."""
+
+
 class Backups:
-    """Opened by `open_backups`. Every method raises StoreUnavailableError."""
+    """Opened by `open_backups`. Every method raises StoreUnavailableError, and OSError for its files."""
 
     def __init__(self, objects: Objects, recipient: str, kept: timedelta) -> None:
         self._objects = objects
@@ -33,11 +37,15 @@ class Backups:
         self._kept = kept
 
     async def keep(self, path: Path, kind: str) -> str:
-        """Encrypts the file and keeps it as `kind/TIME.age`, which is returned; then what is too old goes."""
+        """Encrypts the file and keeps it as `kind/TIME.age`, which is returned; then what is too old goes. Raises
+        BackupError; then nothing was kept and nothing goes."""
         name = f"{kind}/{datetime.now(UTC):%Y-%m-%dT%H-%M-%SZ}{''.join(path.suffixes)}.age"
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             sealed = Path(folder) / "sealed"
-            await asyncio.to_thread(pyrage.encrypt_file, str(path), str(sealed), [self._recipient])
+            try:
+                await asyncio.to_thread(pyrage.encrypt_file, str(path), str(sealed), [self._recipient])
+            except pyrage.EncryptError as error:  # a full disk too
+                raise BackupError(f"{path} could not be encrypted: {error}") from None
             await self._objects.put(OWNER, name, _chunks(sealed))
         await self._objects.forget_older(datetime.now(UTC) - self._kept, prefix=f"{kind}/")
         return name
@@ -49,18 +57,26 @@ class Backups:
         return found
 
     async def fetch(self, name: str, identity: str, path: Path) -> None:
-        """Decrypts it into the file. Raises FileNotFoundError, and ValueError for an identity that does not open it."""
+        """Decrypts it into the file, which is there when all of it is. Raises BackupError."""
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             sealed, opened = Path(folder) / "sealed", Path(folder) / "opened"
-            with sealed.open("wb") as file:
-                async for chunk in self._objects.get(OWNER, name):
-                    await asyncio.to_thread(file.write, chunk)
+            await self._download(name, sealed)
             try:
                 key = pyrage.x25519.Identity.from_str(identity)
                 await asyncio.to_thread(pyrage.decrypt_file, str(sealed), str(opened), [key])
             except (pyrage.IdentityError, pyrage.DecryptError):
-                raise ValueError("this identity does not open it") from None
+                raise BackupError(f"{name}: this identity does not open it") from None
+            except OSError as error:  # of the file's end and of each 64 KiB it holds a proof
+                raise BackupError(f"{name} is not whole, or there is no room for it here: {error}") from None
             opened.replace(path)
+
+    async def _download(self, name: str, path: Path) -> None:
+        try:
+            with path.open("wb") as file:
+                async for chunk in self._objects.get(OWNER, name):
+                    await asyncio.to_thread(file.write, chunk)
+        except (FileNotFoundError, ValueError):  # no file's name, either
+            raise BackupError(f"there is no {name}: `ai-middleware backup list` shows what there is") from None
 
 
 async def _chunks(path: Path) -> AsyncGenerator[bytes, None]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +25,7 @@ from .client import DATABASE, SCHEMA, SCHEMA_ID, check_schema
 
 TIMEOUT_MS = 15_000
 BATCH = 500
+BATCH_BYTES = 16 * 1024 * 1024
 FORM = 1
 _RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument, tz_aware=True)
 
@@ -70,8 +70,7 @@ def read_archive(uri: str, path: Path, *, ca_file: Path | None = None) -> int:
         if filled:
             raise ArchiveError(f"the database is not empty: there are documents in {', '.join(filled)}")
         _check_form(_head(path), _version(client))
-        frames = _frames(path)
-        while batch := list(islice(frames, BATCH)):
+        for batch in _batches(path):
             by_name: dict[str, list[Any]] = {}
             for frame in batch:
                 by_name.setdefault(frame["collection"], []).append(frame["document"])
@@ -110,8 +109,20 @@ def _check_form(head: RawBSONDocument, version: int | None) -> None:
         )
 
 
-def _frames(path: Path) -> Iterator[RawBSONDocument]:
-    return (frame for frame in _read(path) if "collection" in frame)
+def _batches(path: Path) -> Iterator[list[RawBSONDocument]]:
+    """Its documents' frames; a batch is in memory whole, however large documents are."""
+    batch: list[RawBSONDocument] = []
+    held = 0
+    for frame in _read(path):
+        if "collection" not in frame:
+            continue
+        batch.append(frame)
+        held += len(frame.raw)
+        if len(batch) == BATCH or held >= BATCH_BYTES:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
 
 
 def _read(path: Path) -> Iterator[RawBSONDocument]:

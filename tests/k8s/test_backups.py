@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import gzip
 import os
+import resource
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pymongo
 import pyrage
 import pytest
 
-from gateway.backups import Backups, open_backups
+from gateway.backups import BackupError, Backups, open_backups
 from gateway.settings import SettingsError, load_settings
 from persistence.migrations.mongo import migrate as migrate_documents
 from persistence.migrations.timescale import migrate as migrate_ledger
@@ -32,6 +34,8 @@ from .test_data_tier import SCRIPTS, programs
 
 COMPLETE = 'mutation { complete(input: {model: "scripted/echo", messages: [{role: USER, content: "hi"}]}) { id } }'
 CONFIG = 'mutation { createConfig(input: {slug: "%s", draft: {model: "scripted/echo"}}) { id } }'
+LARGE = 16 * 1024 * 1024 - 100
+"""A document has 16 MiB at most."""
 READ = "{ configs(first: 10) { nodes { slug draft { model } } } auditLog(first: 10) { nodes { action subjectId } } }"
 
 
@@ -113,13 +117,76 @@ async def test_only_its_private_key_opens_a_backup(tmp_path: Path, keys: Keys) -
     async with opened(tmp_path, keys) as backups:
         name = await backups.keep(file, "ledger")
         assert [each.name for each in await backups.listed()] == [name]
-        with pytest.raises(ValueError, match="this identity does not open it"):
+        with pytest.raises(BackupError, match="this identity does not open it"):
             await backups.fetch(name, str(pyrage.x25519.Identity.generate()), output)
-        with pytest.raises(FileNotFoundError):
-            await backups.fetch("ledger/none.age", keys.private, output)
+        for none in ("ledger/none.age", "../none.age"):
+            with pytest.raises(BackupError, match=f"there is no {none}"):
+                await backups.fetch(none, keys.private, output)
         assert not output.exists()
         await backups.fetch(name, keys.private, output)
     assert output.read_bytes() == b"some sums"
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda whole: whole[:-10], lambda whole: whole[:-30] + bytes([whole[-30] ^ 1]) + whole[-29:]]
+)
+async def test_a_damaged_backup_is_told(tmp_path: Path, keys: Keys, damage: Callable[[bytes], bytes]) -> None:
+    file, output = tmp_path / "ledger.dump", tmp_path / "opened"
+    file.write_bytes(b"some sums")
+    async with opened(tmp_path, keys) as backups:
+        name = await backups.keep(file, "ledger")
+        [kept] = (tmp_path / "kept").rglob("*.age")
+        kept.write_bytes(damage(kept.read_bytes()))
+        with pytest.raises(BackupError, match="is not whole"):
+            await backups.fetch(name, keys.private, output)
+    assert not output.exists()
+
+
+def test_what_goes_wrong_is_one_line(tmp_path: Path, keys: Keys) -> None:
+    variables = environment(tmp_path, keys)
+    nowhere = str(tmp_path / "none" / "opened")
+    given = ("--identity", str(keys.file), "--output", nowhere)
+    done = command("backup", "fetch", "ledger/none.age", *given, environment=variables)
+    assert (done.returncode, nowhere.removesuffix("/opened") in done.stderr) == (1, True), (
+        "the folder is what is missing"
+    )
+    assert len(done.stderr.splitlines()) < 4
+    file = tmp_path / "a.dump"
+    file.write_bytes(b"x")
+    away = {
+        "AWS_ENDPOINT": "http://127.0.0.1:1",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "r",
+        "BACKUP_URL": "s3://bucket",
+    }
+    credentials = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    done = command("backup", "keep", str(file), environment={**variables, **away, **credentials})
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+
+
+async def test_where_there_is_no_room_nothing_is_kept_and_nothing_goes(
+    tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit of the process stands for the disk's."""
+    file = tmp_path / "a.dump"
+    file.write_bytes(b"x" * 2_000_000)
+    async with opened(tmp_path, keys) as backups:
+        await backups.keep(file, "ledger")
+        before = _files(tmp_path, "*.age")
+        os.utime(before[0], (0, 0))
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+        try:
+            with pytest.raises(BackupError, match="could not be encrypted: File too large"):
+                await backups.keep(file, "ledger")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert _files(tmp_path, "*.age") == before
+        assert _files(tmp_path, "sealed") == [], "what was begun is taken away"
+
+
+def _files(folder: Path, name: str) -> Sequence[Path]:
+    return sorted(folder.rglob(name))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +228,8 @@ async def test_an_archive_is_of_one_moment_whole_and_of_this_schema(tmp_path: Pa
     with pymongo.MongoClient[dict[str, Any]](source) as client:
         books = client.get_default_database()["price_books"]
         books.insert_many([{"_id": f"org-{number}", "rules": number} for number in range(1_200)])
-    assert await asyncio.to_thread(write_archive, source, path) == 1_200
+        books.insert_one({"_id": "large", "rules": 1_200, "text": "x" * LARGE})
+    assert await asyncio.to_thread(write_archive, source, path) == 1_201
     with pytest.raises(ArchiveError, match="it is of schema"):
         await asyncio.to_thread(read_archive, target, path)
     await migrate_documents(target)
@@ -176,10 +244,11 @@ async def test_an_archive_is_of_one_moment_whole_and_of_this_schema(tmp_path: Pa
         half.write_bytes(broken)
         with pytest.raises(ArchiveError):
             await asyncio.to_thread(read_archive, target, half)
-    assert await asyncio.to_thread(read_archive, target, path) == 1_200
+    assert await asyncio.to_thread(read_archive, target, path) == 1_201
     with pymongo.MongoClient[dict[str, Any]](target) as client:
-        found = client.get_default_database()["price_books"].find().sort("_id")
-        assert {each["_id"]: each["rules"] for each in found} == {f"org-{number}": number for number in range(1_200)}
+        *numbered, large = client.get_default_database()["price_books"].find().sort("rules")
+        assert {each["_id"]: each["rules"] for each in numbered} == {f"org-{number}": number for number in range(1_200)}
+        assert len(large["text"]) == LARGE
     with pytest.raises(SchemaVersionError):
         await asyncio.to_thread(write_archive, other, path)
 
@@ -195,8 +264,10 @@ async def test_the_ledger_comes_back(tmp_path: Path, kind: Kind) -> None:
                 for _ in range(3):
                     assert post(process, process.token("acme"), COMPLETE)["data"]["complete"]["id"]
             dump = (server.root or Path("/")) / "tmp" / f"{os.getpid()}-{kind}.dump"
+            await _with_the_backup_s_role(source)
             try:
-                assert _carried_out(server, "dump-ledger.sh", source, OUTPUT=dump).returncode == 0
+                dumped = _carried_out(server, "dump-ledger.sh", source, user="backup", OUTPUT=dump)
+                assert dumped.returncode == 0, dumped.stderr
                 done = _carried_out(server, "restore-ledger.sh", target, INPUT=dump)
                 assert done.returncode == 0, done.stderr
                 assert await _ledger(target) == await _ledger(source)
@@ -209,16 +280,27 @@ async def test_the_ledger_comes_back(tmp_path: Path, kind: Kind) -> None:
             assert len(await _ledger(target)) == 4
 
 
+async def _with_the_backup_s_role(url: str) -> None:
+    """As `init-primary.sh` makes it."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(f"CREATE ROLE backup LOGIN PASSWORD '{PASSWORD}'; GRANT pg_read_all_data TO backup")
+    finally:
+        await connection.close()
+
+
 async def _ledger(url: str) -> list[tuple[Any, ...]]:
     columns = "completion_id, attempt, provider, input_tokens, output_tokens"
     return await rows(url, f"SELECT {columns} FROM ledger_entries ORDER BY 1, 2")
 
 
-def _carried_out(server: Postgres, script: str, url: str, **files: Path) -> subprocess.CompletedProcess[str]:
+def _carried_out(
+    server: Postgres, script: str, url: str, user: str = "postgres", **files: Path
+) -> subprocess.CompletedProcess[str]:
     """Beside the server's own programs, in its root where it has one."""
     told = {name: server.seen(path) for name, path in files.items()}
     database = url.rpartition("/")[2].partition("?")[0]
-    environment = programs(server, PGUSER="postgres", PGPASSWORD=PASSWORD, PGDATABASE=database, **told)
+    environment = programs(server, PGUSER=user, PGPASSWORD=PASSWORD, PGDATABASE=database, **told)
     command = ["sh", "-c", (SCRIPTS / "backups" / script).read_text()]
     if server.root is not None:
         command = ["chroot", str(server.root), *command]

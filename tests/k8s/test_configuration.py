@@ -98,6 +98,24 @@ def test_vendors_keys_come_from_the_environment() -> None:
     assert {key: made[key] for key in VENDORS.values()} == {key: f"the-{name}" for name, key in VENDORS.items()}
 
 
+def test_a_key_is_written_as_it_is() -> None:
+    odd = 'it\'s \\n "$HOME": `id` # {x}'
+    assert secrets(GROQ_API_KEY=odd)["ai-middleware-secrets"]["groq-key"] == odd
+
+
+@pytest.mark.parametrize(("namespace", "key"), [(NAMESPACE, "two\nlines"), ("a'b", "x"), ("a b", "x")])
+def test_what_can_t_be_right_makes_no_secrets(namespace: str, key: str) -> None:
+    done = subprocess.run(
+        [str(ROOT / "make-secrets.sh"), namespace],
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "OPENAI_API_KEY": key},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("make-secrets: ")
+
+
 def test_every_password_is_new_each_time() -> None:
     one, other = secrets(), secrets()
     for name, values in one.items():

@@ -89,7 +89,33 @@ async def test_the_backup_s_user_reads_and_nothing_else(primary: Postgres) -> No
         await connection.close()
 
 
+def _with_a_slot_that_is_lost(primary: Postgres) -> None:
+    """As a replica leaves it that was away for too long."""
+
+    async def lose() -> None:
+        connection = await asyncpg.connect(primary.url())
+        try:
+            await connection.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+            await connection.execute("SELECT pg_reload_conf()")
+            await connection.execute("SELECT pg_create_physical_replication_slot('replica', true)")
+            for _ in range(4):
+                await connection.execute(
+                    "CREATE TABLE filling (number int); DROP TABLE filling; SELECT pg_switch_wal()"
+                )
+            await connection.execute("CHECKPOINT")
+            state = await connection.fetchval("SELECT wal_status FROM pg_replication_slots")
+            assert state == "lost"
+            await connection.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+            await connection.execute("SELECT pg_reload_conf()")
+        finally:
+            await connection.close()
+
+    asyncio.run(lose())
+
+
 def test_a_replica_follows(primary: Postgres) -> None:
+    """In the place of one that was lost, and over what a copy of a primary that was a replica once has left halfway."""
+    _with_a_slot_that_is_lost(primary)
     folder = Path(f"{primary.folder}-replica")
     replica = replace(primary, folder=folder / "pgdata", port=free_port())
     folder.mkdir()
@@ -103,6 +129,7 @@ def test_a_replica_follows(primary: Postgres) -> None:
         )
         replica.folder.mkdir()
         (replica.folder / "half").write_text("of a copy that broke off")
+        (replica.folder / ".cloned").write_text("and had begun with the primary's own files")
         run(SCRIPTS / "timescaledb/clone-primary.sh", environment)
         assert not (replica.folder / "half").exists()
         copied = (replica.folder / "PG_VERSION").stat().st_mtime_ns

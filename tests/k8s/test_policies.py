@@ -6,6 +6,9 @@ import re
 from typing import Any
 
 import pytest
+import yaml
+
+from gateway.settings.whole import SHUTDOWN_S
 
 from .rendered import EVERYTHING, OVERLAYS, Manifest, containers, objects, pods, rendered
 
@@ -40,7 +43,7 @@ def test_the_names() -> None:
 def test_the_size_of_the_server_and_the_worker(
     name: str, replicas: int, requests: tuple[str, str], limits: tuple[str, str], consumes: str
 ) -> None:
-    assert objects(PRODUCTION, "Deployment")[name]["spec"]["replicas"] == replicas
+    assert objects("base", "Deployment")[name]["spec"]["replicas"] == replicas
     container = _container("Deployment", name)
     resources = container["resources"]
     assert (resources["requests"]["cpu"], resources["requests"]["memory"]) == requests
@@ -58,6 +61,12 @@ def test_the_server_scales() -> None:
     assert down["policies"][0]["periodSeconds"] >= STREAM_S, "the last one's streams end first"
     streams = objects(EVERYTHING, "HorizontalPodAutoscaler")["ai-middleware-hpa"]["spec"]["metrics"]
     assert any(each["type"] == "Pods" for each in streams)
+
+
+def test_what_the_autoscaler_decides_is_not_undone_by_an_apply() -> None:
+    """https://kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale/"""
+    for scaler in objects(PRODUCTION, "HorizontalPodAutoscaler").values():
+        assert "replicas" not in objects(PRODUCTION, "Deployment")[scaler["spec"]["scaleTargetRef"]["name"]]["spec"]
 
 
 @pytest.mark.parametrize(
@@ -86,6 +95,8 @@ def test_mongodb() -> None:
     spec = objects(PRODUCTION, "MongoDBCommunity")["ai-middleware-mongodb"]["spec"]
     assert spec["version"].startswith("7.0.")
     assert spec["security"]["authentication"]["modes"] == ["SCRAM-SHA-256"]
+    made = spec["statefulSet"]["spec"]["template"]["spec"]["initContainers"]
+    assert {each["name"] for each in made} == {"mongod-posthook", "mongodb-agent-readinessprobe"}, "the operator's"
     [role] = spec["security"]["roles"]
     assert all(each["resource"] == {"db": "ai_middleware", "collection": ""} for each in role["privileges"])
     users = {user["name"]: user["roles"] for user in spec["users"]}
@@ -346,6 +357,39 @@ def test_vendors_are_reached_and_private_networks_are_not() -> None:
 
 def test_the_mesh_is_strict() -> None:
     assert objects(EVERYTHING, "PeerAuthentication")["ai-middleware"]["spec"] == {"mtls": {"mode": "STRICT"}}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_the_mesh_s_proxy_starts_first_and_ends_last(name: str) -> None:
+    template = objects(EVERYTHING, "Deployment")[name]["spec"]["template"]
+    [policy] = [
+        each["spec"]
+        for each in objects(EVERYTHING, "NetworkPolicy").values()
+        if "istiod" in str(each) and _selects(each["spec"]["podSelector"], template["metadata"]["labels"])
+    ]
+    assert policy["egress"][0]["ports"] == [{"protocol": "TCP", "port": 15012}]
+    told = yaml.safe_load(template["metadata"]["annotations"]["proxy.istio.io/config"])
+    [container] = template["spec"]["containers"]
+    slept = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    longest = int(SHUTDOWN_S)
+    drained = int(told["terminationDrainDuration"].removesuffix("s"))
+    assert told["holdApplicationUntilProxyStarts"] is True
+    assert slept + longest + 30 < drained < template["spec"]["terminationGracePeriodSeconds"]
+
+
+def test_a_certificate_can_be_proved() -> None:
+    """cert-manager's pod is asked by the Ingress, though by default nobody is."""
+    policy = objects(PRODUCTION, "NetworkPolicy")["certificate"]["spec"]
+    assert policy["podSelector"]["matchLabels"] == {"acme.cert-manager.io/http01-solver": "true"}
+    [rule] = policy["ingress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 8089}]
+    asking = objects(PRODUCTION, "NetworkPolicy")["ai-middleware-ingress"]["spec"]["ingress"][0]["from"]
+    assert rule["from"] == asking
+
+
+def test_names_are_looked_up_on_the_node_too() -> None:
+    [rule] = objects(PRODUCTION, "NetworkPolicy")["ai-middleware-dns"]["spec"]["egress"]
+    assert {"ipBlock": {"cidr": "169.254.20.10/32"}} in rule["to"], "NodeLocal DNSCache"
 
 
 def test_the_overlay_to_try_it_needs_nothing_else() -> None:

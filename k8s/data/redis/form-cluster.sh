@@ -21,14 +21,23 @@ else
   for member in $members; do ask "$first" cluster meet "${member%:*}" "${member##*:}"; done
 fi
 
+# A replica that heard of its master's address from others goes on asking the old one until it is told. Told the same once more, it
+# would begin its copy anew, and never end where a copy takes longer than we wait.
+show_master() {
+  nodes=$(ask "$1" cluster nodes)
+  master=$(echo "$nodes" | awk '$3 ~ /myself,slave/ {print $4}')
+  if [ -z "$master" ]; then return; fi
+  known=$(echo "$nodes" | awk -v id="$master" '$1 == id {sub(/@.*/, "", $2); print $2}')
+  asked=$(ask "$1" info replication | tr -d '\r' | awk -F: '$1 == "master_host" {host = $2} $1 == "master_port" {print host ":" $2}')
+  if [ "$known" != "$asked" ]; then ask "$1" cluster replicate "$master" > /dev/null || true; fi
+}
+
 for node in $NODES; do
   until ask "$node" cluster info | grep -q '^cluster_state:ok' &&
     ask "$node" info replication | grep -Eq '^(role:master|master_link_status:up)'; do
     echo "$node does not serve yet"
     sleep 1
-    # A replica that heard of its master's address from others goes on asking the old one until it is told.
-    master=$(ask "$node" cluster nodes | awk '$3 ~ /myself,slave/ {print $4}')
-    if [ -n "$master" ]; then ask "$node" cluster replicate "$master" > /dev/null || true; fi
+    show_master "$node"
   done
 done
 echo "the cluster serves all slots"

@@ -13,7 +13,6 @@ GRANT pg_monitor TO ai_middleware;
 CREATE DATABASE ai_middleware OWNER ai_middleware;
 REVOKE ALL ON DATABASE ai_middleware FROM PUBLIC;
 GRANT CONNECT ON DATABASE ai_middleware TO backup;
-SELECT pg_create_physical_replication_slot('replica');
 SQL
 
 # The extension is the superuser's to make; where the image has none, this is plain PostgreSQL.

@@ -258,13 +258,15 @@ async def test_the_ledger_comes_back(tmp_path: Path, kind: Kind) -> None:
     """By the scripts of the CronJob and of `docs/operate.md`, on plain PostgreSQL and with TimescaleDB."""
     with running_postgres(kind=kind) as server:
         async with empty_database(server) as source, empty_database(server) as target:
-            await migrate_ledger(source)
-            variables = server_environment(tmp_path, None, TIMESCALE_SERVICE_URL=source)
+            for url in (source, target):
+                await _execute(url, *ROLES, f"ALTER DATABASE {url.rpartition('/')[2].partition('?')[0]} OWNER TO owner")
+            owned, restored = (url.replace("//postgres:", "//owner:") for url in (source, target))
+            await migrate_ledger(owned)
+            variables = server_environment(tmp_path, None, TIMESCALE_SERVICE_URL=owned)
             with running_server(variables) as process:
                 for _ in range(3):
                     assert post(process, process.token("acme"), COMPLETE)["data"]["complete"]["id"]
             dump = (server.root or Path("/")) / "tmp" / f"{os.getpid()}-{kind}.dump"
-            await _with_the_backup_s_role(source)
             try:
                 dumped = _carried_out(server, "dump-ledger.sh", source, user="backup", OUTPUT=dump)
                 assert dumped.returncode == 0, dumped.stderr
@@ -275,16 +277,24 @@ async def test_the_ledger_comes_back(tmp_path: Path, kind: Kind) -> None:
                 assert (refused.returncode, "is not empty" in refused.stderr) == (1, True)
             finally:
                 dump.unlink(missing_ok=True)
-            with running_server({**variables, "TIMESCALE_SERVICE_URL": target}) as process:
+            with running_server({**variables, "TIMESCALE_SERVICE_URL": restored}) as process:
                 assert post(process, process.token("acme"), COMPLETE)["data"]["complete"]["id"]
             assert len(await _ledger(target)) == 4
 
 
-async def _with_the_backup_s_role(url: str) -> None:
-    """As `init-primary.sh` makes it."""
+ROLES = (
+    "DROP ROLE IF EXISTS backup",
+    f"CREATE ROLE backup LOGIN PASSWORD '{PASSWORD}' IN ROLE pg_read_all_data",
+    f"DO $$BEGIN CREATE ROLE owner LOGIN PASSWORD '{PASSWORD}'; EXCEPTION WHEN duplicate_object THEN NULL; END$$",
+)
+"""As `init-primary.sh` makes them."""
+
+
+async def _execute(url: str, *statements: str) -> None:
     connection = await asyncpg.connect(url)
     try:
-        await connection.execute(f"CREATE ROLE backup LOGIN PASSWORD '{PASSWORD}'; GRANT pg_read_all_data TO backup")
+        for statement in statements:
+            await connection.execute(statement)
     finally:
         await connection.close()
 

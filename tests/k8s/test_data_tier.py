@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import pyrage
 import pytest
 import redis
 
@@ -223,7 +224,7 @@ class _Configured(Node):
 
 
 def test_mongodb_s_role_is_enough_and_no_more(tmp_path: Path) -> None:
-    """The server migrates, starts and writes by it; other databases and other deeds are refused."""
+    """The server migrates, starts and writes by it; other databases and other deeds are refused. The backup's reads."""
     spec = objects(PRODUCTION, "MongoDBCommunity")["ai-middleware-mongodb"]["spec"]
     [role] = spec["security"]["roles"]
     key = tmp_path / "key"
@@ -235,8 +236,9 @@ def test_mongodb_s_role_is_enough_and_no_more(tmp_path: Path) -> None:
         with replace(mongo, credentials="root:root@").client() as client:
             database = client[role["db"]]
             database.command("createRole", role["role"], privileges=role["privileges"], roles=role["roles"])
-            given = [{"role": each["name"], "db": each["db"]} for each in spec["users"][0]["roles"]]
-            database.command("createUser", "ai-middleware", pwd="password", roles=given)
+            for user in spec["users"]:
+                given = [{"role": each["name"], "db": each["db"]} for each in user["roles"]]
+                client[user["db"]].command("createUser", user["name"], pwd="password", roles=given)
         guarded = replace(mongo, credentials="ai-middleware:password@")
         uri = guarded.url(role["db"]).replace("authSource=admin", f"authSource={role['db']}")
         variables = server_environment(tmp_path / "data", None, MONGODB_CONNECTION_URI=uri)
@@ -247,6 +249,18 @@ def test_mongodb_s_role_is_enough_and_no_more(tmp_path: Path) -> None:
             draft = 'mutation { createConfig(input: {slug: "a", draft: {model: "scripted/echo"}}) { id } }'
             assert post(server, server.token("acme"), draft)["data"]["createConfig"]["id"]
         _refused(uri)
+        done = _kept(tmp_path, replace(mongo, credentials="backup:password@").url(role["db"]))
+        assert (done.returncode, "documents/" in done.stdout) == (0, True), done.stderr
+
+
+def _kept(folder: Path, uri: str) -> subprocess.CompletedProcess[str]:
+    """By the command of the CronJob, which has no other database's address."""
+    job = objects(PRODUCTION, "CronJob")["ai-middleware-backup-documents"]["spec"]["jobTemplate"]["spec"]
+    [container] = job["template"]["spec"]["containers"]
+    recipient = str(pyrage.x25519.Identity.generate().to_public())
+    variables = {"BACKUP_URL": (folder / "kept").as_uri(), "BACKUP_RECIPIENT": recipient, "ENVIRONMENT": "PRODUCTION"}
+    environment = server_environment(folder / "backup", None, MONGODB_CONNECTION_URI=uri, **variables)
+    return command(*container["args"], environment=environment)
 
 
 def _refused(uri: str) -> None:

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Puts a dump (INPUT) into the empty database that PGHOST, PGUSER and PGDATABASE name. With TimescaleDB its own two functions
+# Puts a dump (INPUT) into the empty database that PGHOST, PGUSER and PGDATABASE name. Tables belong to whom they belonged to: the
+# role must be there, as init-primary.sh makes it, or the server could not write to what a superuser has put back. With TimescaleDB its own two functions
 # stand around it (https://docs.tigerdata.com/self-hosted/latest/backup-and-restore/logical-backup/).
 set -eu
 
@@ -15,6 +16,6 @@ if [ "$timescale" != 0 ]; then
   run 'CREATE EXTENSION IF NOT EXISTS timescaledb'
   run 'SELECT timescaledb_pre_restore()'
 fi
-pg_restore --exit-on-error --no-owner --no-privileges --dbname "$PGDATABASE" "$INPUT"
+pg_restore --exit-on-error --no-privileges --dbname "$PGDATABASE" "$INPUT"
 if [ "$timescale" != 0 ]; then run 'SELECT timescaledb_post_restore()'; fi
 psql --no-psqlrc -c ANALYZE > /dev/null

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes one cluster of the nodes in NODES ("host:port host:port …"), one replica for each master. Safe at any time: nodes that
-# are a cluster already are made known to each other again, which mends one whose pods all came back with other addresses.
+# are a cluster already are made known to each other again, which mends one whose pods all came back with other addresses. One that
+# was not made to its end, and so has no keys, is made anew.
 set -eu
 
 ask() { host=${1%:*} port=${1##*:}; shift; redis-cli -h "$host" -p "$port" "$@"; }
@@ -13,8 +14,13 @@ for node in $NODES; do
 done
 first=${NODES%% *}
 
-known() { ask "$1" cluster info | tr -d '\r' | sed -n 's/^cluster_known_nodes://p'; }
-if [ "$(known "$first")" = 1 ] && [ "$(ask "$first" cluster info | tr -d '\r' | sed -n 's/^cluster_slots_assigned://p')" = 0 ]; then
+keys=0 count=0
+for node in $NODES; do keys=$((keys + $(ask "$node" dbsize))) count=$((count + 1)); done
+slots=$(ask "$first" cluster info | tr -d '\r' | sed -n 's/^cluster_slots_assigned://p')
+replicas=$(ask "$first" cluster nodes | grep -c slave || true)
+
+if [ "$keys" = 0 ] && { [ "$slots" != 16384 ] || [ "$replicas" -lt $((count / 2)) ]; }; then
+  for node in $NODES; do ask "$node" cluster reset hard; done
   # shellcheck disable=SC2086
   redis-cli --cluster create $members --cluster-replicas 1 --cluster-yes
 else

@@ -17,7 +17,7 @@ from bson.codec_options import CodecOptions
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 from ..ports import StoreUnavailableError
 from .address import check_address
@@ -26,6 +26,7 @@ from .client import DATABASE, SCHEMA, SCHEMA_ID, check_schema
 TIMEOUT_MS = 15_000
 BATCH = 500
 BATCH_BYTES = 16 * 1024 * 1024
+SNAPSHOT_TOO_OLD = 239  # https://www.mongodb.com/docs/manual/reference/error-codes/
 FORM = 1
 _RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument, tz_aware=True)
 
@@ -159,4 +160,8 @@ def _client(uri: str, ca_file: Path | None) -> Iterator[Client]:
         ) as client:
             yield client
     except PyMongoError as error:  # its text may quote documents and addresses
+        if isinstance(error, OperationFailure) and error.code == SNAPSHOT_TOO_OLD:
+            raise StoreUnavailableError(
+                "MongoDB did not keep the moment that was read for so long: raise minSnapshotHistoryWindowInSeconds"
+            ) from None
         raise StoreUnavailableError(f"MongoDB: {type(error).__name__}") from None

@@ -11,12 +11,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import asyncpg
 import pymongo
 import pyrage
 import pytest
+from pymongo.collection import Collection
+from pymongo.errors import OperationFailure
 
 from gateway.backups import BackupError, Backups, open_backups
 from gateway.settings import SettingsError, load_settings
@@ -24,6 +26,7 @@ from persistence.migrations.mongo import migrate as migrate_documents
 from persistence.migrations.timescale import migrate as migrate_ledger
 from persistence.mongo.archive import ArchiveError, read_archive, write_archive
 from persistence.mongo.client import SchemaVersionError
+from persistence.ports import StoreUnavailableError
 from tests.e2e.processes import post, running_server, server_environment
 from tests.e2e.test_cli import command
 from tests.servers.mongo import empty_database as empty_documents
@@ -251,6 +254,20 @@ async def test_an_archive_is_of_one_moment_whole_and_of_this_schema(tmp_path: Pa
         assert len(large["text"]) == LARGE
     with pytest.raises(SchemaVersionError):
         await asyncio.to_thread(write_archive, other, path)
+
+
+async def test_a_backup_that_takes_longer_than_its_moment_is_kept_says_so(
+    tmp_path: Path, databases: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a server says then, which would take minutes, is put in the place of its answer."""
+    await migrate_documents(databases[0])
+
+    def too_old(*_: object, **__: object) -> NoReturn:
+        raise OperationFailure("Read timestamp is older than the oldest available", 239)
+
+    monkeypatch.setattr(Collection, "find", too_old)
+    with pytest.raises(StoreUnavailableError, match="minSnapshotHistoryWindowInSeconds"):
+        await asyncio.to_thread(write_archive, databases[0], tmp_path / "archive")
 
 
 @pytest.mark.parametrize("kind", [Kind.PLAIN, Kind.APACHE])

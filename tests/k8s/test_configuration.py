@@ -78,6 +78,12 @@ def test_the_server_takes_what_it_is_given(monkeypatch: pytest.MonkeyPatch, work
         assert getattr(settings, name) is not None
 
 
+@pytest.mark.parametrize("workload", ["ai-middleware", "ai-middleware-worker"])
+def test_files_are_in_one_bucket_for_all_pods(workload: str) -> None:
+    [container] = objects(PRODUCTION, "Deployment")[workload]["spec"]["template"]["spec"]["containers"]
+    assert {"secretRef": {"name": "ai-middleware-bucket", "optional": True}} in container["envFrom"]
+
+
 def test_the_overlay_to_try_it_sets_what_the_server_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(name, raising=False)

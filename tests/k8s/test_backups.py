@@ -72,10 +72,16 @@ def environment(folder: Path, keys: Keys, **more: str) -> dict[str, str]:
     return server_environment(folder / "data", None, **kept, **more)
 
 
-def test_documents_come_back(tmp_path: Path, keys: Keys, databases: Sequence[str]) -> None:
+def test_documents_come_back(
+    tmp_path: Path,
+    keys: Keys,
+    databases: Sequence[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """By the commands that the CronJob and an operator use, while a server goes on writing."""
     variables = environment(tmp_path, keys, MONGODB_CONNECTION_URI=databases[0])
-    assert command("migrate", environment=variables).returncode == 0
+    asyncio.run(migrate_documents(databases[0]))
     with running_server(variables) as server:
         for slug in ("one", "two"):
             assert post(server, server.token("acme"), CONFIG % slug)["data"]["createConfig"]
@@ -83,7 +89,10 @@ def test_documents_come_back(tmp_path: Path, keys: Keys, databases: Sequence[str
         done = command("backup", "documents", environment=variables)
         assert done.returncode == 0, done.stderr
         post(server, server.token("acme"), CONFIG % "later")
-    listed = command("backup", "list", environment=variables).stdout.split()[0]
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    backup_commands.list_kept()
+    listed = capsys.readouterr().out.split()[0]
     assert listed.startswith("documents/")
     assert listed.endswith(".bson.gz.age")
     sealed = next((tmp_path / "kept").rglob("*.age")).read_bytes()

@@ -39,7 +39,8 @@ show_master() {
 }
 
 for node in $NODES; do
-  until ask "$node" cluster info | grep -q '^cluster_state:ok' &&
+  # Not `cluster_state`, which is ok without all of them (cluster-require-full-coverage).
+  until ask "$node" cluster info | grep -q '^cluster_slots_ok:16384' &&
     ask "$node" info replication | grep -Eq '^(role:master|master_link_status:up)'; do
     echo "$node does not serve yet"
     sleep 1

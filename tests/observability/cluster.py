@@ -3,6 +3,7 @@ metrics are what their projects document (`exporters/*.prom`)."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import threading
@@ -11,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from tests.servers.postgres import shared_postgres
+from tests.servers.postgres import new_database, shared_postgres
 from tests.servers.prometheus import Pod, found
 from tests.servers.redis import free_port, shared_redis
 
@@ -62,6 +63,7 @@ def exporter(name: str, address: str, environment: Mapping[str, str]) -> Iterato
 def running_exporters() -> Iterator[tuple[list[Pod], str, str]]:
     """Pods to be found; the addresses of a kubelet and of Redis' exporter."""
     postgres, redis = shared_postgres(), shared_redis()
+    asyncio.run(new_database(postgres))
     of_postgres, of_redis = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     with ExitStack() as stack:
         stack.enter_context(exporter("postgres", of_postgres, {"DATA_SOURCE_NAME": postgres.url()}))

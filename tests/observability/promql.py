@@ -10,8 +10,8 @@ import promql_parser as promql
 
 COMPARISONS = frozenset({"==", "!=", ">", "<", ">=", "<="})
 SETS = frozenset({"and", "or", "unless"})
-VARIABLES = {"$__rate_interval": "1m", "$provider": ".*"}
-"""Of the dashboards: a minute, whichever provider."""
+VARIABLES = {"$__rate_interval": "30m", "$provider": ".*"}
+"""Of the dashboards: longer than a test runs, whichever provider."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""What Prometheus finds in a cluster: a real server of ours and the exporters of Redis and PostgreSQL, beside pods whose
-metrics are what their projects document (`exporters/*.prom`)."""
+"""What Prometheus finds beside our own pods: the exporters of a real Redis and a real PostgreSQL, and pods whose
+metrics are what their projects document, or once told (`exporters/*.prom`)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def documented(*names: str) -> Iterator[str]:
     texts = [(DOCUMENTED / f"{name}.prom").read_bytes() for name in names]
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802  # the standard library's name
+        def do_GET(self) -> None:  # the standard library's name
             self.send_response(200)
             self.send_header("content-type", "text/plain; version=0.0.4")
             self.end_headers()
@@ -73,8 +73,10 @@ def running_exporters() -> Iterator[tuple[list[Pod], str, str]]:
             Pod("postgres-exporter-1", "postgres-exporter", of_postgres, "metrics"),
             Pod("ai-middleware-redis-0", "redis", f"127.0.0.1:{redis.port}", "redis"),
         ]
-        for name in ("rabbitmq", "kube-state-metrics", "mongodb-exporter"):
-            pods.append(Pod(f"{name}-1", name, stack.enter_context(documented(name)), "metrics"))
+        pods += [
+            Pod(f"{name}-1", name, stack.enter_context(documented(name)), "metrics")
+            for name in ("rabbitmq", "kube-state-metrics", "mongodb-exporter")
+        ]
         address = stack.enter_context(documented("cert-manager"))
         pods.append(Pod("cert-manager-1", "cert-manager", address, "http-metrics", namespace="cert-manager"))
         yield pods, kubelet, of_redis

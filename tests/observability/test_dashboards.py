@@ -44,9 +44,11 @@ def test_panels_have_their_own_ids_and_places(path: Path) -> None:
 
 
 def test_provisioning_finds_them() -> None:
-    sources = yaml.safe_load((GRAFANA / "provisioning" / "datasources.yaml").read_text())["datasources"]
+    sources = yaml.safe_load((GRAFANA / "provisioning" / "datasources" / "prometheus.yaml").read_text())["datasources"]
     assert [source["uid"] for source in sources] == ["prometheus"]
-    providers = yaml.safe_load((GRAFANA / "provisioning" / "dashboards.yaml").read_text())["providers"]
+    providers = yaml.safe_load((GRAFANA / "provisioning" / "dashboards" / "ai-middleware.yaml").read_text())[
+        "providers"
+    ]
     assert [provider["options"]["path"] for provider in providers] == ["/var/lib/grafana/dashboards"]
     told = yaml.safe_load((GRAFANA / "kustomization.yaml").read_text())["configMapGenerator"]
     files = next(each["files"] for each in told if each["name"] == "grafana-dashboards")

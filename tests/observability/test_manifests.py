@@ -90,8 +90,8 @@ def test_every_object_is_in_its_namespace() -> None:
 
 
 def test_containers_are_restricted() -> None:
-    """As the restricted level of Kubernetes' Pod Security Standards has it; a reader of the nodes' files is root and has
-    their folders, and nothing else of what others don't have."""
+    """As the restricted level of Kubernetes' Pod Security Standards has it. Who reads the nodes' files is root and has
+    their folders, and nothing else that others don't have."""
     seen = set()
     for name, pod, container in containers():
         seen.add(name)
@@ -157,7 +157,9 @@ def test_every_key_of_a_secret_that_is_used_is_made() -> None:
 
 
 def test_a_secret_that_is_not_given_is_asked_for() -> None:
-    done = subprocess.run(["sh", FOLDER / SECRETS, "x"], env={"PATH": os.environ["PATH"]}, capture_output=True, check=False)
+    done = subprocess.run(
+        ["sh", FOLDER / SECRETS, "x"], env={"PATH": os.environ["PATH"]}, capture_output=True, check=False
+    )
     assert done.returncode != 0
     assert not done.stdout
 

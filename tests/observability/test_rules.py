@@ -1,4 +1,4 @@
-"""Rules: what promtool says of them, that each alert is shown to fire and to be silent, and where it leads its reader."""
+"""Rules: what promtool says of them, that each alert is shown to fire and to be silent, and where it leads."""
 
 from __future__ import annotations
 

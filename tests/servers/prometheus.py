@@ -55,7 +55,10 @@ class Pod:
             "pod_label_app_kubernetes_io_name": self.app,
             "pod_label_app_kubernetes_io_component": self.component,
         }
-        return {"targets": [self.address], "labels": {f"__meta_kubernetes_{name}": told for name, told in labels.items()}}
+        return {
+            "targets": [self.address],
+            "labels": {f"__meta_kubernetes_{name}": told for name, told in labels.items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,9 @@ class Prometheus:
         return found
 
     def targets(self) -> Sequence[dict[str, Any]]:
-        found: Sequence[dict[str, Any]] = httpx.get(f"{self.url}/api/v1/targets", timeout=60).json()["data"]["activeTargets"]
+        found: Sequence[dict[str, Any]] = httpx.get(f"{self.url}/api/v1/targets", timeout=60).json()["data"][
+            "activeTargets"
+        ]
         return found
 
 
@@ -97,6 +102,7 @@ def running_prometheus(
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",
         "--storage.tsdb.retention.time=1d",
+        "--rules.alert.resend-delay=5s",  # the first alert may come before Alertmanager is found
     ]
     url = f"http://127.0.0.1:{port}"
     with _running(command, folder / "prometheus.log", f"{url}/-/ready"):
@@ -104,11 +110,13 @@ def running_prometheus(
 
 
 @contextmanager
-def running_alertmanager(folder: Path, configuration: Mapping[str, Any]) -> Iterator[str]:
-    """Its address."""
+def running_alertmanager(folder: Path) -> Iterator[str]:
+    """Its address. It has the deployment's routes and inhibitions; its receivers tell nobody."""
     binary = found("prometheus-alertmanager")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "alertmanager.yml").write_text(yaml.safe_dump(dict(configuration)))
+    configuration = yaml.safe_load((CONFIGURATION / "alertmanager" / "alertmanager.yml").read_text())
+    configuration["receivers"] = [{"name": each["name"]} for each in configuration["receivers"]]
+    (folder / "alertmanager.yml").write_text(yaml.safe_dump(configuration))
     port = free_port()
     command = [
         binary,
@@ -133,7 +141,11 @@ def adapted(
     (folder / "nodes.json").write_bytes(orjson.dumps(nodes))
     text = (CONFIGURATION / "prometheus" / "prometheus.yml").read_text()
     configuration: dict[str, Any] = yaml.safe_load(text.replace(REDIS_EXPORTER, redis_exporter or REDIS_EXPORTER))
-    configuration["global"] |= {"scrape_interval": interval, "evaluation_interval": interval, "scrape_timeout": interval}
+    configuration["global"] |= {
+        "scrape_interval": interval,
+        "evaluation_interval": interval,
+        "scrape_timeout": interval,
+    }
     configuration["rule_files"] = [str(RULES / "*.yml")]
     for each in [*configuration["scrape_configs"], *configuration["alerting"]["alertmanagers"]]:
         files = [str(folder / name) for told in each.pop("kubernetes_sd_configs") for name in _files(told)]

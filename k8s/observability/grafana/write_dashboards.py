@@ -15,7 +15,7 @@ from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, DataSou
 
 FOLDER = Path(__file__).parent
 DATASOURCE = DataSourceRef(type_val="prometheus", uid="prometheus")
-"""As provisioning/datasources.yaml names it."""
+"""As provisioning/datasources/prometheus.yaml names it."""
 SPAN, HEIGHT = 12, 7
 """Of Grafana's grid of 24 columns: two panels beside each other."""
 

@@ -20,7 +20,6 @@ ROOT = Path(__file__).parents[1]
 FILE = ROOT / "compose.yaml"
 COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-INTERNAL_PORT = Settings.model_fields["INTERNAL_PORT"].default
 GIVEN = re.compile(r"\$\{(\w+):\?[^}]+\}")
 """A variable without which compose refuses to start."""
 
@@ -76,7 +75,7 @@ def test_ports_are_this_machine_s_alone() -> None:
 
 
 def test_prometheus_takes_what_it_is_given(tmp_path: Path) -> None:
-    """With the deployment's rules. The server's metrics are on its port, as it is LOCAL; the worker's on its own."""
+    """With the deployment's rules. The server's metrics are on its own port, as it is LOCAL."""
     told = COMPOSE["configs"]["prometheus"]["content"].replace("/etc/prometheus/rules", str(RULES))
     (tmp_path / "prometheus.yml").write_text(told)
     command = [found_or_skip("promtool"), "check", "config", str(tmp_path / "prometheus.yml")]
@@ -86,7 +85,7 @@ def test_prometheus_takes_what_it_is_given(tmp_path: Path) -> None:
     targets = [
         target for each in yaml.safe_load(told)["scrape_configs"][0]["static_configs"] for target in each["targets"]
     ]
-    assert targets == [f"app:{Settings.model_fields['PORT'].default}", f"worker:{INTERNAL_PORT}"]
+    assert targets == [f"app:{Settings.model_fields['PORT'].default}"]
 
 
 def test_the_server_takes_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ TAKES = {
     "object": (list,),
 }
 LIMIT = "mutation ($input: SetLimitsInput!) { setLimits(input: $input) { requestsPerMinute } }"
-LOG_FILE = f"/var/log/containers/ai-middleware-api-5d8f-x_ai-middleware_api-{'0f' * 32}.log"
+LOG_FILE = f"/var/log/containers/ai-middleware-5d8f-x_ai-middleware_api-{'0f' * 32}.log"
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 Line = dict[str, Any]

@@ -4,6 +4,7 @@ server that is at work, and each query finds its metrics, its labels and data.""
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -92,6 +93,8 @@ def test_every_metric_and_label_is_there(scene: Scene, query: Query) -> None:
 @pytest.mark.parametrize("query", [*RECORDED, *PANELS], ids=name)
 def test_every_query_has_data(scene: Scene, query: Query) -> None:
     until(lambda: has_data(scene.prometheus, filled(query.text)))
+    told = set(re.findall(r"\{\{(\w+)\}\}", query.legend))
+    assert told <= {label for series in scene.prometheus.query(filled(query.text)) for label in series["metric"]}
 
 
 @pytest.mark.parametrize("query", ALERTED, ids=name)

@@ -78,8 +78,8 @@ def test_recorded_names_say_level_metric_and_operation() -> None:
             assert re.fullmatch(r"[a-z_]+:[a-z_]+:[a-z0-9_]+", rule["record"])
 
 
-def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
-    """Debian's is built without Kubernetes' discovery, so that is held here: its roles, in which namespaces."""
+def test_every_target_is_found_by_kubernetes_discovery() -> None:
+    """Debian's Prometheus is built without it: its fields are held here, and all the rest in `test_queries.py`."""
     configuration = yaml.safe_load((CONFIGURATION / "prometheus" / "prometheus.yml").read_text())
     assert configuration["global"]["scrape_interval"] == "15s"
     for each in [*configuration["scrape_configs"], *configuration["alerting"]["alertmanagers"]]:

@@ -18,8 +18,11 @@ DASHBOARDS = sorted((FOLDER / "grafana" / "dashboards").glob("*.json"))
 
 @dataclass(frozen=True)
 class Query:
+    """`legend`: of a panel, with labels in double braces."""
+
     place: str
     text: str
+    legend: str = ""
 
 
 def rules() -> Iterator[dict[str, Any]]:
@@ -45,4 +48,4 @@ def panels() -> Iterator[Query]:
     for path in DASHBOARDS:
         for panel in orjson.loads(path.read_bytes())["panels"]:
             for target in panel.get("targets", ()):
-                yield Query(f"{path.stem}/{panel['title']}/{target['refId']}", target["expr"])
+                yield Query(f"{path.stem}/{panel['title']}/{target['refId']}", target["expr"], target["legendFormat"])

@@ -31,7 +31,7 @@ from .written import FOLDER
 LOGS = FOLDER / "logs"
 ELASTICSEARCH = LOGS / "elasticsearch"
 FLUENT_BIT: dict[str, Any] = yaml.safe_load((LOGS / "fluent-bit.yaml").read_text())
-PARSERS = {each["name"]: each for each in yaml.safe_load((LOGS / "parsers.yaml").read_text())["parsers"]}
+PARSERS = {each["name"]: each for each in FLUENT_BIT["parsers"]}
 TEMPLATE: dict[str, Any] = orjson.loads((ELASTICSEARCH / "index-template.json").read_bytes())
 MAPPED: dict[str, dict[str, Any]] = TEMPLATE["template"]["mappings"]["properties"]
 SAVED: Sequence[dict[str, Any]] = [

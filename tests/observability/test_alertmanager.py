@@ -96,8 +96,13 @@ FULL = alert("DiskFilling", "page", persistentvolumeclaim="a")
         ([away("RabbitMQ"), alert("QueueStuck", "page"), alert("JobsParked"), alert("LedgerLagging")], ["QueueStuck"]),
         ([away("MongoDB"), alert("QueueStuck", "page"), alert("CircuitOpen")], ["QueueStuck"]),
         (
-            [away("Redis"), alert("AiMiddlewareNotReady", pod="a"), alert("QueueStuck", "page")],
-            ["AiMiddlewareNotReady"],
+            [
+                away("Redis"),
+                alert("AiMiddlewareNotReady", pod="a"),
+                alert("DatabaseNodeDown"),
+                alert("QueueStuck", "page"),
+            ],
+            ["AiMiddlewareNotReady", "DatabaseNodeDown"],
         ),
         (
             [alert("AiMiddlewareDown", "page"), alert("PodRestarting", pod="a"), alert("CertificateExpiring")],

@@ -80,6 +80,14 @@ $(VENV)/.containers: | $(BIN)/uv
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends buildah podman runc mmdebstrap; \
 	else false; fi >/dev/null 2>&1 && touch $@ || echo "no image can be built here: apt-get install buildah podman runc mmdebstrap"
 
+# Prometheus, Alertmanager and two exporters for the tests and for `make observe`. Debian starts them itself: not here.
+$(VENV)/.prometheus: | $(BIN)/uv
+	@if command -v prometheus && command -v amtool && command -v prometheus-redis-exporter && command -v prometheus-postgres-exporter; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends \
+	    prometheus prometheus-alertmanager prometheus-redis-exporter prometheus-postgres-exporter; \
+	else false; fi >/dev/null 2>&1 && touch $@ || echo "Prometheus could not be installed: apt-get install prometheus prometheus-alertmanager prometheus-redis-exporter prometheus-postgres-exporter"
+
 # TimescaleDB for the tests. Its Apache edition comes from Debian, in a root of its own; the community edition is one
 # for Node, and with it comes the oldest PostgreSQL that is served. Where one can't be had, its tests say so.
 $(VENV)/.timescaledb: | $(BIN)/uv
@@ -119,7 +127,7 @@ run: $(VENV)/.installed $(VENV)/.page ## Install, start the server on http://loc
 	@exec $(BIN)/ai-middleware serve
 
 .PHONY: test
-test: $(VENV)/.installed-dev lint $(VENV)/.page $(VENV)/.browser $(VENV)/.postgres $(VENV)/.mongo $(VENV)/.redis $(VENV)/.rabbitmq $(VENV)/.balancers $(VENV)/.timescaledb tests/servers/pglite/node_modules tests/clients/node_modules ## Everything that CI runs: linters, types, import contracts, tests
+test: $(VENV)/.installed-dev lint $(VENV)/.page $(VENV)/.browser $(VENV)/.postgres $(VENV)/.mongo $(VENV)/.redis $(VENV)/.rabbitmq $(VENV)/.prometheus $(VENV)/.balancers $(VENV)/.timescaledb tests/servers/pglite/node_modules tests/clients/node_modules ## Everything that CI runs: linters, types, import contracts, tests
 	$(BIN)/pytest --numprocesses $(WORKERS)
 
 .PHONY: lint
@@ -139,6 +147,14 @@ schema: $(VENV)/.installed-dev ## Write schema.graphql and .env.example from the
 	$(BIN)/ai-middleware schema
 	$(BIN)/python -m gateway.settings_table
 	$(BIN)/python -m gateway.metrics_table
+
+.PHONY: dashboards
+dashboards: $(VENV)/.installed-dev ## Write Grafana's dashboards from k8s/observability/grafana/dashboards.yaml
+	$(BIN)/python k8s/observability/grafana/write_dashboards.py
+
+.PHONY: observe
+observe: $(VENV)/.installed-dev $(VENV)/.prometheus ## A server under load from a fake vendor, with Prometheus and Alertmanager beside it
+	@exec $(BIN)/python -m tests.observability.observe
 
 .PHONY: soak
 soak: $(VENV)/.installed-dev ## The long runs: 100 kills of a working server, stalled readers, outages by the dozen in the order of SEED

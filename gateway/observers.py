@@ -39,6 +39,10 @@ class Observers:
         for each in self._all:
             each.committed(place, entries, seconds)
 
+    def budget_reached(self, measure: str, percent: int) -> None:
+        for each in self._all:
+            each.budget_reached(measure, percent)
+
     def took(self, kind: str, age_s: float) -> None:
         for each in self._all:
             each.took(kind, age_s)

@@ -138,7 +138,7 @@ async def open_runtime(settings: Settings, *, beside_others: bool = False) -> As
         metrics = ServerProcess(tuple(jobs := handlers(stores.ledger)))
         observer = Observers(metrics.observer, CompletionLog(content=settings.LOG_CONTENT), *tracing.observers)
         ledger = await _open_ledger(stores, observer, tracing, stack)
-        opened = await _open_services(settings, keys, stores, ledger, entrance, transport, stack)
+        opened = await _open_services(settings, keys, stores, ledger, entrance, transport, observer, stack)
         services = replace(opened, observer=observer)
         if settings.CONSUMER_STATUS:
             await _open_jobs(stores, traced(jobs, tracing), observer, settings.PREFETCH_COUNT, stack)
@@ -193,6 +193,7 @@ async def _open_services(
     ledger: Ledger,
     entrance: _Entrance,
     transport: HttpTransport,
+    observer: Observer,
     stack: AsyncExitStack,
 ) -> Services:
     documents, rows, api_keys = stores.documents, provider_rows(settings), entrance.api_keys
@@ -200,7 +201,7 @@ async def _open_services(
     provider_keys = _provider_keys(documents.provider_keys, keys, keyed(settings, rows))
     limits = await _open_limiter(settings, stores, ledger, stack)
     caches = await _open_caches(documents, api_keys, provider_keys, limits, stack)
-    webhooks, alerts = await open_telling(settings, keys, documents, limits, stores.redis, stack)
+    webhooks, alerts = await open_telling(settings, keys, documents, limits, stores.redis, observer, stack)
     return Services(
         vendors=ready,
         transport=transport,

@@ -13,6 +13,7 @@ from providers.http import open_transport
 from resolvers.alert_feed import AlertFeed, open_alert_feed
 from resolvers.budget_alerts import BudgetAlert, open_budget_alerts
 from resolvers.limits import Limiter
+from resolvers.observing import Observer
 from resolvers.webhook_deliveries import Deliveries, open_deliveries
 from resolvers.webhook_events import EventType
 from resolvers.webhook_sending import TIMEOUT_S, WebhookSender
@@ -35,6 +36,7 @@ async def open_telling(
     documents: Documents,
     limits: Limiter,
     redis: RedisServer | None,
+    observer: Observer,
     stack: AsyncExitStack,
 ) -> tuple[Webhooks, AlertFeed]:
     """Raises SettingsError."""
@@ -43,6 +45,7 @@ async def open_telling(
 
     async def tell(alert: BudgetAlert) -> None:
         if await webhooks.emit(alert.organisation, EventType.BUDGET_THRESHOLD_REACHED, alert.data(), id=alert.id):
+            observer.budget_reached(alert.measure, alert.percent)
             await feed.publish(alert)
 
     alerts = await stack.enter_async_context(open_budget_alerts(tell))

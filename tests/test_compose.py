@@ -14,6 +14,7 @@ import yaml
 
 from gateway.serving import check_processes
 from gateway.settings import Settings, load_settings
+from tests.servers.prometheus import RULES, found_or_skip
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "compose.yaml"
@@ -30,14 +31,15 @@ def test_it_is_valid() -> None:
 
 
 def test_it_has_the_server_and_its_databases() -> None:
-    assert set(SERVICES) == {"app", "worker", "migrate", "mongodb", "timescaledb", "redis", "rabbitmq"}
+    databases = {"mongodb", "timescaledb", "redis", "rabbitmq"}
+    assert set(SERVICES) == {"app", "worker", "migrate", *databases, "prometheus", "grafana"}
     assert "--replSet" in SERVICES["mongodb"]["entrypoint"][-1]
     for name in ("app", "worker"):
         assert SERVICES[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
         assert SERVICES[name]["depends_on"]["rabbitmq"] == {"condition": "service_healthy"}
-    assert set(COMPOSE["volumes"]) == {
-        volume.split(":")[0] for service in SERVICES.values() for volume in service["volumes"]
-    }
+    mounted = {volume.split(":")[0] for service in SERVICES.values() for volume in service["volumes"]}
+    assert set(COMPOSE["volumes"]) == {source for source in mounted if not source.startswith("./")}
+    assert all((ROOT / source).exists() for source in mounted if source.startswith("./"))
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -46,7 +48,7 @@ def test_every_image_has_its_version(name: str) -> None:
     if "build" in service:
         assert service["build"] == "."  # the Dockerfile, which has a test of its own
     else:
-        assert re.search(r":\d+\.\d+\.\d+", service["image"])
+        assert re.search(r":v?\d+\.\d+\.\d+", service["image"])
 
 
 @pytest.mark.parametrize("name", sorted(set(SERVICES) - {"migrate"}))
@@ -58,7 +60,7 @@ def test_everything_that_stays_tells_its_health(name: str) -> None:
 def test_nothing_has_a_password_that_everyone_knows() -> None:
     secret = re.compile("PASSWORD|SECRET|_KEY$|_UR[IL]$")
     for service in SERVICES.values():
-        for variable, value in service["environment"].items():
+        for variable, value in service.get("environment", {}).items():
             if secret.search(variable) and not variable.endswith("_API_KEY") and not value.startswith("file:"):
                 assert GIVEN.search(value), variable
                 assert not GIVEN.sub("", value) or urlsplit(GIVEN.sub("PLACE", value)).password == "PLACE"
@@ -70,6 +72,20 @@ def test_ports_are_this_machine_s_alone() -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
     assert ports
     assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_prometheus_takes_what_it_is_given(tmp_path: Path) -> None:
+    """With the deployment's rules. The server's metrics are on its own port, as it is LOCAL."""
+    told = COMPOSE["configs"]["prometheus"]["content"].replace("/etc/prometheus/rules", str(RULES))
+    (tmp_path / "prometheus.yml").write_text(told)
+    command = [found_or_skip("promtool"), "check", "config", str(tmp_path / "prometheus.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "rules found" in done.stdout
+    targets = [
+        target for each in yaml.safe_load(told)["scrape_configs"][0]["static_configs"] for target in each["targets"]
+    ]
+    assert targets == [f"app:{Settings.model_fields['PORT'].default}"]
 
 
 def test_the_server_takes_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.deploy.test_load_balancers import KINDS
 from tests.e2e.test_public_clients import clients_or_skip
-from tests.servers import community, mongo, postgres, rabbit, redis, s3, together
+from tests.servers import community, mongo, postgres, prometheus, rabbit, redis, s3, together
 
 NOWHERE = Path("/nowhere")
 
@@ -66,6 +66,14 @@ def _balancers(patch: pytest.MonkeyPatch) -> None:
     KINDS["haproxy"].found()
 
 
+def _prometheus(patch: pytest.MonkeyPatch) -> None:
+    prometheus.found_or_skip("promtool")
+
+
+def _exporter(patch: pytest.MonkeyPatch) -> None:
+    prometheus.found_or_skip("prometheus-redis-exporter")
+
+
 CASES: list[tuple[Callable[[pytest.MonkeyPatch], None], str]] = [
     (_redis, "apt-get install redis-server"),
     (_rabbit, "apt-get install rabbitmq-server"),
@@ -77,6 +85,8 @@ CASES: list[tuple[Callable[[pytest.MonkeyPatch], None], str]] = [
     (_clients, "Node and npm"),
     (_several, "apt-get install redis-server"),
     (_balancers, "apt-get install haproxy"),
+    (_prometheus, "apt-get install prometheus"),
+    (_exporter, "apt-get install prometheus-redis-exporter"),
 ]
 
 

@@ -190,6 +190,16 @@ _COMPLETIONS = (
     ),
 )
 
+_BUDGETS = (
+    _counter(
+        "budget_thresholds_total",
+        "Budgets that were spent up to a threshold, counted once in a budget's period. `measure`: `usd_per_day`, "
+        "`usd_per_month`; `percent`: 0, 50, 80, 90 or 100, the greatest of them that is not above the threshold.",
+        "measure",
+        "percent",
+    ),
+)
+
 _CACHES = (
     _counter(
         "cache_requests_total",
@@ -287,6 +297,7 @@ SECTIONS = (
     Section("HTTP", _HTTP),
     Section("GraphQL", _GRAPHQL),
     Section("Completions", _COMPLETIONS),
+    Section("Budgets", _BUDGETS),
     Section("Caches and keys", _CACHES),
     Section("Ledger", _LEDGER),
     Section("Queue", _QUEUE, worker=True),

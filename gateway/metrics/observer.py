@@ -8,7 +8,7 @@ from itertools import product
 from persistence.limit_records import Limited
 from persistence.records import CostSource, LedgerEntry, Outcome
 from providers.errors import ProviderError
-from resolvers.allowances import Measure
+from resolvers.allowances import MONEY, Measure
 from resolvers.errors import DomainError
 from resolvers.observing import CompletionEnd, CompletionOutcome, JobOutcome, Unobserved
 from resolvers.sinks import PLACES
@@ -128,6 +128,18 @@ class OperationMetrics:
         self._errors[(error_code,)].inc()
 
 
+class BudgetMetrics:
+    _BOUNDS = (100, 90, 80, 50, 0)
+
+    def __init__(self, instruments: Instruments) -> None:
+        self._reached = instruments.counters("budget_thresholds_total")
+        self._reached.begin(*product(sorted(MONEY), map(str, self._BOUNDS)))
+
+    def budget_reached(self, measure: str, percent: int) -> None:
+        bound = next(each for each in self._BOUNDS if each <= percent)
+        self._reached[measure, str(bound)].inc()
+
+
 class LedgerMetrics:
     def __init__(self, instruments: Instruments) -> None:
         self._entries = instruments.counters("ledger_entries_total")
@@ -150,6 +162,7 @@ class ServerMetrics:
         self.operated = operations.operated
         self.refused = operations.refused
         self.committed = LedgerMetrics(instruments).committed
+        self.budget_reached = BudgetMetrics(instruments).budget_reached
         self.took = jobs.took
         self.worked = jobs.worked
 

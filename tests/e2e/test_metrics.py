@@ -27,6 +27,7 @@ from .test_stalled_readers import stalled_reader
 MADE_UP = 1000
 EMBED = "mutation Embed($input: EmbedInput!) { embed(input: $input) { id } }"
 LIMIT = "mutation ($input: SetLimitsInput!) { setLimits(input: $input) { requestsPerMinute } }"
+BUDGET = "mutation ($input: SetLimitsInput!) { setLimits(input: $input) { usdPerDay } }"
 MANY = """
 mutation Many($inputs: [CompleteInput!]!) {
   completeMany(inputs: $inputs) { __typename ... on CompletionFailure { code } }
@@ -208,6 +209,22 @@ def test_two_processes_answer_as_one(vendor: Vendor, tmp_path: Path) -> None:
             assert found.value("ai_attempt_duration_seconds_count") == 5
             assert found.value("ai_middleware_processes") == 2
             assert found.value("ai_middleware_ready") == 1
+
+
+async def test_a_budget_that_reaches_thresholds_is_counted_once_for_each(measured: Server) -> None:
+    """The first call costs between 80 and 90 % of it; the second has no room."""
+    token = measured.token("thrifty")
+    assert "errors" not in post(measured, token, BUDGET, {"input": {"usdPerDay": "0.00014"}})
+    call = asked("openai", "[[tokens=200]]", maxTokens=200)
+    assert ["errors" in post(measured, token, COMPLETE, {"input": call}) for _ in range(2)] == [False, True]
+
+    def reached() -> list[float]:
+        found = scrape(measured.port)
+        told = ("50", "80", "90", "100")
+        return [found.value("budget_thresholds_total", measure="usd_per_day", percent=each) for each in told]
+
+    await until(lambda: sum(reached()) == 2, within_s=30)
+    assert reached() == [1, 1, 0, 0]
 
 
 async def test_made_up_names_make_no_series(measured: Server) -> None:

@@ -13,7 +13,7 @@ from persistence.limit_records import Limited, LimitRule
 from persistence.ports import LimitStore, StoreUnavailableError
 from persistence.reservation_records import Kind
 
-from .allowances import MAX_USD, MONEY, Measure, Most, Need, needs, usd
+from .allowances import MAX_USD, MONEY, Measure, Most, Need, budgets_of, needs, usd
 from .api_keys import ApiKeys
 from .audit_fields import audit_of_limits
 from .errors import BadUserInputError, NotFoundError, ServiceUnavailableError
@@ -103,6 +103,8 @@ class LimitRules:
                 raise BadUserInputError(f"an organisation has at most {MAX_RULES} limited keys and models")
             if not any(_is_budget(each) for each in standing.values()):
                 await self.limiter.nothing_lost(principal.organisation)
+            if budgets := _begun_anew(rule, standing.get((limited, name)), now):
+                await self.limiter.outdate(principal.organisation, budgets)
             await self.store.put(rule, audit=audit_of_limits(principal, Action.LIMITS_SET, name or limited.value))
         return rule
 
@@ -179,6 +181,12 @@ def _check(asked: NewLimits) -> None:
             raise BadUserInputError(f"{_NAMES[measure]} is from 0 to {most}", path=("input", _NAMES[measure]))
         if isinstance(value, Decimal) and value != round(value, 9):
             raise BadUserInputError(f"{_NAMES[measure]} has at most 9 decimal places", path=("input", _NAMES[measure]))
+
+
+def _begun_anew(rule: LimitRule, standing: LimitRule | None, now: datetime) -> Sequence[Need]:
+    """Budgets that nothing was counted against until now, though they may have been set before."""
+    budgets = budgets_of([rule], Decimal(0), now)
+    return [need for need in budgets if standing is None or getattr(standing, need.measure) is None]
 
 
 def _is_budget(rule: LimitRule) -> bool:

@@ -167,12 +167,11 @@ class Run:
             yield opening
         finally:
             self._targets.add(step.target)
-            if hold is not None:
-                if hold.needs:
-                    self._holds.append(hold)
-                sent = len(self._entries) > booked
-                entry, commit = (self._entries[-1], self._commits[-1]) if sent else (None, None)
-                self.services.limits.settle(hold, entry, commit)
+            if hold is not None and hold.needs:
+                self._holds.append(hold)
+            sent = len(self._entries) > booked
+            entry, commit = (self._entries[-1], self._commits[-1]) if sent else (None, None)
+            self.services.limits.settle(hold, entry, commit)
 
     def _opening(self, step: Step) -> LedgerEntry:
         return booking.opening_entry(

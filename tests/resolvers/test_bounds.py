@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persistence.price_records import Discount, Override
@@ -48,6 +48,7 @@ BOOKS = (
 )
 
 
+@settings(deadline=None)  # the first reads the price table
 @given(
     model=st.sampled_from(MODELS),
     book=st.sampled_from(BOOKS),

@@ -297,7 +297,8 @@ class KeyMutations:
 
     @strawberry.mutation(
         description="Makes a token that lives shortly and may do little, for a browser, which can keep no key. It "
-        "bears your subject, may do no more than you, never makes tokens or keys itself, and ends with the API key that made it.",
+        "bears your subject, may do no more than you, never makes tokens or keys itself, and ends with the API key "
+        "that made it.",
         extensions=[Guarded(Scope.TOKENS_MINT)],
     )
     async def mint_token(

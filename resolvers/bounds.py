@@ -79,7 +79,8 @@ def most_cost(
     batched: bool = False,
 ) -> Decimal | None:
     """In USD, for input and output each of the dearest of its kinds, with `media` of sound and pictures too; None where
-    there is no price. `batched`: by the vendor's batch API. Raises ServiceUnavailableError where prices can't be read."""
+    there is no price. `batched`: by the vendor's batch API. Raises ServiceUnavailableError where prices can't be
+    read."""
     if prices is UNKNOWN_RULES:
         raise ServiceUnavailableError("a USD budget applies, and prices can't be read at the moment")
     most_in, most_out = tokens

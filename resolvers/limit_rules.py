@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -69,11 +69,12 @@ class LimitState:
 @dataclass(frozen=True, slots=True)
 class LimitRules:
     """The use cases, each within the principal's organisation. All raise ServiceUnavailableError, and what they say
-    themselves. `now` is aware UTC."""
+    themselves. `providers` are those that there are; `now` is aware UTC."""
 
     store: LimitStore
     limiter: Limiter
     api_keys: ApiKeys
+    providers: Collection[str]
     now: Callable[[], datetime]
 
     async def put(self, principal: Principal, asked: NewLimits) -> LimitRule:
@@ -81,6 +82,8 @@ class LimitRules:
         the organisation does not have."""
         limited, name = _subject(asked.api_key, asked.model)
         _check(asked)
+        if limited is Limited.MODEL and (provider := name.partition("/")[0]) not in self.providers:
+            raise BadUserInputError(f"no provider named {provider!r}", path=("input", "model"))
         if asked.api_key is not None:
             await self.api_keys.get(principal, asked.api_key)
         now = self.now()

@@ -154,6 +154,8 @@ class Limiter:
 
     def settle(self, hold: Hold | None, entry: LedgerEntry | None, committed: asyncio.Future[None] | None) -> None:
         """What the attempt came to; None where it was never sent. Counted once its entry is committed."""
+        if hold is None and (entry is None or self.cache.has_none(entry.organisation)):
+            return
         if committed is None or committed.done():
             self._settle(hold, entry)
         else:
@@ -170,14 +172,11 @@ class Limiter:
         if (rules := self.cache.at_hand(entry.organisation)) is not None:
             self._count(rules, entry, reserved)
             return
-        task = asyncio.create_task(self._look_and_count(entry, reserved), name="limits-count")
+        task = asyncio.create_task(self.count(entry, reserved), name="limits-count")
         self._counting.add(task)
         task.add_done_callback(self._counting.discard)
 
-    async def _look_and_count(self, entry: LedgerEntry, reserved: frozenset[str]) -> None:
-        self._count(await self.cache.rules(entry.organisation), entry, reserved)
-
-    def _count(self, rules: Rules, entry: LedgerEntry, reserved: frozenset[str] = frozenset()) -> None:
+    def _count(self, rules: Rules, entry: LedgerEntry, reserved: frozenset[str]) -> None:
         """Under another name than the reservation's, which is settled once."""
         applying = rules.applying(entry.principal, entry.provider, entry.model)  # as `counted_as` has it
         asked = [
@@ -215,10 +214,10 @@ class Limiter:
         name = name or reservation_of(truth)
         self._settler.put(Settlement(store, truth.organisation, name, allowances, amounts, truth, done))
 
-    async def count(self, entry: LedgerEntry) -> None:
-        """What is booked beside any call, such as a correction: against the budgets of its day and month."""
+    async def count(self, entry: LedgerEntry, reserved: frozenset[str] = frozenset()) -> None:
+        """What is booked beside any reservation, such as a correction: against the budgets of its day and month."""
         if entry.cost:
-            await self._look_and_count(entry, frozenset())
+            self._count(await self.cache.rules(entry.organisation), entry, reserved)
 
     async def used(self, organisation: str, asked: Sequence[Need]) -> Sequence[int]:
         """How much of each is used. Raises ServiceUnavailableError."""

@@ -162,13 +162,15 @@ class Limiter:
             committed.add_done_callback(lambda _: self._settle(hold, entry))
 
     def _settle(self, hold: Hold | None, entry: LedgerEntry | None) -> None:
-        if entry is not None and entry.cost:
-            self._settle_unreserved(entry, frozenset(need.asked.key for need in hold.needs) if hold else frozenset())
+        if entry is not None:
+            self.settle_unreserved(entry, frozenset(need.asked.key for need in hold.needs) if hold else frozenset())
         if hold is not None:
             self._settle_held(hold, entry)
 
-    def _settle_unreserved(self, entry: LedgerEntry, reserved: frozenset[str]) -> None:
-        """Against budgets that were set while the call ran."""
+    def settle_unreserved(self, entry: LedgerEntry, reserved: frozenset[str]) -> None:
+        """Against budgets that were set while the call ran: all but those whose keys are `reserved`."""
+        if not entry.cost:
+            return
         if (rules := self.cache.at_hand(entry.organisation)) is not None:
             self._count(rules, entry, reserved)
             return
@@ -179,11 +181,8 @@ class Limiter:
     def _count(self, rules: Rules, entry: LedgerEntry, reserved: frozenset[str]) -> None:
         """Under another name than the reservation's, which is settled once."""
         applying = rules.applying(entry.principal, entry.provider, entry.model)  # as `counted_as` has it
-        asked = [
-            each
-            for each in budgets_of(applying, entry.cost or Decimal(0), entry.time)
-            if each.asked.key not in reserved
-        ]
+        budgets = budgets_of(applying, entry.cost or Decimal(0), entry.time)
+        asked = [each for each in budgets if each.asked.key not in reserved]
         if asked:
             amounts = [need.asked.amount for need in asked]
             self._tell(self._shared or self._local, asked, amounts, entry, name=f"{reservation_of(entry)}/unreserved")
@@ -403,6 +402,8 @@ async def open_limiter(
             await stack.enter_async_context(beside("leases-begun", keeper.tell))
             await stack.enter_async_context(beside("leases-left", finder.work))
         limiter = Limiter(cache, ledger, settler, local, shared, keeper, share=share, now=now, clock=clock)
+        if finder is not None:
+            finder.unreserved = limiter.settle_unreserved
         try:
             yield limiter
         finally:

@@ -126,6 +126,19 @@ async def test_what_a_process_left_is_booked_by_another(sharing: Scene, leases: 
     assert (leases.leases, leases.enrolled) == ({}, {})
 
 
+async def test_what_a_process_left_counts_against_a_budget_that_was_set_meanwhile(
+    sharing: Scene, leases: MemoryLeases
+) -> None:
+    priced(sharing)
+    limit(sharing, usd_per_day=Decimal(1000))
+    sharing.alpha.will(texts("hi"))
+    await sharing.complete(max_tokens=4)
+    day = sharing.store.entries[0].time
+    await leave(leases, entry(**OPENING, time=day, input_tokens=5))
+    await asyncio.sleep(2 * ROUND_S)
+    assert [state.used for state in await states(sharing)] == [27 + 5]
+
+
 async def test_what_is_booked_already_stays(sharing: Scene, leases: MemoryLeases) -> None:
     """The store of this scene takes an entry twice, so that it can be seen that it was sent; a ledger does not. What is
     settled is what stands."""

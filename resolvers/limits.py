@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
@@ -37,13 +37,11 @@ from .allowances import (
 from .beside import beside
 from .bounds import has_media, most_cost, most_input, most_output
 from .errors import BadUserInputError, DomainError, ServiceUnavailableError
+from .holds import Call, Hold
 from .leases import GRACE_S, LEASE_S, Lease, LeaseKeeper, reservation_of
 from .ledger import Ledger
 from .limit_cache import LimitCache, Rules
-from .price_book import PriceBook
-from .principal import Principal
 from .settling import Settlement, Settler, open_settler
-from .types import Command, Target
 
 AT_ONCE = 40
 """Reservations that are made in the shared store at the same time."""
@@ -62,35 +60,6 @@ class Shared:
     reservations: Reservations
     leases: Leases
     prices: PriceStore
-
-
-@dataclass(slots=True)
-class Hold:
-    """What is reserved for one attempt, and where; nothing where it is not limited. `opening`: booked if nothing else
-    is. `lease`: by which other processes find it, where there are such."""
-
-    opening: LedgerEntry
-    needs: Sequence[Need]
-    store: Reservations | None
-    lease: Lease | None
-    settled: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """The attempt that is to be made. `opening`: the entry that it begins with. `first`: the completion's first at this
-    target counts as a request, the first of all as the organisation's and the key's. `background`: it leaves the last
-    fifth of what a minute allows to others."""
-
-    principal: Principal
-    command: Command
-    target: Target
-    input_size: int
-    opening: LedgerEntry
-    background: bool
-    prices: PriceBook
-    first: bool
-    first_at_target: bool
 
 
 class Limiter:

@@ -21,10 +21,11 @@ from .batches.cases import Batches
 from .configs import Configs
 from .errors import CompletionFailedError, DomainError, LimitDetail, LimitError
 from .health import Health
+from .holds import Call, Hold
 from .ids import new_completion_id
 from .ledger import Ledger
 from .limit_rules import LimitRules
-from .limits import Call, Hold, Limiter
+from .limits import Limiter
 from .live_usage import LiveUsage
 from .observing import UNOBSERVED, Observer
 from .prices import Prices

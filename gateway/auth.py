@@ -139,6 +139,8 @@ class Authenticator:
         principal = self.principal(token)
         if principal.limits.networks is not None and not lies_in(address, principal.limits.networks):
             raise UnusableTokenError("the token may not be used from this address")
+        if principal.key_id is not None and self._keys is not None:
+            await self._keys.check_maker(principal.organisation, principal.key_id)
         return principal
 
     def principal(self, token: str, *, margin_s: float = 0.0) -> Principal:

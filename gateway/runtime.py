@@ -22,6 +22,7 @@ from persistence.ports import (
 from providers.http import HttpTransport, open_transport
 from providers.ports import ModelProvider
 from providers.prices import load_prices
+from providers.registry import ProviderRow
 from providers.types import Credentials
 from resolvers.api_keys import ApiKeys
 from resolvers.audit import AuditLog
@@ -45,7 +46,7 @@ from resolvers.provider_keys import ProviderKeys
 from resolvers.query_costs import CostBuckets
 from resolvers.recordings import Recordings, open_recordings
 from resolvers.recovery import recovering
-from resolvers.routing import Circuits
+from resolvers.routing import Circuits, Vendor
 from resolvers.run import Services
 from resolvers.running import RunningCompletions
 from resolvers.sessions import Sessions, open_sessions
@@ -207,7 +208,7 @@ async def _open_services(
         transport=transport,
         ledger=ledger,
         configs=(configs := _configs(documents, caches, partial(provider_keys.vendors, deployment=ready))),
-        prices=(prices := Prices(documents.prices, caches.prices, {row.name for row in rows} | ready.keys(), _now)),
+        prices=(prices := Prices(documents.prices, caches.prices, _names(rows, ready), _now)),
         circuits=circuits,
         health=Health([row.name for row in rows], ready, circuits, time.monotonic),
         running=running,
@@ -217,7 +218,7 @@ async def _open_services(
         tokens=TokenMint(keys.signing_secret, settings.claim_rules()),
         provider_keys=provider_keys,
         limits=limits,
-        limit_rules=LimitRules(documents.limits, limits, api_keys, _now),
+        limit_rules=LimitRules(documents.limits, limits, api_keys, _names(rows, ready), _now),
         recordings=await _open_recordings(stores.redis, keys, entrance.sessions, stack),
         batches=batches_of(stores, configs, prices, _now),
         clock=time.monotonic,
@@ -226,6 +227,11 @@ async def _open_services(
         alerts=alerts,
         **await _open_shared(stores.redis, stack, running, circuits),
     )
+
+
+def _names(rows: Sequence[ProviderRow], ready: Mapping[str, Vendor]) -> frozenset[str]:
+    """Of all providers, those without a key too."""
+    return frozenset({row.name for row in rows} | ready.keys())
 
 
 async def _open_recordings(

@@ -283,8 +283,8 @@ class KeyMutations:
         return CreatedApiKey(key=secret, api_key=ApiKey.of(key))
 
     @strawberry.mutation(
-        description="Takes an API key back, for good: within a second it opens nothing on any server, and its sockets "
-        "are closed.",
+        description="Takes an API key back, for good: within a second it opens nothing on any server, nor does a token "
+        "that it has minted, and their sockets are closed.",
         extensions=[Guarded(Scope.KEYS_WRITE)],
     )
     async def revoke_api_key(
@@ -297,7 +297,8 @@ class KeyMutations:
 
     @strawberry.mutation(
         description="Makes a token that lives shortly and may do little, for a browser, which can keep no key. It "
-        "bears your subject, may do no more than you, and never makes tokens or keys itself.",
+        "bears your subject, may do no more than you, never makes tokens or keys itself, and ends with the API key "
+        "that made it.",
         extensions=[Guarded(Scope.TOKENS_MINT)],
     )
     async def mint_token(

@@ -115,6 +115,11 @@ class MemoryReservations:
             found.begun = True
             found.settled += spent
 
+    async def outdate(self, organisation: str, budgets: Sequence[Allowance]) -> None:
+        for each in budgets:
+            if (found := self._budgets.get((organisation, each.key))) is not None:
+                found.begun, found.number = False, found.number + 1
+
     async def used(self, organisation: str, asked: Sequence[Allowance]) -> Sequence[int | None]:
         now = self._forget()
         return [self._used((organisation, allowance.key), allowance.kind, now) for allowance in asked]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import orjson
 import structlog
@@ -39,6 +39,8 @@ class Finder:
         self._ledger = ledger
         self._prices = prices
         self._late: deque[Settlement] = deque(maxlen=MAX_LATE)
+        self.unreserved: Callable[[LedgerEntry, frozenset[str]], None] | None = None
+        """Told of what was booked, and of what was reserved for it."""
 
     def came_late(self, settlement: Settlement) -> None:
         """Of an attempt of this process, whose lease had been over when somebody looked."""
@@ -67,11 +69,17 @@ class Finder:
         count = await self._ledger.book_left([entry for entry in noted.values() if entry is not None], self._prices)
         log.warning("calls of a process that is gone are booked", organisation=organisation, entries=count)
         settled = []
+        abandoned: list[tuple[LedgerEntry, frozenset[str]]] = []
         for each in found:
             entry = await self._standing(noted[each.reservation])
             amounts = [asked.amount if entry is None else came_to(asked, entry) for asked in each.asked]
             settled.append(Settled(each.reservation, each.asked, amounts, found=True))
+            if entry is not None and entry.outcome is Outcome.ABANDONED:
+                abandoned.append((entry, frozenset(asked.key for asked in each.asked)))
         await self._reservations.settle(organisation, settled)
+        if self.unreserved is not None:
+            for entry, reserved in abandoned:
+                self.unreserved(entry, reserved)
 
     async def make_good(self) -> None:
         """The vendor's figures win over an estimate that was booked before they were there. Raises as `look`."""

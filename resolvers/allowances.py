@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, Decimal
 from enum import StrEnum
@@ -19,6 +19,9 @@ MINUTE_S = 60.0
 BUDGET_KEPT = timedelta(days=3)  # after its period: for what is settled late
 MAX_USD = 9_000_000
 """What is counted exactly, in units of 10^-9 USD."""
+
+BACKGROUND_SHARE = 0.8
+"""Of requests and tokens, what calls that nobody waits for may take."""
 
 SOON_MS = 1_000
 """Where room comes with whoever ends next, which nobody knows."""
@@ -119,6 +122,35 @@ def counted_as(rule: LimitRule) -> UsageFilter:
     if model == "*":
         return UsageFilter({UsageField.PROVIDER: [provider]})
     return UsageFilter({UsageField.PROVIDER: [provider], UsageField.MODEL: [model]})
+
+
+def budgets_of(rules: Sequence[LimitRule], cost: Decimal, at: datetime) -> Sequence[Need]:
+    """The budgets of the rules that what costs so much counts against, by its time."""
+    return [need for need in needs(rules, Most(0, 0, cost, None), at) if need.measure in MONEY]
+
+
+def has_budget(asked: Sequence[Need]) -> bool:
+    return any(need.measure in MONEY for need in asked)
+
+
+def leaving_room(asked: Sequence[Need]) -> Sequence[Need]:
+    """Of requests and tokens. What takes more than that by itself still has its turn where nothing else is used."""
+
+    def one(whole: Allowance) -> Allowance:
+        if whole.kind is not Kind.WINDOW:
+            return whole
+        return replace(whole, limit=max(int(whole.limit * BACKGROUND_SHARE), min(whole.amount, whole.limit)))
+
+    return [replace(need, asked=one(need.asked)) for need in asked]
+
+
+def divided(asked: Sequence[Need], share: int) -> Sequence[Need]:
+    """Of each limit one of so many shares, where it has any."""
+
+    def one(whole: Allowance) -> Allowance:
+        return replace(whole, limit=max(1, whole.limit // share) if whole.limit else 0)
+
+    return [replace(need, asked=one(need.asked)) for need in asked]
 
 
 def came_to(asked: Allowance, entry: LedgerEntry) -> int:

@@ -13,6 +13,7 @@ from providers.prices import context_window, cost_of
 from providers.types import TextPart, Usage
 
 from .booking import input_bytes
+from .errors import ServiceUnavailableError
 from .price_book import UNKNOWN_RULES, PriceBook
 from .types import Command, CompleteCommand, EmbedCommand, Target
 
@@ -78,9 +79,10 @@ def most_cost(
     batched: bool = False,
 ) -> Decimal | None:
     """In USD, for input and output each of the dearest of its kinds, with `media` of sound and pictures too; None where
-    there is no price. `batched`: by the vendor's batch API."""
+    there is no price. `batched`: by the vendor's batch API. Raises ServiceUnavailableError where prices can't be
+    read."""
     if prices is UNKNOWN_RULES:
-        return None
+        raise ServiceUnavailableError("a USD budget applies, and prices can't be read at the moment")
     most_in, most_out = tokens
     terms = prices.terms(target.provider, target.model, at)
     plain = Usage(most_in, most_out)

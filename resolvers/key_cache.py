@@ -22,6 +22,10 @@ MAX_READS = 32
 """Reads at once, for keys that nobody has presented before: whoever makes them up waits for his own like."""
 
 
+Name = str | tuple[str, str]
+"""A digest; or an organisation, and its key's id."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
     """At `stale_at` it is read anew. Monotonic seconds."""
@@ -32,49 +36,49 @@ class _Known:
 
 
 class KeyCache:
-    """By digest. What is no key is remembered apart, so that whoever makes keys up drives no real one out. `clock` is
-    monotonic, in seconds."""
+    """By digest, and by id for the tokens that a key has minted. What is no key is remembered apart, so that whoever
+    makes keys up drives no real one out. `clock` is monotonic, in seconds."""
 
     def __init__(self, store: ApiKeyStore, clock: Callable[[], float]) -> None:
         self.counts = CacheCounts()
         self._store = store
         self._clock = clock
-        self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._unknown: OrderedDict[str, float] = OrderedDict()  # until when
+        self._known: OrderedDict[Name, _Known] = OrderedDict()
+        self._unknown: OrderedDict[Name, float] = OrderedDict()  # until when
         self._reads = asyncio.Semaphore(MAX_READS)
         self._writes = 0
         self.changed: Callable[[str, str], None] | None = None
         """Is told of each key that was written."""
         self.anything_changed: Callable[[], None] | None = None
 
-    def at_hand(self, digest: str) -> PresentedKey | None:
+    def at_hand(self, name: Name) -> PresentedKey | None:
         """Only what is fresh."""
-        known = self._known.get(digest)
+        known = self._known.get(name)
         if known is None or self._clock() >= known.stale_at:
             return None
-        self._known.move_to_end(digest)
+        self._known.move_to_end(name)
         self.counts.hits += 1
         return known.found
 
-    async def find(self, digest: str) -> PresentedKey | None:
+    async def find(self, name: Name) -> PresentedKey | None:
         """One caller reads; the others have what was known meanwhile. Raises StoreUnavailableError where nothing usable
         is at hand."""
         now = self._clock()
-        if now < self._unknown.get(digest, now):
+        if now < self._unknown.get(name, now):
             self.counts.hits += 1
             return None
-        known = self._known.get(digest)
+        known = self._known.get(name)
         if known is not None and now < known.stale_at:
             self.counts.hits += 1
             return known.found
         self.counts.misses += 1
         if known is None:
-            return await self._read(digest)
+            return await self._read(name)
         usable = now < known.read_at + USABLE_S
         if usable:
-            self._keep(digest, replace(known, stale_at=min(now + TRIAL_INTERVAL_S, known.read_at + USABLE_S)))
+            self._keep(name, replace(known, stale_at=min(now + TRIAL_INTERVAL_S, known.read_at + USABLE_S)))
         try:
-            return await self._read(digest)
+            return await self._read(name)
         except StoreUnavailableError:
             if not usable:
                 raise
@@ -103,27 +107,33 @@ class KeyCache:
     def _outdate(self, concerns: Callable[[_Known], bool]) -> None:
         self._writes += 1
         now = self._clock()
-        for digest, known in self._known.items():
+        for name, known in self._known.items():
             if concerns(known):
-                self._known[digest] = replace(known, stale_at=now)
+                self._known[name] = replace(known, stale_at=now)
 
-    async def _read(self, digest: str) -> PresentedKey | None:
+    async def _read(self, name: Name) -> PresentedKey | None:
         async with self._reads:
             writes = self._writes
-            found = await self._store.by_digest(digest)
+            found = await self._stored(name)
         now = self._clock()
         if found is None:
-            self._known.pop(digest, None)
-            self._unknown[digest] = now + UNKNOWN_S
+            self._known.pop(name, None)
+            self._unknown[name] = now + UNKNOWN_S
             if len(self._unknown) > MAX_KEYS:
                 self._unknown.popitem(last=False)
         else:  # what was read may be older than a write that ended meanwhile
-            self._keep(digest, _Known(found, now, now + FRESH_S if writes == self._writes else now))
+            self._keep(name, _Known(found, now, now + FRESH_S if writes == self._writes else now))
         return found
 
-    def _keep(self, digest: str, known: _Known) -> None:
-        self._known[digest] = known
-        self._known.move_to_end(digest)
+    async def _stored(self, name: Name) -> PresentedKey | None:
+        if isinstance(name, str):
+            return await self._store.by_digest(name)
+        key = await self._store.by_id(*name)
+        return None if key is None else PresentedKey(key, until=None)
+
+    def _keep(self, name: Name, known: _Known) -> None:
+        self._known[name] = known
+        self._known.move_to_end(name)
         if len(self._known) > MAX_KEYS:
             self._known.popitem(last=False)
 

@@ -20,7 +20,7 @@ from .api_keys import KeyMaker
 from .beside import beside
 from .errors import ServiceUnavailableError, UnauthenticatedError
 from .grants import limits_of
-from .key_cache import KeyCache
+from .key_cache import KeyCache, Name
 from .principal import Principal, scopes_of
 
 NOTED_EVERY_S = 30.0
@@ -69,10 +69,16 @@ class KeyEntrance:
             key_id=presented.id,
         )
 
-    async def _found(self, digests: Sequence[str]) -> PresentedKey:
+    async def check_maker(self, organisation: str, key_id: str) -> None:
+        """Of a minted token, which opens nothing once the key that made it does not. Raises as `principal`."""
+        presented = (await self._found([(organisation, key_id)])).key
+        if not presented.opens(self.now()):
+            raise UnauthenticatedError("the API key that made the token is revoked, or has expired")
+
+    async def _found(self, names: Sequence[Name]) -> PresentedKey:
         try:
-            for digest in digests:
-                found = self.cache.at_hand(digest) or await self.cache.find(digest)
+            for name in names:
+                found = self.cache.at_hand(name) or await self.cache.find(name)
                 if found is not None:
                     return found
         except StoreUnavailableError as error:

@@ -28,6 +28,9 @@ class Rules:
     def __iter__(self) -> Iterator[LimitRule]:
         return iter(self._by_subject.values())
 
+    def __len__(self) -> int:
+        return len(self._by_subject)
+
     def applying(self, key_id: str | None, provider: str, model: str) -> Sequence[LimitRule]:
         """To calls by this API key, or none, to this model."""
         if not self._by_subject:
@@ -72,6 +75,11 @@ class LimitCache:
             return None
         self.counts.hits += 1
         return known.rules
+
+    def has_none(self, organisation: str) -> bool:
+        """It is known that nothing is limited."""
+        known = self._known.get(organisation)
+        return known is not None and not known.rules and self._clock() < known.stale_at
 
     async def rules(self, organisation: str) -> Rules:
         """One caller reads; the others have what was known meanwhile."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +13,7 @@ from persistence.limit_records import Limited, LimitRule
 from persistence.ports import LimitStore, StoreUnavailableError
 from persistence.reservation_records import Kind
 
-from .allowances import MAX_USD, MONEY, Measure, Most, Need, needs, usd
+from .allowances import MAX_USD, MONEY, Measure, Most, Need, budgets_of, needs, usd
 from .api_keys import ApiKeys
 from .audit_fields import audit_of_limits
 from .errors import BadUserInputError, NotFoundError, ServiceUnavailableError
@@ -69,11 +69,12 @@ class LimitState:
 @dataclass(frozen=True, slots=True)
 class LimitRules:
     """The use cases, each within the principal's organisation. All raise ServiceUnavailableError, and what they say
-    themselves. `now` is aware UTC."""
+    themselves. `providers` are those that there are; `now` is aware UTC."""
 
     store: LimitStore
     limiter: Limiter
     api_keys: ApiKeys
+    providers: Collection[str]
     now: Callable[[], datetime]
 
     async def put(self, principal: Principal, asked: NewLimits) -> LimitRule:
@@ -81,6 +82,8 @@ class LimitRules:
         the organisation does not have."""
         limited, name = _subject(asked.api_key, asked.model)
         _check(asked)
+        if limited is Limited.MODEL and (provider := name.partition("/")[0]) not in self.providers:
+            raise BadUserInputError(f"no provider named {provider!r}", path=("input", "model"))
         if asked.api_key is not None:
             await self.api_keys.get(principal, asked.api_key)
         now = self.now()
@@ -103,6 +106,8 @@ class LimitRules:
                 raise BadUserInputError(f"an organisation has at most {MAX_RULES} limited keys and models")
             if not any(_is_budget(each) for each in standing.values()):
                 await self.limiter.nothing_lost(principal.organisation)
+            if budgets := _begun_anew(rule, standing.get((limited, name)), now):
+                await self.limiter.outdate(principal.organisation, budgets)
             await self.store.put(rule, audit=audit_of_limits(principal, Action.LIMITS_SET, name or limited.value))
         return rule
 
@@ -179,6 +184,12 @@ def _check(asked: NewLimits) -> None:
             raise BadUserInputError(f"{_NAMES[measure]} is from 0 to {most}", path=("input", _NAMES[measure]))
         if isinstance(value, Decimal) and value != round(value, 9):
             raise BadUserInputError(f"{_NAMES[measure]} has at most 9 decimal places", path=("input", _NAMES[measure]))
+
+
+def _begun_anew(rule: LimitRule, standing: LimitRule | None, now: datetime) -> Sequence[Need]:
+    """Budgets that nothing was counted against until now, though they may have been set before."""
+    budgets = budgets_of([rule], Decimal(0), now)
+    return [need for need in budgets if standing is None or getattr(standing, need.measure) is None]
 
 
 def _is_budget(rule: LimitRule) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
@@ -15,27 +15,37 @@ from persistence.entry_json import encoded
 from persistence.limit_records import LimitRule
 from persistence.ports import Leases, PriceStore, Reservations, StoreUnavailableError
 from persistence.records import LedgerEntry
-from persistence.reservation_records import Allowance, Kept, Kind, Refused, Unbegun
+from persistence.reservation_records import Allowance, Kept, Refused, Unbegun
 from persistence.usage_records import UsageSelection
 
 from . import booking
 from .abandoned import Finder
-from .allowances import MONEY, Most, Need, came_to, counted_as, needs, refusal, units
+from .allowances import (
+    MONEY,
+    Most,
+    Need,
+    budgets_of,
+    came_to,
+    counted_as,
+    divided,
+    has_budget,
+    leaving_room,
+    needs,
+    refusal,
+    units,
+)
 from .beside import beside
 from .bounds import has_media, most_cost, most_input, most_output
 from .errors import BadUserInputError, DomainError, ServiceUnavailableError
+from .holds import Call, Hold
 from .leases import GRACE_S, LEASE_S, Lease, LeaseKeeper, reservation_of
 from .ledger import Ledger
-from .limit_cache import LimitCache
-from .price_book import PriceBook
-from .principal import Principal
+from .limit_cache import LimitCache, Rules
 from .settling import Settlement, Settler, open_settler
-from .types import Command, Target
 
 AT_ONCE = 40
 """Reservations that are made in the shared store at the same time."""
 
-BACKGROUND_SHARE = 0.8
 AWAY_S = 1.0
 """For so long after a failure the shared store is not asked by calls that can do without it."""
 
@@ -50,35 +60,6 @@ class Shared:
     reservations: Reservations
     leases: Leases
     prices: PriceStore
-
-
-@dataclass(slots=True)
-class Hold:
-    """What is reserved for one attempt, and where; nothing where it is not limited. `opening`: booked if nothing else
-    is. `lease`: by which other processes find it, where there are such."""
-
-    opening: LedgerEntry
-    needs: Sequence[Need]
-    store: Reservations | None
-    lease: Lease | None
-    settled: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """The attempt that is to be made. `opening`: the entry that it begins with. `first`: the completion's first at this
-    target counts as a request, the first of all as the organisation's and the key's. `background`: it leaves the last
-    fifth of what a minute allows to others."""
-
-    principal: Principal
-    command: Command
-    target: Target
-    input_size: int
-    opening: LedgerEntry
-    background: bool
-    prices: PriceBook
-    first: bool
-    first_at_target: bool
 
 
 class Limiter:
@@ -115,6 +96,7 @@ class Limiter:
         self._failed_at = -AWAY_S
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._beginning: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._counting: set[asyncio.Task[None]] = set()
         self.touched: Callable[[str, Reservations, Sequence[Need]], None] | None = None
         """Told of what was settled, and of what had no room."""
 
@@ -131,7 +113,7 @@ class Limiter:
         if not asked:
             return None if self._keeper is None else self._held(call, (), None, self._kept(call, ()))
         if call.background:
-            asked = [replace(need, asked=_leaving_room(need.asked)) for need in asked]
+            asked = leaving_room(asked)
         reserving = asyncio.ensure_future(self._reserve(call, asked))
         try:
             return await asyncio.shield(reserving)
@@ -139,14 +121,42 @@ class Limiter:
             reserving.add_done_callback(self._let_go)
             raise
 
-    def settle(self, hold: Hold, entry: LedgerEntry | None, committed: asyncio.Future[None] | None) -> None:
+    def settle(self, hold: Hold | None, entry: LedgerEntry | None, committed: asyncio.Future[None] | None) -> None:
         """What the attempt came to; None where it was never sent. Counted once its entry is committed."""
+        if hold is None and (entry is None or self.cache.has_none(entry.organisation)):
+            return
         if committed is None or committed.done():
             self._settle(hold, entry)
         else:
             committed.add_done_callback(lambda _: self._settle(hold, entry))
 
-    def _settle(self, hold: Hold, entry: LedgerEntry | None) -> None:
+    def _settle(self, hold: Hold | None, entry: LedgerEntry | None) -> None:
+        if entry is not None:
+            self.settle_unreserved(entry, frozenset(need.asked.key for need in hold.needs) if hold else frozenset())
+        if hold is not None:
+            self._settle_held(hold, entry)
+
+    def settle_unreserved(self, entry: LedgerEntry, reserved: frozenset[str]) -> None:
+        """Against budgets that were set while the call ran: all but those whose keys are `reserved`."""
+        if not entry.cost:
+            return
+        if (rules := self.cache.at_hand(entry.organisation)) is not None:
+            self._count(rules, entry, reserved)
+            return
+        task = asyncio.create_task(self.count(entry, reserved), name="limits-count")
+        self._counting.add(task)
+        task.add_done_callback(self._counting.discard)
+
+    def _count(self, rules: Rules, entry: LedgerEntry, reserved: frozenset[str]) -> None:
+        """Under another name than the reservation's, which is settled once."""
+        applying = rules.applying(entry.principal, entry.provider, entry.model)  # as `counted_as` has it
+        budgets = budgets_of(applying, entry.cost or Decimal(0), entry.time)
+        asked = [each for each in budgets if each.asked.key not in reserved]
+        if asked:
+            amounts = [need.asked.amount for need in asked]
+            self._tell(self._shared or self._local, asked, amounts, entry, name=f"{reservation_of(entry)}/unreserved")
+
+    def _settle_held(self, hold: Hold, entry: LedgerEntry | None) -> None:
         truth = booking.unsent(hold.opening) if entry is None else entry
         if hold.lease is not None and self._keeper is not None:
             self._keeper.end(hold.lease)
@@ -163,25 +173,19 @@ class Limiter:
         amounts: Sequence[int],
         truth: LedgerEntry,
         done: asyncio.Future[None] | None = None,
+        name: str | None = None,
     ) -> None:
         done = done or asyncio.get_running_loop().create_future()
         allowances = [need.asked for need in asked]
         if (touched := self.touched) is not None:
             done.add_done_callback(lambda _: touched(truth.organisation, store, asked))
-        self._settler.put(
-            Settlement(store, truth.organisation, reservation_of(truth), allowances, amounts, truth, done)
-        )
+        name = name or reservation_of(truth)
+        self._settler.put(Settlement(store, truth.organisation, name, allowances, amounts, truth, done))
 
-    async def count(self, entry: LedgerEntry) -> None:
-        """What is booked beside any call, such as a correction: against the budgets of its day and month."""
-        if not entry.cost:
-            return
-        rules = await self.cache.rules(entry.organisation)
-        applying = rules.applying(entry.principal, entry.provider, entry.model)  # as `counted_as` has it
-        asked = [need for need in needs(applying, Most(0, 0, entry.cost, None), entry.time) if need.measure in MONEY]
-        if asked:
-            amounts = [need.asked.amount for need in asked]
-            self._tell(self._shared or self._local, asked, amounts, entry)
+    async def count(self, entry: LedgerEntry, reserved: frozenset[str] = frozenset()) -> None:
+        """What is booked beside any reservation, such as a correction: against the budgets of its day and month."""
+        if entry.cost:
+            self._count(await self.cache.rules(entry.organisation), entry, reserved)
 
     async def used(self, organisation: str, asked: Sequence[Need]) -> Sequence[int]:
         """How much of each is used. Raises ServiceUnavailableError."""
@@ -238,17 +242,17 @@ class Limiter:
         return most_in + most_out, cost
 
     async def _reserve(self, call: Call, asked: Sequence[Need]) -> Hold:
-        if self._shared is not None and (self._clock() >= self._failed_at + AWAY_S or _has_budget(asked)):
+        if self._shared is not None and (self._clock() >= self._failed_at + AWAY_S or has_budget(asked)):
             try:
                 return await self._reserve_in_turn(self._shared, call, asked)
             except StoreUnavailableError as error:
                 self._failed_at = self._clock()
                 log.warning("limits are counted by this process alone", reason=str(error))
                 self._tell(self._shared, asked, [0] * len(asked), booking.unsent(call.opening))  # it may have been had
-                if _has_budget(asked):
+                if has_budget(asked):
                     raise _unavailable("a USD budget applies, and can't be looked at at the moment") from error
         if self._shared is not None:
-            asked = [replace(need, asked=_divided(need.asked, self._share)) for need in asked]
+            asked = divided(asked, self._share)
         return await self._reserve_in(self._local, call, asked)
 
     async def _reserve_in_turn(self, store: Reservations, call: Call, asked: Sequence[Need]) -> Hold:
@@ -320,6 +324,10 @@ class Limiter:
         if not task.cancelled():
             task.exception()  # seen: whoever waited for it may be gone
 
+    async def outdate(self, organisation: str, budgets: Sequence[Need]) -> None:
+        """Before they are set: what was spent meanwhile, the ledger says. Raises StoreUnavailableError."""
+        await (self._shared or self._local).outdate(organisation, [need.asked for need in budgets])
+
     async def nothing_lost(self, organisation: str) -> None:
         """Before its first budget is set: nothing can be reserved from any."""
         if self._leases is not None:
@@ -330,6 +338,7 @@ class Limiter:
         tasks = list(self._beginning.values())
         for task in tasks:
             task.cancel()
+        tasks += self._counting
         if tasks:
             await asyncio.wait(tasks)
 
@@ -362,25 +371,12 @@ async def open_limiter(
             await stack.enter_async_context(beside("leases-begun", keeper.tell))
             await stack.enter_async_context(beside("leases-left", finder.work))
         limiter = Limiter(cache, ledger, settler, local, shared, keeper, share=share, now=now, clock=clock)
+        if finder is not None:
+            finder.unreserved = limiter.settle_unreserved
         try:
             yield limiter
         finally:
             await limiter.close()
-
-
-def _has_budget(asked: Sequence[Need]) -> bool:
-    return any(need.asked.kind is Kind.BUDGET for need in asked)
-
-
-def _leaving_room(asked: Allowance) -> Allowance:
-    """Of requests and tokens. What takes more than that by itself still has its turn where nothing else is used."""
-    if asked.kind is not Kind.WINDOW:
-        return asked
-    return replace(asked, limit=max(int(asked.limit * BACKGROUND_SHARE), min(asked.amount, asked.limit)))
-
-
-def _divided(asked: Allowance, share: int) -> Allowance:
-    return replace(asked, limit=max(1, asked.limit // share) if asked.limit else 0)
 
 
 def _unavailable(message: str) -> DomainError:

@@ -21,10 +21,11 @@ from .batches.cases import Batches
 from .configs import Configs
 from .errors import CompletionFailedError, DomainError, LimitDetail, LimitError
 from .health import Health
+from .holds import Call, Hold
 from .ids import new_completion_id
 from .ledger import Ledger
 from .limit_rules import LimitRules
-from .limits import Call, Hold, Limiter
+from .limits import Limiter
 from .live_usage import LiveUsage
 from .observing import UNOBSERVED, Observer
 from .prices import Prices
@@ -167,12 +168,11 @@ class Run:
             yield opening
         finally:
             self._targets.add(step.target)
-            if hold is not None:
-                if hold.needs:
-                    self._holds.append(hold)
-                sent = len(self._entries) > booked
-                entry, commit = (self._entries[-1], self._commits[-1]) if sent else (None, None)
-                self.services.limits.settle(hold, entry, commit)
+            if hold is not None and hold.needs:
+                self._holds.append(hold)
+            sent = len(self._entries) > booked
+            entry, commit = (self._entries[-1], self._commits[-1]) if sent else (None, None)
+            self.services.limits.settle(hold, entry, commit)
 
     def _opening(self, step: Step) -> LedgerEntry:
         return booking.opening_entry(

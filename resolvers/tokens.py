@@ -49,7 +49,7 @@ async def mint_token(
     now: Callable[[], datetime],
 ) -> MintedToken:
     """Narrower than its maker, whose subject it bears, and with no right to make more. It outlives neither its maker's
-    own end nor MAX_LIFETIME_S; that the maker's key is revoked meanwhile, it does not see. Raises BadUserInputError,
+    own end nor MAX_LIFETIME_S; revoked with its maker's key, see `KeyEntrance.check_maker`. Raises BadUserInputError,
     ForbiddenError, and ServiceUnavailableError: none is handed out that the audit log has not."""
     if not MIN_LIFETIME_S <= lifetime_s <= MAX_LIFETIME_S:
         raise BadUserInputError(

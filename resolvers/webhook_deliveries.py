@@ -148,12 +148,14 @@ class Deliveries:
         return replace(tried, due_at=_whole(now + timedelta(seconds=rest * (0.9 + 0.2 * self._random()))))
 
     def _note(self, webhook_id: str, outcome: Outcome) -> None:
-        """A receiver in trouble is asked less often, whatever number of deliveries wait for it."""
-        _, before = self._rests.pop(webhook_id, (0.0, 0.5))
+        """A receiver in trouble is asked less often, whatever number of deliveries wait for it. Those that fail
+        together are one trouble."""
+        until, before = self._rests.pop(webhook_id, (0.0, 0.5))
         if outcome.reason is None:
             return
-        rest = min(REST_AT_MOST_S, 2 * before)
-        self._rests[webhook_id] = self._clock() + rest, rest
+        now = self._clock()
+        rest = before if until > now else min(REST_AT_MOST_S, 2 * before)
+        self._rests[webhook_id] = now + rest, rest
         if len(self._rests) > RESTING_AT_MOST:
             self._rests.popitem(last=False)
 

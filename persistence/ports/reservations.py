@@ -35,6 +35,10 @@ class Reservations(Protocol):
         """What was spent before `open`; of no account once another has opened it since, or it is begun."""
         ...
 
+    async def outdate(self, organisation: str, budgets: Sequence[Allowance]) -> None:
+        """What was spent of them was not counted throughout: they have to be begun anew. What is reserved stays."""
+        ...
+
     async def used(self, organisation: str, asked: Sequence[Allowance]) -> Sequence[int | None]:
         """How much of each is used, with what is reserved. None for a BUDGET that is not begun."""
         ...

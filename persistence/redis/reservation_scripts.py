@@ -301,6 +301,15 @@ end
 """
 )
 
+OUTDATE = Script(
+    """
+for _, budget in ipairs(KEYS) do
+  if redis.call('HDEL', budget, 'begun', 'opening') > 0 then redis.call('HINCRBY', budget, 'number', 1) end
+end
+"""
+)
+"""Keys: the budgets. Whoever is about to begin one of them is not any more."""
+
 USED = Script(
     _COMMON
     + """

@@ -52,6 +52,9 @@ class RedisReservations:
         arguments = [spent, milliseconds(budget.seconds), opening.number or 0]
         await self._client.run(scripts.BEGIN, [name_in(organisation, budget)], arguments)
 
+    async def outdate(self, organisation: str, budgets: Sequence[Allowance]) -> None:
+        await self._client.run(scripts.OUTDATE, [name_in(organisation, each) for each in budgets], [])
+
     async def used(self, organisation: str, asked: Sequence[Allowance]) -> Sequence[int | None]:
         keys = [name_in(organisation, each) for each in asked]
         if not keys:

@@ -160,6 +160,23 @@ async def test_what_is_settled_while_a_budget_is_opened_counts(keeping: Keeping,
     assert await used(keeping.ours, org, budget(0)) == [17]
 
 
+async def test_a_budget_that_is_outdated_has_to_be_begun_anew(keeping: Keeping, org: str) -> None:
+    """What is reserved stays; whoever was about to begin it is not any more."""
+    await begun(keeping.ours, org, budget(0), 30)
+    assert await reserved(keeping.ours, org, "a", budget(60))
+    await keeping.theirs.outdate(org, [budget(0), budget(0, key="never seen")])
+    assert await keeping.ours.reserve(org, "b", [budget(1)], lease_s=LEASE_S) == Unbegun(budget(1))
+    opening = await opened(keeping.ours, org, budget(0))
+    await keeping.theirs.outdate(org, [budget(0)])
+    await keeping.ours.begin(org, budget(0), 99, opening)
+    assert await used(keeping.ours, org, budget(0)) == [None]
+    await begun(keeping.theirs, org, budget(0), 35)
+    assert await used(keeping.ours, org, budget(0)) == [95]
+    await keeping.ours.settle(org, [Settled("a", [budget(60)], [5])])
+    assert await used(keeping.theirs, org, budget(0)) == [40]
+    assert await used(keeping.ours, org, budget(0, key="never seen")) == [None]
+
+
 async def test_a_budget_is_what_was_spent_and_what_is_reserved(keeping: Keeping, org: str) -> None:
     await begun(keeping.ours, org, budget(0), 0)
     assert await reserved(keeping.ours, org, "a", budget(60))

@@ -135,11 +135,13 @@ def test_a_key_of_one_network(tmp_path: Path) -> None:
 
 
 async def test_revoking_closes_the_key_s_sockets_and_no_others(site: Site) -> None:
-    """Within a second, also on the other server; what runs there ends."""
+    """Within a second, also on the other server; what runs there ends. So does what it has minted."""
     one, other = site.servers
     key, about = made(one, "acme")
     spared, _ = made(one, "acme")
-    assert opens(other, key)
+    asked = {"input": {"grant": {"scopes": ["completions:read"]}}}
+    minted, spared_one = (post(one, each, MINT, asked)["data"]["mintToken"]["token"] for each in (key, spared))
+    assert all(opens(other, each) for each in (key, minted, spared_one))
     async with aiohttp.ClientSession() as session:
         closing = [await socket(session, server, key) for server in (one, other)]
         events = await stream(session, other, key)
@@ -156,6 +158,8 @@ async def test_revoking_closes_the_key_s_sockets_and_no_others(site: Site) -> No
         assert time.monotonic() - began < 1.5, "a second, and the answer's own time"
         assert not opens(one, key)
         assert refused_within_s(other, key) < 1
+        assert refused_within_s(other, minted) < 1
+        assert opens(other, spared_one)
         for each in staying:
             await each.send_json({"type": "ping"})
             while (await each.receive_json(timeout=10))["type"] != "pong":

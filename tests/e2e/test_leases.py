@@ -194,6 +194,26 @@ async def test_while_the_ledger_is_away_a_budget_that_was_lost_is_closed(
     await callers.answered_at_last()
 
 
+async def test_a_budget_that_is_set_anew_counts_what_was_spent_without_it(
+    pair: Pair, vendor: Vendor, organisation: str
+) -> None:
+    """And what ran when it was set, on either process."""
+    callers = Callers(pair, organisation)
+    pair.limit(organisation, usdPerDay=str(PLENTY))
+    await callers.at_once(4)
+    pair.limit(organisation, requestsPerMinute=PLENTY)
+    await callers.at_once(4)
+    running = asyncio.create_task(callers.at_once(4, PROMPT.replace("20", "4000")))
+    await until(lambda: open_calls(vendor, "openai", organisation) == 4)
+    pair.limit(organisation, usdPerDay=str(PLENTY))
+    await callers.at_once(2)
+    assert not running.done()
+    await running
+    assert len(callers.answered) == 14
+    whole = {"usd_per_day": (callers.spent(), Decimal(0))}
+    await until(lambda: pair.kept(organisation).budgets == whole)
+
+
 async def test_while_redis_is_away(pair: Pair, vendor: Vendor, organisation: str) -> None:
     """Requests are counted by each process, which has its share; a budget is closed. Then both are as before."""
     node = pair.node

@@ -50,6 +50,10 @@ class MemoryLeases(MemoryReservations):
         await super().settle(organisation, mine)
         return left
 
+    async def outdate(self, organisation: str, budgets: Sequence[Allowance]) -> None:
+        self._check()
+        await super().outdate(organisation, budgets)
+
     async def enrol(self, organisations: Sequence[str], *, lease_s: float) -> None:
         self._check()
         self.enrolled.update(dict.fromkeys(organisations, self.now() + lease_s))

@@ -383,7 +383,7 @@ async def open_scene(leases: MemoryLeases | None = None) -> AsyncIterator[Scene]
             tokens=TokenMint("a-signing-secret-of-more-than-32-bytes"),
             provider_keys=provider_keys_in(MemoryProviderKeys(), alpha, beta),
             limits=limiter,
-            limit_rules=LimitRules(limits, limiter, api_keys, now),
+            limit_rules=LimitRules(limits, limiter, api_keys, vendors.keys(), now),
             recordings=recordings,
             **telling_nobody(),
             batches=batches_in(configs, prices),

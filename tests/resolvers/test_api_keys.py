@@ -75,6 +75,23 @@ async def test_who_presents_a_key_is_its_principal(desk: Desk) -> None:
     assert (await desk.door.principal(secret, None)).expires_at == inf
 
 
+async def test_what_a_key_has_minted_ends_with_it(desk: Desk) -> None:
+    (_, revoked), (_, short) = await desk.made(), await desk.made(expires_at=NOON + timedelta(minutes=5))
+    for key in (revoked, short):
+        await desk.door.check_maker("acme", key.id)
+    await desk.keys.revoke(ADMIN, revoked.id)
+    for organisation, key_id in (("acme", revoked.id), ("globex", short.id), ("acme", "key_none")):
+        with pytest.raises(UnauthenticatedError):
+            await desk.door.check_maker(organisation, key_id)
+    desk.time += timedelta(minutes=4)
+    await desk.door.check_maker("acme", short.id)
+    desk.store.down = True
+    await desk.door.check_maker("acme", short.id)
+    desk.time += timedelta(minutes=1)
+    with pytest.raises(UnauthenticatedError):
+        await desk.door.check_maker("acme", short.id)
+
+
 async def test_the_key_itself_is_kept_nowhere(desk: Desk) -> None:
     secret, _ = await desk.made()
     assert secret not in f"{desk.store.keys}{desk.store.digests}{vars(desk.keys.cache)}"

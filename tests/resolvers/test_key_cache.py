@@ -116,6 +116,16 @@ async def test_outdated_keys_are_told_of(cache: KeyCache) -> None:
     assert told == [("acme", "another"), ("acme", "key_1"), "any"]
 
 
+async def test_a_key_is_found_by_its_id_within_its_organisation(store: SlowStore, cache: KeyCache) -> None:
+    found = await cache.find(("acme", "key_1"))
+    assert found is not None
+    assert (found.key.id, found.until) == ("key_1", None)
+    assert cache.at_hand(("acme", "key_1")) is found
+    assert await cache.find(("globex", "key_1")) is None
+    cache.outdate("acme", "key_1")
+    assert cache.at_hand(("acme", "key_1")) is None
+
+
 async def test_while_the_store_is_away_it_is_asked_seldom_and_keys_serve_for_a_while(
     store: SlowStore, cache: KeyCache
 ) -> None:

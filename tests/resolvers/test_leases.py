@@ -18,7 +18,8 @@ from persistence.reservation_records import Kept
 from providers.types import TextDelta
 from resolvers.errors import ServiceUnavailableError
 from resolvers.leases import ENROLLED_S, GATHER_S, LEASE_S, MARGIN_S, ROUND_S
-from resolvers.limit_rules import LimitState
+from resolvers.limit_cache import FRESH_S
+from resolvers.limit_rules import LimitState, NewLimits
 from resolvers.limits import AWAY_S
 from resolvers.types import TextProduced
 from tests.persistence.entries import entry
@@ -125,6 +126,19 @@ async def test_what_a_process_left_is_booked_by_another(sharing: Scene, leases: 
     assert (leases.leases, leases.enrolled) == ({}, {})
 
 
+async def test_what_a_process_left_counts_against_a_budget_that_was_set_meanwhile(
+    sharing: Scene, leases: MemoryLeases
+) -> None:
+    priced(sharing)
+    limit(sharing, usd_per_day=Decimal(1000))
+    sharing.alpha.will(texts("hi"))
+    await sharing.complete(max_tokens=4)
+    day = sharing.store.entries[0].time
+    await leave(leases, entry(**OPENING, time=day, input_tokens=5))
+    await asyncio.sleep(2 * ROUND_S)
+    assert [state.used for state in await states(sharing)] == [27 + 5]
+
+
 async def test_what_is_booked_already_stays(sharing: Scene, leases: MemoryLeases) -> None:
     """The store of this scene takes an entry twice, so that it can be seen that it was sent; a ledger does not. What is
     settled is what stands."""
@@ -186,6 +200,34 @@ async def test_who_was_taken_for_dead_tells_what_it_came_to(sharing: Scene, leas
     assert (standing.input_tokens + correction.input_tokens, correction.output_tokens) == (7, 2)
     assert (standing.cost, correction.cost) == (Decimal(2), Decimal(25))
     assert [state.used for state in await states(sharing)] == [MOST + 25], "until who found it settles it"
+
+
+async def test_a_budget_is_not_set_while_the_store_of_its_count_is_away(sharing: Scene, leases: MemoryLeases) -> None:
+    """It may have a count from an earlier time, which lacks what was spent since."""
+    rules = sharing.services.limit_rules
+    leases.down = True
+    with pytest.raises(ServiceUnavailableError):
+        await rules.put(ACME, NewLimits(usd_per_day=Decimal(9)))
+    assert not sharing.limits.rules
+    await rules.put(ACME, NewLimits(requests_per_minute=9))
+    assert len(sharing.limits.rules) == 1
+
+
+async def test_a_call_that_shares_its_lease_counts_against_a_budget_that_was_set_meanwhile(
+    sharing: Scene, leases: MemoryLeases
+) -> None:
+    priced(sharing)
+    sharing.alpha.will([held := Hold(), *texts("hi")], texts("hi"))
+    running = sharing.started(max_tokens=4)
+    await held.reached.wait()
+    await asyncio.sleep(ROUND_S)
+    await sharing.services.limit_rules.put(ACME, NewLimits(usd_per_day=Decimal(1000)))
+    await sharing.complete(max_tokens=4)
+    await asyncio.sleep(2 * FRESH_S)
+    held.free.set()
+    await running
+    await idle()
+    assert [state.used for state in await states(sharing)] == [2 * 27]
 
 
 async def test_a_reservation_that_got_no_answer_is_given_back(sharing: Scene, leases: MemoryLeases) -> None:

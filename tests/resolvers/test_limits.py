@@ -24,6 +24,7 @@ from resolvers.errors import (
     RateLimitedError,
     ServiceUnavailableError,
 )
+from resolvers.limit_rules import NewLimits
 from resolvers.types import CompletionFailed, TextProduced
 from tests.persistence.audit import MemoryAuditLog
 from tests.persistence.entries import entry
@@ -319,3 +320,40 @@ async def test_rules_that_can_t_be_read_hold_on(scene: Scene) -> None:
     scene.limits.rules.clear()
     await asyncio.sleep(30)
     await scene.complete()
+
+
+async def test_a_call_that_ran_when_its_budget_was_set_counts(scene: Scene) -> None:
+    """Also by a budget that others have begun meanwhile, whose look at the ledger did not see it."""
+    priced(scene)
+    limit(scene, limited=Limited.MODEL, name="alpha/a-1", requests_per_minute=9)
+    plain, limited = Hold(), Hold()
+    scene.beta.will([plain, *texts("hi")])
+    scene.alpha.will([limited, *texts("hi")], texts("hi"))
+    running = [scene.started(target=BETA, max_tokens=4), scene.started(max_tokens=4)]
+    await asyncio.gather(plain.reached.wait(), limited.reached.wait())
+    limit(scene, usd_per_day=Decimal(1000))
+    await scene.complete(max_tokens=4)
+    for held in (plain, limited):
+        held.free.set()
+    await asyncio.gather(*running)
+    await idle()
+    (state,) = [each for each in await scene.services.limit_rules.states_for(ACME) if each.ends_at]
+    assert state.used == sum(entry.cost or 0 for entry in scene.store.entries) == 3 * 27
+
+
+async def test_what_is_spent_while_a_budget_is_taken_away_counts_when_it_is_set_again(scene: Scene) -> None:
+    priced(scene)
+    scene.alpha.will(*[texts("hi")] * 3)
+    rules = scene.services.limit_rules
+    budget = NewLimits(usd_per_day=Decimal(1000))
+    await rules.put(ACME, budget)
+    await scene.complete(max_tokens=4)
+    await rules.put(ACME, NewLimits(requests_per_minute=9))
+    await scene.complete(max_tokens=4)
+    await rules.put(ACME, budget)
+    await scene.complete(max_tokens=4)
+    (state,) = await rules.states_for(ACME)
+    assert state.used == 3 * 27
+    await rules.put(ACME, replace(budget, usd_per_day=Decimal(3 * 27)))
+    error = await refusal(scene, BudgetExceededError, max_tokens=4)
+    assert error.detail.used == "81"

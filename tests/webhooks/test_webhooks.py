@@ -85,9 +85,7 @@ async def post(tmp_path: Path) -> AsyncIterator[Post]:
         receivers, now = Receivers(), [datetime.now(UTC).replace(microsecond=0)]
         made = webhooks_in(SQLiteWebhooks(database), SQLiteWebhookOutbox(database), receivers)
         sender = WebhookSender(receivers, made.sealing, lambda: now[0])
-        sending = Deliveries(
-            made.store, made.outbox, sender, lambda: now[0], asyncio.get_running_loop().time, lambda: 0.5
-        )
+        sending = Deliveries(made.store, made.outbox, sender, lambda: now[0], lambda: now[0].timestamp(), lambda: 0.5)
         webhooks = replace(made, sender=sender, sending=sending, now=lambda: now[0])
         yield Post(webhooks, receivers, MemoryAuditLog(), now)
 
@@ -300,6 +298,31 @@ async def test_receivers_that_never_answer_keep_nobody_else_from_theirs(
     reasons = {each.reason for each in await post.deliveries(slow)}
     assert reasons == {None, "no answer within 0.5 s"}
     assert TIMEOUT_S == 10
+
+
+async def test_a_webhook_in_trouble_rests(post: Post) -> None:
+    """Whatever waits for it: what was under way when it failed is all, until its rest is over. Others' are sent."""
+    _, failing = await post.made(OTHER)
+    _, other = await post.made(URL, BATCH)
+    post.receivers.will(OTHER, *[500] * 30)
+    for number in range(30):
+        await post.emitted(str(number))
+
+    async def tried() -> int:
+        return len([each for each in await post.deliveries(failing) if each.status])
+
+    async def more() -> bool:
+        return await tried() > before
+
+    async with post.at_work():
+        await until(lambda: any_failed(post, failing))
+        await post.emitted(kind=BATCH)
+        await post.settled(other)
+        before = await tried()
+        assert 1 <= before <= AT_ONCE_OF_ONE
+        post.now[0] += timedelta(seconds=1)
+        post.webhooks.sending.wake()
+        await until(more)
 
 
 async def test_so_many_wait_for_one_webhook_at_most(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,11 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import pytest
 import yaml
+
+from tests.servers.missing import missing
 
 ROOT = Path(__file__).parents[2] / "k8s"
 OVERLAYS = ("overlays/development", "overlays/production")
@@ -25,7 +26,7 @@ Manifest = dict[str, Any]
 def rendered(name: str) -> Sequence[Manifest]:
     """All of its objects, in their order."""
     if shutil.which("kubectl") is None:
-        _skip("kubectl is not on PATH: https://kubernetes.io/docs/tasks/tools/")
+        missing("kubectl is not on PATH: https://kubernetes.io/docs/tasks/tools/")
     if name != EVERYTHING:
         return _kustomize(ROOT / name)
     folder = ROOT / "overlays" / f".everything-{os.getpid()}"  # kustomize reads only what is near
@@ -66,9 +67,3 @@ def containers(name: str) -> Iterator[tuple[str, Manifest]]:
     for owner, pod in pods(name):
         for container in [*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]]:
             yield f"{owner}/{container['name']}", container
-
-
-def _skip(reason: str) -> NoReturn:
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(f"NOT TESTED: {reason}")

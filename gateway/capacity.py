@@ -10,6 +10,7 @@ from resolvers.errors import ServiceUnavailableError
 from resolvers.principal import Principal
 
 RETRY_AFTER_MS = 1_000
+SHARE = 0.1
 
 
 class OverloadedError(ServiceUnavailableError):
@@ -20,22 +21,31 @@ class OverloadedError(ServiceUnavailableError):
 
 class Capacity:
     """Operations in flight over HTTP and sockets, streams while they run included. `limit` of them are taken; one more
-    is refused at once, so that those that run go on as quickly as they do."""
+    is refused at once, so that those that run go on as quickly as they do. A SHARE of the limit is taken besides, of
+    organisations that have less than that under way: else one, by streams that cost it nothing, shut out all others."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._share = int(limit * SHARE)
+        self._held: Counter[str] = Counter()  # by organisation
         self.in_flight = 0
 
     @contextmanager
-    def operation(self) -> Iterator[None]:
+    def operation(self, principal: Principal) -> Iterator[None]:
         """Raises OverloadedError."""
-        if self.in_flight >= self._limit:
+        organisation = principal.organisation
+        room = self._limit + (self._share if self._held[organisation] < self._share else 0)
+        if self.in_flight >= room:
             raise OverloadedError("the server is at the most that it does at once: ask again in a second")
         self.in_flight += 1
+        self._held[organisation] += 1
         try:
             yield
         finally:
             self.in_flight -= 1
+            self._held[organisation] -= 1
+            if not self._held[organisation]:
+                del self._held[organisation]
 
 
 class SocketQuota:

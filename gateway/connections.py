@@ -13,6 +13,7 @@ MAX_HEAD_BYTES = 64 * 1024  # request line and headers, or trailers
 HEAD_TIMEOUT_S = 20.0  # from the connection's start, or a later request's first byte, to the end of its head
 BODY_TIMEOUT_S = 60.0  # from there to the end of the request
 STALL_TIMEOUT_S = 60.0  # for a client that takes nothing of what waits for it
+MAX_LATE_PIECES = 50_000  # of a body whose answer is out: read in large pieces that is 3 GB, in chunks of a byte 10 ms
 
 _TOO_SLOW = (
     b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 28\r\n"
@@ -34,6 +35,8 @@ class BoundedConnection(HttpToolsProtocol):
     """The parser keeps heads of any length: past MAX_HEAD_BYTES the answer is 400, and the connection is closed. So is
     one that has not brought a whole head within HEAD_TIMEOUT_S (uvicorn's keep-alive timeout rules between an answer
     and the next byte), or the body within BODY_TIMEOUT_S (408), and one whose client reads nothing for STALL_TIMEOUT_S.
+    What comes of a body after its answer, as where a stranger was refused by the head, is read so that the client sees
+    the answer, but for MAX_LATE_PIECES at most.
     A request that one read brings whole, as most do, is not timed at all.
 
     A request behind one that is being answered is not taken: the connection closes after the answer, as RFC 9112, 9.3.2
@@ -46,6 +49,7 @@ class BoundedConnection(HttpToolsProtocol):
     _stalled: asyncio.TimerHandle | None = None
     _unread = 0  # bytes, when the reader was looked at last
     _head_bytes = 0  # since a head or a piece of a body was complete; over by less than one read where they share it
+    _late_pieces = 0
     _deaf = False
     _departure: Departure | None = None  # of the last request
 
@@ -73,6 +77,8 @@ class BoundedConnection(HttpToolsProtocol):
         super().data_received(data)
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(f"The head is larger than {MAX_HEAD_BYTES} bytes.")
+        if self._late_pieces > MAX_LATE_PIECES:
+            self.transport.abort()
         if self._missing is not self._timed:
             self._time_the_rest()
 
@@ -93,7 +99,7 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._head_bytes = 0
+        self._head_bytes = self._late_pieces = 0
         if not self._deaf:
             self._missing = _Wait(BODY_TIMEOUT_S, for_body=True)
             self._departure = Departure()
@@ -102,8 +108,11 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
-        if not self._deaf:
-            super().on_body(body)
+        if self._deaf:
+            return
+        if self.cycle.response_complete:
+            self._late_pieces += 1
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         if (

@@ -77,7 +77,7 @@ class GraphQLEndpoint:
             if await self._answered_at_once(exchange):
                 return
             principal = await self._principal(exchange)
-            with self._runtime.capacity.operation():
+            with self._runtime.capacity.operation(principal):
                 request = await self._read(exchange, principal)
                 context = Context(self._runtime.services, principal, exchange.request_id, self._runtime.audit)
                 with exchange.until_client_leaves():

@@ -27,7 +27,7 @@ class Observers:
         for each in self._all:
             each.completed(end)
 
-    def operated(self, kind: str, name: str | None, seconds: float, error_codes: Sequence[str]) -> None:
+    def operated(self, kind: str, name: str | None, seconds: float, error_codes: Sequence[str] | None) -> None:
         for each in self._all:
             each.operated(kind, name, seconds, error_codes)
 

@@ -40,6 +40,7 @@ from resolvers.errors import (
     ServiceUnavailableError,
     UnauthenticatedError,
 )
+from resolvers.nesting import MAX_JSON_DEPTH, nested_beyond
 from resolvers.principal import Origin, Principal
 
 from .capacity import SocketQuota
@@ -120,8 +121,10 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
         try:
             await self._open(await self.principal())
         except UnauthenticatedError as error:
+            self.view.runtime.services.observer.refused(error.code)
             await self.websocket.close(code=4403, reason=f"Forbidden: {error.message}")
         except ServiceUnavailableError as error:  # clients take it as a reason to try again: RFC 6455, 7.4.1
+            self.view.runtime.services.observer.refused(error.code)
             await self.websocket.close(code=1013, reason=f"Try again later: {error.message}")
         else:
             self.context.welcome()
@@ -143,7 +146,10 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
 
     async def handle_ping(self, message: PingMessage) -> None:
         payload = message.get("payload")
-        await self.send_message({"type": "pong"} if payload is None else {"type": "pong", "payload": payload})
+        if nested_beyond(payload, MAX_JSON_DEPTH):  # far beyond, it could be read, and not written
+            await self.handle_invalid_message("the ping's payload is nested too deeply")
+        else:
+            await self.send_message({"type": "pong"} if payload is None else {"type": "pong", "payload": payload})
 
     async def handle_subscribe(self, message: SubscribeMessage) -> None:
         error: DomainError | None = None
@@ -154,6 +160,7 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
         if error is None or not self.connection_acknowledged or message["id"] in self.operations:
             await super().handle_subscribe(message)
             return
+        self.view.runtime.services.observer.refused(error.code)
         refused: Any = {"id": message["id"], "type": "error", "payload": [refusal(error, uuid7().hex)]}
         await self.send_message(refused)
 
@@ -185,8 +192,9 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
 
     async def _run_traced(self, operation: Operation[SocketContext, None], request_id: str) -> None:
         try:
-            with self.view.runtime.capacity.operation():
-                await self._run(operation, request_id)
+            principal = replace(await self.principal(), origin=Origin(self.context.address, request_id))
+            with self.view.runtime.capacity.operation(principal):
+                await self._run(operation, principal, request_id)
         except DomainError as error:
             self.view.runtime.services.observer.refused(error.code)
             await _send(operation, "error", [refusal(error, request_id)])
@@ -200,9 +208,8 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
             if self.view.sockets.ending:
                 await self.close_if_idle()
 
-    async def _run(self, operation: Operation[SocketContext, None], request_id: str) -> None:
+    async def _run(self, operation: Operation[SocketContext, None], principal: Principal, request_id: str) -> None:
         runtime = self.view.runtime
-        principal = replace(await self.principal(), origin=Origin(self.context.address, request_id))
         call = await with_document(operation.query, runtime.trusted, principal)
         if not call.get("query"):
             raise BadUserInputError("`query` must be a GraphQL document")

@@ -6,6 +6,7 @@ cached document does; there are none here.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence, Set
 from contextlib import aclosing
@@ -173,9 +174,14 @@ class Engine:
         self, document: Document, variables: dict[str, Any] | None, operation_name: str | None, context: object
     ) -> ExecutionResult:
         began = time.perf_counter()
-        result = await self._run(document.node, variables, operation_name, context)
         name = document.named(operation_name)
-        self._tell(document.operations[name].kind.value, name, time.perf_counter() - began, result.errors)
+        kind = document.operations[name].kind.value
+        try:
+            result = await self._run(document.node, variables, operation_name, context)
+        except asyncio.CancelledError:
+            self.observer.operated(kind, name, time.perf_counter() - began, None)
+            raise
+        self._tell(kind, name, time.perf_counter() - began, result.errors)
         return result
 
     async def _run(

@@ -91,9 +91,10 @@ _HTTP = (
 _GRAPHQL = (
     _counter(
         "graphql_operations_total",
-        "Operations at their end. `type`: `query`, `mutation`, `subscription`, or `invalid` of a bad document; "
-        "`name`: the operation's, one of the first hundred that went well, else `other`, empty where it has none; "
-        "`outcome`: `succeeded`, or `failed` where there was any error.",
+        "Operations at their end. `type`: `query`, `mutation`, `subscription`, or `invalid` of one that was "
+        "not run, for its document or its cost; `name`: the operation's, one of the first hundred that went well, else "
+        "`other`, empty where it has none; `outcome`: `succeeded`, as a subscription has that is left, `failed` where "
+        "there was any error, or `cancelled` where the caller of another operation left before it was done.",
         "type",
         "name",
         "outcome",

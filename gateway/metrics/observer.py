@@ -115,13 +115,14 @@ class OperationMetrics:
         self._errors = instruments.counters("graphql_errors_total")
         self._errors.begin(*product(sorted(_codes(DomainError) | _codes(ProviderError) | _OTHER_CODES)))
 
-    def operated(self, kind: str, name: str | None, seconds: float, error_codes: Sequence[str]) -> None:
+    def operated(self, kind: str, name: str | None, seconds: float, error_codes: Sequence[str] | None) -> None:
         if name and not error_codes:
             self._names.learn(name)
-        self._operations[kind, self._names[name or ""], "failed" if error_codes else "succeeded"].inc()
+        outcome = "cancelled" if error_codes is None else "failed" if error_codes else "succeeded"
+        self._operations[kind, self._names[name or ""], outcome].inc()
         if kind != "invalid":
             self._durations[(kind,)].observe(seconds)
-        for code in error_codes:
+        for code in error_codes or ():
             self._errors[(code,)].inc()
 
     def refused(self, error_code: str) -> None:

@@ -111,13 +111,13 @@ class _Transactions(Unobserved):
         )
         span.end(duration=timedelta(seconds=seconds))
 
-    def operated(self, kind: str, name: str | None, seconds: float, error_codes: Sequence[str]) -> None:
+    def operated(self, kind: str, name: str | None, seconds: float, error_codes: Sequence[str] | None) -> None:
         transaction = execution_context.get_transaction()
         if transaction is not None:
             if name and not error_codes:
                 self._names.learn(name)
             transaction.name = f"{kind} {self._names[name]}" if name else kind
-        for code in error_codes[:1]:
+        for code in (error_codes or ())[:1]:
             self.refused(code)
 
     def refused(self, error_code: str) -> None:

@@ -134,13 +134,13 @@ class SpansOfAttempts(Unobserved):
             span.set_status(Status(StatusCode.ERROR, entry.error_code))
         span.end(now)
 
-    def operated(self, kind: str, name: str | None, seconds: float, error_codes: Sequence[str]) -> None:
+    def operated(self, kind: str, name: str | None, seconds: float, error_codes: Sequence[str] | None) -> None:
         span = trace.get_current_span()
         span.update_name(f"{kind} {name}" if name else kind)
         span.set_attribute("graphql.operation.type", kind)
         if name:
             span.set_attribute("graphql.operation.name", name)
-        for code in error_codes[:1]:
+        for code in (error_codes or ())[:1]:
             self.refused(code)
 
     def refused(self, error_code: str) -> None:

@@ -29,6 +29,7 @@ from .raw_socket import (
     frame,
     raw_socket,
 )
+from .scraping import scrape
 from .test_cancellation import closed_in, own_model, until
 from .test_providers import asked
 
@@ -42,6 +43,11 @@ def no_traceback(server: Server) -> Iterator[None]:
     before = server.log().count("Traceback")
     yield
     assert server.log().count("Traceback") == before
+
+
+def told(server: Server, code: str) -> float:
+    """How often callers were told of such an error."""
+    return scrape(server.port).value("graphql_errors_total", code=code)
 
 
 def subscribe(name: object, payload: object) -> dict[str, object]:
@@ -64,8 +70,9 @@ MALFORMED: dict[str, bytes] = {
     "an unknown type": b'{"type": "start"}',
     "a type that is long": json.dumps({"type": "é" * 5000}).encode(),
     "the server's own type": b'{"type": "connection_ack"}',
-    "deep": b"[" * 100_000,
-    "deep where values are taken": b'{"type": "ping", "payload": {"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}}",
+    "deep": b"[" * 30_000,
+    "deep where values are taken": b'{"type": "ping", "payload": {"a":' + b"[" * 30_000 + b"]" * 30_000 + b"}}",
+    "deep within what could be read": b'{"type": "ping", "payload": ' + b'{"a":' * 1000 + b"1" + b"}" * 1001,
     "half a character": b'{"type": "ping", "payload": {"a": "\\ud800"}}',
     "two messages": b'{"type": "ping"}{"type": "ping"}',
     "NaN": b'{"type": "ping", "payload": {"a": NaN}}',
@@ -142,7 +149,8 @@ async def test_a_message_in_parts_with_pings_between_is_one_message(server: Serv
 
 async def test_a_stranger_may_not_send_much(server: Server) -> None:
     """Neither at once nor in parts, and though no message is whole."""
-    for data in (frame(TEXT, b" " * 300_000), frame(TEXT, b" ", final=False) + frame(0x9, b"x" * 125) * 3000):
+    pings = frame(0x9, b"") * 20_000
+    for data in (frame(TEXT, b" " * 300_000), pings, frame(TEXT, b" ", final=False) + frame(0x9, b"x" * 125) * 3000):
         async with raw_socket(server) as socket:
             await socket.send(data)
             assert (await socket.closed())[0] == 1009
@@ -174,11 +182,13 @@ async def test_pings_are_answered_before_the_ack_and_after_with_what_they_bring(
 
 @pytest.mark.parametrize("payload", [{}, {"payload": None}, {"payload": {}}])
 async def test_without_a_token_it_is_forbidden(server: Server, payload: dict[str, object]) -> None:
+    before = told(server, "UNAUTHENTICATED")
     async with raw_socket(server) as socket:
         await socket.say({"type": "connection_init", **payload})
         code, reason = await socket.closed()
     assert code == 4403
     assert "no token" in reason
+    assert told(server, "UNAUTHENTICATED") == before + 1
 
 
 async def test_a_second_init_closes_with_4429(server: Server, token: str) -> None:
@@ -236,6 +246,7 @@ async def test_a_bad_operation_does_its_siblings_no_harm(server: Server, token: 
 
 
 async def test_more_operations_than_a_socket_may_have_are_refused_one_by_one(server: Server, token: str) -> None:
+    before = told(server, "RATE_LIMITED")
     async with raw_socket(server, token) as socket:
         for number in range(MAX_OPERATIONS):
             await socket.say(subscribe(str(number), a_stream("[[hang=0]]")))
@@ -243,6 +254,7 @@ async def test_more_operations_than_a_socket_may_have_are_refused_one_by_one(ser
         while (message := await socket.hear())["id"] != "more":
             assert message["type"] == "next"
         assert (message["type"], message["payload"][0]["extensions"]["code"]) == ("error", "RATE_LIMITED")
+        assert told(server, "RATE_LIMITED") == before + 1
         await socket.say({"id": "0", "type": "complete"})
         await socket.say(subscribe("more", TYPENAME))
         while (message := await socket.hear())["id"] != "more":

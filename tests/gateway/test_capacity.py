@@ -16,13 +16,13 @@ ANN = Principal("ann", "acme", frozenset(), inf)
 
 def test_one_more_is_refused_until_one_has_ended() -> None:
     capacity = Capacity(2)
-    with capacity.operation():
+    with capacity.operation(ANN):
         with ExitStack() as second:
-            second.enter_context(capacity.operation())
-            with pytest.raises(OverloadedError), capacity.operation():
+            second.enter_context(capacity.operation(ANN))
+            with pytest.raises(OverloadedError), capacity.operation(ANN):
                 pass
             assert capacity.in_flight == 2
-        with capacity.operation():
+        with capacity.operation(ANN):
             assert capacity.in_flight == 2
     assert capacity.in_flight == 0
 
@@ -30,9 +30,38 @@ def test_one_more_is_refused_until_one_has_ended() -> None:
 def test_what_fails_is_given_back_too() -> None:
     capacity = Capacity(1)
     for _ in range(3):
-        with suppress(ZeroDivisionError), capacity.operation():
+        with suppress(ZeroDivisionError), capacity.operation(ANN):
             _ = 1 / 0
     assert capacity.in_flight == 0
+
+
+def test_who_takes_all_that_there_is_does_not_shut_out_others() -> None:
+    capacity = Capacity(20)
+    bob, carol = (replace(ANN, organisation=each) for each in ("globex", "initech"))
+    with ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(capacity.operation(ANN))
+        with pytest.raises(OverloadedError), capacity.operation(ANN):
+            pass
+        for principal in (bob, carol):
+            stack.enter_context(capacity.operation(principal))
+        for principal in (ANN, bob, carol):
+            with pytest.raises(OverloadedError), capacity.operation(principal):
+                pass
+        assert capacity.in_flight == 22
+    assert (capacity.in_flight, capacity._held) == (0, {})
+
+
+def test_nobody_has_more_of_it_than_a_share() -> None:
+    capacity = Capacity(20)
+    bob = replace(ANN, organisation="globex")
+    with ExitStack() as stack:
+        for _ in range(18):
+            stack.enter_context(capacity.operation(ANN))
+        for _ in range(2):
+            stack.enter_context(capacity.operation(bob))
+        with pytest.raises(OverloadedError), capacity.operation(bob):
+            pass
 
 
 def test_each_has_sockets_of_its_own() -> None:

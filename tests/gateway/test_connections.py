@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway import connections
-from gateway.connections import MAX_HEAD_BYTES
+from gateway.connections import MAX_HEAD_BYTES, MAX_LATE_PIECES
 
 from .wire import CHUNKED, GET, POST, UPGRADE, Connection, Slow, answer, connected
 
@@ -145,6 +145,31 @@ async def test_a_body_that_comes_after_its_answer_leaves_no_connection_without_a
         writer.write(late)
         with suppress(ConnectionResetError):
             assert await reader.read() == b""
+
+
+async def test_nor_is_one_read_for_ever_that_comes_in_crumbs() -> None:
+    crumbs = b"1\r\ny\r\n" * 10_000
+    async with connected(refuse) as (reader, writer):
+        writer.write(CHUNKED)
+        assert await answer(reader) == (b"401", b"no")
+        sent = 0
+        with suppress(ConnectionError):
+            while sent < 100 * MAX_LATE_PIECES:
+                writer.write(crumbs)
+                await writer.drain()
+                sent += 10_000
+        assert sent < 100 * MAX_LATE_PIECES, "the server read on"
+
+
+async def test_a_large_one_is_and_its_connection_serves_on() -> None:
+    size = 32 * 1024 * 1024
+    async with connected(refuse) as (reader, writer):
+        writer.write(POST + b"content-length: %d\r\n\r\n" % size)
+        assert await answer(reader) == (b"401", b"no")
+        writer.write(b"y" * size)
+        await writer.drain()
+        writer.write(GET)
+        assert await answer(reader) == (b"401", b"no")
 
 
 async def test_nor_do_line_ends_that_no_request_follows(monkeypatch: pytest.MonkeyPatch) -> None:

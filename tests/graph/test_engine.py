@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from graph import documents as limits
 from graph.documents import DocumentCache, RefusedError
 from graph.engine import Engine
 from graph.executor import CompiledExecutor
+from resolvers.observing import Unobserved
 
 ALL = frozenset(OperationType)
 
@@ -54,6 +56,12 @@ class Query:
     @strawberry.field
     async def broken(self) -> str | None:
         raise ValueError("broken")
+
+    @strawberry.field
+    async def endless(self, info: Info) -> str:
+        info.context.lines.append("begun")
+        await asyncio.Event().wait()
+        return ""
 
     @strawberry.field
     async def torn(self) -> str:
@@ -182,6 +190,35 @@ async def test_what_is_no_fields_error_is_a_result_too(operation: str) -> None:
     )
     found = [results] if isinstance(results, ExecutionResult) else [each async for each in results]
     assert [(each.data, [error.path for error in each.errors or ()]) for each in found] == [(None, [None])]
+
+
+class Told(Unobserved):
+    def __init__(self) -> None:
+        self.ends: list[tuple[str, str | None, Sequence[str] | None]] = []
+
+    def operated(self, kind: str, name: str | None, seconds: float, error_codes: Sequence[str] | None) -> None:
+        self.ends.append((kind, name, error_codes))
+
+
+async def test_how_each_operation_ended_is_told() -> None:
+    told, log = Told(), Log()
+    subject = Engine(SCHEMA, observer=told)
+    for text in ("query A { items { number } }", "query B { torn }", "{ nothing }"):
+        await subject.execute(text, variables=None, operation_name=None, context=log, allowed=ALL)
+    left = asyncio.create_task(
+        subject.execute("query C { endless }", variables=None, operation_name=None, context=log, allowed=ALL)
+    )
+    await asyncio.wait([left], timeout=0.05)
+    assert log.lines[-1] == "begun"
+    left.cancel()
+    await asyncio.wait([left])
+    assert left.cancelled()
+    assert told.ends == [
+        ("query", "A", ()),
+        ("query", "B", ["INTERNAL"]),
+        ("invalid", None, ["BAD_USER_INPUT"]),
+        ("query", "C", None),
+    ]
 
 
 async def test_closing_a_stream_closes_its_source() -> None:

@@ -3,6 +3,7 @@ held against `rules.toml`."""
 
 from __future__ import annotations
 
+import re
 import tomllib
 from datetime import date
 from importlib.metadata import Distribution
@@ -25,6 +26,9 @@ MENDED = {
     name: (Version(first), ids) for name, each in RULES["advisories"]["mended"].items() for first, ids in each.items()
 }
 DIRECT = [Requirement(line) for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]]
+
+
+_ADVISORY = re.compile(r"CVE-\d{4}-\d{4,}|GHSA(-[0-9a-z]{4}){3}")
 
 
 def lowest(specifiers: SpecifierSet) -> Version | None:
@@ -77,6 +81,13 @@ def test_nothing_is_locked_that_is_known_to_be_dangerous() -> None:
         assert Version(version) >= first, f"{pin} needs {first}: {', '.join(ids)}"
 
 
+def test_nothing_is_locked_that_is_newer_than_what_the_tests_run_with() -> None:
+    """Which happens where a package of the tests holds back one that is shipped."""
+    for pin, version in locked().items():
+        here = installed().get(pin.partition(" ")[0])
+        assert here is None or Version(version) <= Version(here.version), f"{pin}: {version}, here {here.version}"
+
+
 @pytest.mark.parametrize("requirement", DIRECT, ids=str)
 def test_what_is_asked_for_is_bounded_and_lets_nothing_dangerous_in(requirement: Requirement) -> None:
     bound = lowest(requirement.specifier)
@@ -89,5 +100,6 @@ def test_each_advisory_is_named_and_the_list_dated() -> None:
     assert isinstance(RULES["advisories"]["as_of"], date)
     for name, (first, ids) in MENDED.items():
         assert ids, name
+        assert all(map(_ADVISORY.fullmatch, ids)), f"{name}: {ids}"
         assert first > Version("0")
         assert name == canonicalize_name(name)

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -236,6 +237,11 @@ async def test_who_has_spent_all_waits(closed: Server, organisation: str, ask: T
     extensions = answer["errors"][0]["extensions"]
     assert extensions["retryable"] is True
     assert extensions["retryAfterMs"] > 0
+    if ask is by_post:
+        async with httpx.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=60) as client:
+            refused = await client.post(closed.url, json=call)
+        waits_ms = refused.json()["errors"][0]["extensions"]["retryAfterMs"]
+        assert int(refused.headers["retry-after"]) == ceil(waits_ms / 1000)
     other = await ask(closed, closed.token(f"{organisation}-2"), {"query": "{ __typename }"})
     assert other["data"] == {"__typename": "Query"}
 

@@ -10,8 +10,9 @@ import structlog
 
 from graph.errors import UNEXPECTED
 from resolvers import usage
-from resolvers.errors import DomainError, ServiceUnavailableError
+from resolvers.errors import DomainError, RateLimitedError, ServiceUnavailableError
 from resolvers.principal import Principal
+from resolvers.query_costs import caller_of
 from resolvers.usage import UsageQuery
 from resolvers.usage_csv import csv_of
 
@@ -24,6 +25,7 @@ log = structlog.get_logger("http")
 _CSV = b"text/csv; charset=utf-8"
 _TEXT = b"text/plain; charset=utf-8"
 _NEVER_KEPT = (b"cache-control", b"no-store")
+_POINTS = 10  # as the field `usage` costs; and each line one, as an object does
 
 
 class UsageDownload:
@@ -31,6 +33,8 @@ class UsageDownload:
 
     def __init__(self, runtime: Runtime) -> None:
         self._ledger = runtime.services.ledger
+        self._buckets = runtime.buckets
+        self._capacity = runtime.capacity
         self._links = SignedLinks(runtime.keys.signing_secret)
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
@@ -41,7 +45,7 @@ class UsageDownload:
             if scope["method"] not in ("GET", "HEAD"):
                 raise RequestError("usage is downloaded by GET", status=405)
             principal, query = self._links.opened(scope["query_string"])
-            with exchange.until_client_leaves():
+            with self._capacity.operation(principal), exchange.until_client_leaves():
                 await self._send_report(exchange, principal, query)
         except ClientLeftError:
             exchange.status = 499
@@ -78,15 +82,19 @@ class UsageDownload:
             await exchange.start(200, media_type=_CSV, headers=headers)
             await exchange.write(b"", more=False)
             return
+        caller = caller_of(principal)
+        self._buckets.take(caller, _POINTS)  # a link may be followed as often as one likes
         report = await usage.report(self._ledger, principal, query)
         body = await asyncio.to_thread(csv_of, report, query.group_by)  # thousands of lines take a while
+        self._buckets.add(caller, body.count(b"\n"))
         await exchange.respond(200, body, media_type=_CSV, headers=headers)
 
 
 async def _refuse(exchange: Exchange, error: DomainError) -> None:
-    if isinstance(error, ServiceUnavailableError):
+    if isinstance(error, ServiceUnavailableError | RateLimitedError):
+        status = 503 if isinstance(error, ServiceUnavailableError) else 429
         wait_s = ceil((error.retry_after_ms or 1_000) / 1000)
-        await _respond_line(exchange, 503, error.message, (b"retry-after", str(wait_s).encode()))
+        await _respond_line(exchange, status, error.message, (b"retry-after", str(wait_s).encode()))
         return
     status = error.status if isinstance(error, RequestError) else 400
     await _respond_line(exchange, status, error.message, *[(b"allow", b"GET, HEAD")] * (status == 405))

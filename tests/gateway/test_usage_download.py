@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import client
+from gateway.capacity import Capacity
 from gateway.exchange import RequestError
 from gateway.keys import DeploymentKeys
 from gateway.runtime import Runtime
@@ -28,6 +29,7 @@ from persistence.usage_records import LabelName, UsageField, UsageFilter
 from resolvers.calendar import Bucket
 from resolvers.errors import BadUserInputError
 from resolvers.principal import Principal, Scope
+from resolvers.query_costs import CostBuckets
 from resolvers.usage import UsageQuery
 from tests.persistence.entries import NOON, entry
 from tests.resolvers.scene import MemoryStore, Scene, open_scene
@@ -179,7 +181,8 @@ async def scene() -> AsyncIterator[Scene]:
 def desk(scene: Scene) -> Desk:
     keys = DeploymentKeys(SECRET, b"k" * 32)
     nothing: dict[str, Any] = dict.fromkeys(each.name for each in fields(Runtime))
-    runtime = Runtime(**nothing | {"keys": keys, "services": scene.services})
+    allowances = {"buckets": CostBuckets(100, 1, lambda: 0.0), "capacity": Capacity(1)}
+    runtime = Runtime(**nothing | allowances | {"keys": keys, "services": scene.services})
     return Desk(scene.store, SignedLinks(SECRET), UsageDownload(runtime))
 
 
@@ -199,6 +202,24 @@ async def test_a_report_is_downloaded(desk: Desk) -> None:
     assert head.startswith("model,other,bucket_start,")
     assert [line.partition(",")[0] for line in lines] == ['"gpt-4.1"', '"x"']
     assert end == ""
+
+
+async def test_a_link_that_is_followed_again_and_again(desk: Desk) -> None:
+    """Each time costs what the field would, and a point a line."""
+    desk.store.entries = [entry()]
+    link, other = desk.link(), desk.link(principal=replace(ADA, subject="bob"))
+    answers = [await desk.get(link) for _ in range(9)]
+    assert [answer.status for answer in answers] == [200] * 8 + [429]
+    assert int(answers[-1].headers["retry-after"]) > 0
+    assert "points" in one_line(answers[-1])
+    assert (await desk.get(other)).status == 200
+
+
+async def test_a_server_that_does_enough_already(desk: Desk) -> None:
+    with desk.download._capacity.operation(ADA):
+        answer = await desk.get(desk.link())
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert (await desk.get(desk.link())).status == 200
 
 
 def one_line(answer: Answer) -> str:

@@ -234,8 +234,8 @@ class _Compiler:
     def _sliced(self, node: FieldNode, name: str) -> _Size:
         value = _given(node, name)
         if isinstance(value, VariableNode):
-            return _Size(1, value.name.value)
-        return _Size(len(value.values) if isinstance(value, ListValueNode) else 1)
+            return _Size(_length(self._defaults.get(value.name.value)), value.name.value)
+        return _Size(_length(value))
 
     def _object_weight(self, type_: GraphQLNamedType) -> int:
         possible = self._schema.get_possible_types(type_) if is_abstract_type(type_) else [type_]
@@ -272,6 +272,10 @@ class _Compiler:
 
 def _given(node: FieldNode, argument: str) -> ValueNode | None:
     return next((each.value for each in node.arguments or () if each.name.value == argument), None)
+
+
+def _length(value: ValueNode | None) -> int:
+    return len(value.values) if isinstance(value, ListValueNode) else 1
 
 
 def _literal(value: ValueNode) -> int:

@@ -78,6 +78,8 @@ def test_what_is_requested(text: str, cost: int) -> None:
 FIRST = "query ($n: Int! = 7) { configs(first: $n) { nodes { id } } }"
 MANY = "mutation ($inputs: [CompleteInput!]!) { completeMany(inputs: $inputs) { ... on Completion { content } } }"
 
+DEFAULTED = MANY.replace("]!)", ']! = [{ model: "a/b" }, { model: "a/b" }])')
+
 
 @pytest.mark.parametrize(
     ("text", "variables", "cost"),
@@ -91,6 +93,8 @@ MANY = "mutation ($inputs: [CompleteInput!]!) { completeMany(inputs: $inputs) { 
         (MANY, {"inputs": [{}] * 40}, 40 * 5),
         (MANY, {"inputs": {}}, 5),
         (MANY, {}, 5),
+        (DEFAULTED, None, 2 * 5),
+        (DEFAULTED, {"inputs": [{}] * 40}, 40 * 5),
     ],
 )
 def test_what_is_requested_depends_on_variables(text: str, variables: dict[str, Any] | None, cost: int) -> None:

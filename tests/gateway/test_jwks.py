@@ -18,7 +18,7 @@ from gateway.claims import ClaimRules
 from gateway.jwks import REFRESH_S, RETRY_S, USABLE_S, KeySet, fetching, read_keys
 from providers.http import open_transport
 from resolvers.errors import ServiceUnavailableError, UnauthenticatedError
-from resolvers.principal import Principal
+from resolvers.principal import SCOPES_OF, Principal, Role
 
 from .identity import AUDIENCE, CLAIMS, ISSUER, LATER, Identity, Pair, ec_pair, rsa_pair, running_identity
 
@@ -103,7 +103,7 @@ async def test_its_own_names_for_claims() -> None:
         listed = await door.principal(RSA.token(**named, scp=["usage:read", "a"], roles=["caller", "Admin"]))
         assert (listed.organisation, listed.scopes) == (
             "globex",
-            {"usage:read", "a", "completions:write", "completions:read", "tokens:mint"},
+            {"usage:read", "a", *SCOPES_OF[Role.CALLER]},
         )
         assert (await door.principal(RSA.token(**named))).scopes == set(), "neither of them"
 

@@ -61,8 +61,9 @@ class Recording:
 
     def put(self, event: CompletionEvent) -> None:
         if not self.given_up:
+            if not self._waiting:  # the others are gathered with the first
+                self._woken(self)
             self._waiting.append(event)
-            self._woken(self)
 
     def end(self, event: CompletionEvent) -> None:
         self.put(event)

@@ -19,6 +19,7 @@ from resolvers.batches.working import ItemWorker, working
 from resolvers.configs import Configs
 from resolvers.prices import Prices
 from resolvers.run import Services
+from resolvers.webhooks import Webhooks
 
 from .stores import Stores
 
@@ -27,9 +28,11 @@ WORKER_DRAIN_S = 20.0
 """For so long items may take to their ends when the process is to end: a server has answers to give, too."""
 
 
-def batches_of(stores: Stores, configs: Configs, prices: Prices, now: Callable[[], datetime]) -> Batches:
+def batches_of(
+    stores: Stores, configs: Configs, prices: Prices, webhooks: Webhooks, now: Callable[[], datetime]
+) -> Batches:
     store = stores.documents.batches
-    return Batches(store, stores.objects, configs, prices, BatchProgress(store, now), now, stores.bell.set)
+    return Batches(store, stores.objects, configs, prices, webhooks, BatchProgress(store, now), now, stores.bell.set)
 
 
 @asynccontextmanager

@@ -220,7 +220,7 @@ async def _open_services(
         limits=limits,
         limit_rules=LimitRules(documents.limits, limits, api_keys, _names(rows, ready), _now),
         recordings=await _open_recordings(stores.redis, keys, entrance.sessions, stack),
-        batches=batches_of(stores, configs, prices, _now),
+        batches=batches_of(stores, configs, prices, webhooks, _now),
         clock=time.monotonic,
         random=random.random,
         webhooks=webhooks,

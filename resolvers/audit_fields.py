@@ -156,6 +156,7 @@ def _batch_fields(batch: Batch) -> Fields:
         "priority": batch.priority,
         "concurrency": batch.concurrency,
         "deadline": batch.deadline,
+        "webhook": batch.webhook,
         "labels": dict(batch.labels),
         "items": batch.counts.total,
         "run": batch.run,

@@ -80,14 +80,23 @@ class Webhooks:
     outbound: OutboundAddresses
     now: Callable[[], datetime]
 
-    async def emit(self, organisation: str, kind: EventType, data: Mapping[str, Any], *, id: str) -> bool:  # noqa: A002
+    async def emit(
+        self,
+        organisation: str,
+        kind: EventType,
+        data: Mapping[str, Any],
+        *,
+        id: str,  # noqa: A002  # the event's
+        only: str | None = None,
+    ) -> bool:
         """An event, sent to whoever wants it from here on: it is kept when this returns. `data` is what JSON can hold;
         `id` names the event within the organisation and the type, so that emitting it again, from whatever process, is
-        emitting it once. Whether this was the first time. Raises StoreUnavailableError, and ValueError for too much
-        data."""
+        emitting it once. `only`: to the webhook of that id alone, whatever else it asks for; to none where it is gone
+        or disabled. Whether this was the first time. Raises StoreUnavailableError, and ValueError for too much data."""
         at = self._time()
         event_name, body = event_id(kind, id), body_of(kind, at, data)
-        wanting = [each for each in await self.store.of(organisation) if each.enabled and kind in each.events]
+        enabled = [each for each in await self.store.of(organisation) if each.enabled]
+        wanting = [each for each in enabled if (kind in each.events if only is None else each.id == only)]
         deliveries = [await self._bounded(new_delivery(each, event_name, kind, body, at)) for each in wanting]
         added = await self.outbox.add(WebhookEvent(event_name, organisation, kind, at), deliveries)
         if added and deliveries:

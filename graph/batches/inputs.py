@@ -86,6 +86,11 @@ class SubmitBatchInput:
         default=strawberry.UNSET,
         description="What has not begun by then fails with DEADLINE_EXCEEDED: within 30 days; absent, in 7 days.",
     )
+    webhook: strawberry.ID | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="The webhook that is told of this batch's end, it alone and whatever events it asks for; absent, "
+        "all are that ask for BATCH_COMPLETED.",
+    )
     labels: list[LabelInput] | None = strawberry.field(
         default=strawberry.UNSET,
         description="Come to those of each input. Up to 19: each completion also has the label `batch`, its value the "
@@ -113,6 +118,7 @@ class SubmitBatchInput:
             priority=5 if self.priority is None else self.priority,
             concurrency=self.concurrency,
             deadline=aware(self.deadline, ("input", "deadline")),
+            webhook=self.webhook,
             idempotency_key=self.idempotency_key,
             labels=labels_of(self.labels, path=("input",)),
             file=self.file,

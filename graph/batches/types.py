@@ -129,6 +129,9 @@ class Batch(Node):
     priority: int = strawberry.field(description="0 to 9.")
     concurrency: int | None = strawberry.field(description="How many run at once at most; null for any number.")
     labels: list[Label] = strawberry.field(description="That its completions have besides their own.")
+    webhook: strawberry.ID | None = strawberry.field(
+        description="The one that is told of its end; null for all that ask for BATCH_COMPLETED."
+    )
     idempotency_key: str | None = strawberry.field(description="Your own name of it.")
     principal: str = strawberry.field(description="Who submitted it, or tried it anew: its items run for him.")
     counts: BatchCounts = strawberry.field(description="How many of its items are how far.")
@@ -171,6 +174,7 @@ class Batch(Node):
             priority=batch.priority,
             concurrency=batch.concurrency,
             labels=[Label(name=name, value=value) for name, value in batch.labels.items()],
+            webhook=None if batch.webhook is None else strawberry.ID(batch.webhook),
             idempotency_key=batch.idempotency_key,
             principal=batch.submitter.subject,
             counts=BatchCounts.of(batch.counts),

@@ -54,6 +54,7 @@ class BatchAsked:
     priority: int = 5
     concurrency: int | None = None
     deadline: datetime | None = None
+    webhook: str | None = None
     idempotency_key: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     file: str | None = None

@@ -20,6 +20,7 @@ from ..ids import new_id
 from ..prices import Prices
 from ..principal import Principal
 from ..types import Completion
+from ..webhooks import Webhooks
 from .asked import LIFETIME, BatchAsked
 from .json_texts import Texts, completion_of, upload_name
 from .progress import BatchProgress
@@ -70,6 +71,7 @@ class Batches:
     objects: ObjectStore
     configs: Configs
     prices: Prices
+    webhooks: Webhooks
     progress: BatchProgress
     now: Callable[[], datetime]
     wake: Callable[[], None]
@@ -204,7 +206,7 @@ class Batches:
             return Link(name, await make(principal.organisation, name, seconds=seconds), expires_at)
 
     def _submitting(self) -> Submitting:
-        return Submitting(self.store, self.objects, self.configs, self.prices, self.now)
+        return Submitting(self.store, self.objects, self.configs, self.prices, self.webhooks, self.now)
 
 
 def _check_first(first: int) -> None:

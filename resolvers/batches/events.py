@@ -28,4 +28,5 @@ class WebhookEvents:
             "createdAt": batch.created_at.isoformat(),
             "endedAt": None if batch.ended_at is None else batch.ended_at.isoformat(),
         }
-        await self.webhooks.emit(batch.organisation, EventType.BATCH_COMPLETED, data, id=f"{batch.id}/{batch.run}")
+        name, only = f"{batch.id}/{batch.run}", batch.webhook
+        await self.webhooks.emit(batch.organisation, EventType.BATCH_COMPLETED, data, id=name, only=only)

@@ -20,11 +20,12 @@ from ..audit_fields import audit_of_batch
 from ..booking import input_bytes
 from ..bounds import has_media, most_cost, most_input, most_output
 from ..configs import Configs
-from ..errors import ConflictError, NotFoundError
+from ..errors import BadUserInputError, ConflictError, NotFoundError
 from ..ids import new_id
 from ..prices import Prices
 from ..principal import Principal
 from ..types import CompleteCommand
+from ..webhooks import Webhooks
 from .asked import BatchAsked, Given, ItemAsked, Problem, check_asked, check_line, end_of, lines_of, listed
 from .json_texts import Texts, command_text, input_name
 from .reading import Reader, ReadLine, refusal
@@ -63,6 +64,7 @@ class Submitting:
     objects: ObjectStore
     configs: Configs
     prices: Prices
+    webhooks: Webhooks
     now: Callable[[], datetime]
 
     async def submit(self, principal: Principal, asked: BatchAsked, source: Source) -> Batch:
@@ -75,6 +77,7 @@ class Submitting:
             standing = await self._standing(principal, asked)
             if standing is not None:
                 return _same(standing, await self._digest(principal, asked, source))
+            await self._check_webhook(principal, asked)
             await self.store.begin(batch)
             try:
                 filled = await self._filled(batch, principal, asked, source)
@@ -92,6 +95,7 @@ class Submitting:
         """Every line is checked, and nothing accepted."""
         now = self.now()
         check_asked(asked, now)
+        await self._check_webhook(principal, asked)
         pricing = _Pricing(asked.mode is BatchMode.PROVIDER, now)
         with told():
             book = await self.prices.book(principal.organisation)
@@ -102,6 +106,10 @@ class Submitting:
                     else:
                         pricing.add(line.command, partial(most_cost, book))
         return pricing.rehearsal()
+
+    async def _check_webhook(self, principal: Principal, asked: BatchAsked) -> None:
+        if asked.webhook is not None and not (await self.webhooks.get(principal, asked.webhook)).enabled:
+            raise BadUserInputError(f"the webhook {asked.webhook} is disabled", path=("input", "webhook"))
 
     async def _standing(self, principal: Principal, asked: BatchAsked) -> Batch | None:
         if asked.idempotency_key is None:
@@ -243,6 +251,7 @@ def _begun(principal: Principal, asked: BatchAsked, now: datetime) -> Batch:
         started_at=now,
         concurrency=asked.concurrency,
         deadline=end_of(asked, now),
+        webhook=asked.webhook,
         labels=asked.labels,
     )
 
@@ -255,7 +264,8 @@ def _same(batch: Batch, digest: str) -> Batch:
 
 def _digest_of(asked: BatchAsked) -> hashlib._Hash:
     """Of everything but where the lines are."""
-    told = (asked.mode, asked.priority, asked.concurrency, asked.deadline, dict(asked.labels), asked.defaults)
+    bounds = (asked.mode, asked.priority, asked.concurrency, asked.deadline)
+    told = (*bounds, asked.webhook, dict(asked.labels), asked.defaults)
     return hashlib.sha256(orjson.dumps(told, option=orjson.OPT_SORT_KEYS) + b"\n")
 
 

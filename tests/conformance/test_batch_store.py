@@ -97,7 +97,7 @@ async def test_a_batch_and_its_items_are_found_as_they_were(store: BatchStore) -
     made = batch(
         concurrency=7,
         deadline=SOON,
-        webhook="https://example.com/hook",
+        webhook="whk_1",
         idempotency_key="k",
         mode=BatchMode.PROVIDER,
         submitter=Submitter("é", None, None, ("greet",)),

@@ -58,9 +58,8 @@ async def open_audit_stage(folder: Path) -> AsyncIterator[Stage]:
         )
         batches = SQLiteBatches(database)
         services = scene.services
-        scene.services = replace(
-            services, batches=batches_in(services.configs, services.prices, batches, MemoryObjects())
-        )
+        made = batches_in(services.configs, services.prices, services.webhooks, batches, MemoryObjects())
+        scene.services = replace(services, batches=made)
         await keep_ended(batches)
         scene.store.entries = [entry(completion_id="cmp_1")]
         yield Stage(scene, Engine(build_schema()), SQLiteAuditLog(database))

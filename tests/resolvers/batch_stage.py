@@ -196,7 +196,8 @@ async def open_batch_stage() -> AsyncIterator[BatchStage]:
             each.name: KeyPool([ProviderKey("1", Credentials("secret"))], clock) for each in (scene.alpha, scene.beta)
         }
         vendors = {each.name: Vendor(each, pools[each.name]) for each in (scene.alpha, scene.beta)}
-        batches = replace(batches_in(services.configs, services.prices, store, objects), wake=bell.set)
+        made = batches_in(services.configs, services.prices, services.webhooks, store, objects)
+        batches = replace(made, wake=bell.set)
         scene.services = replace(services, vendors=vendors, batches=batches)
         yield BatchStage(scene, store, objects, MemoryQueue(), MemoryApiKeys(), ToldEvents(), batches, bell)
 

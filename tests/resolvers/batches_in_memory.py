@@ -10,6 +10,7 @@ from resolvers.batches.cases import Batches
 from resolvers.batches.progress import BatchProgress
 from resolvers.configs import Configs
 from resolvers.prices import Prices
+from resolvers.webhooks import Webhooks
 from tests.persistence.entries import NOON
 from tests.persistence.memory_batches import MemoryBatches, MemoryObjects
 
@@ -20,9 +21,12 @@ def loop_time() -> datetime:
 
 
 def batches_in(
-    configs: Configs, prices: Prices, store: BatchStore | None = None, objects: ObjectStore | None = None
+    configs: Configs,
+    prices: Prices,
+    webhooks: Webhooks,
+    store: BatchStore | None = None,
+    objects: ObjectStore | None = None,
 ) -> Batches:
     store = store or MemoryBatches()
-    return Batches(
-        store, objects or MemoryObjects(), configs, prices, BatchProgress(store, loop_time), loop_time, lambda: None
-    )
+    progress = BatchProgress(store, loop_time)
+    return Batches(store, objects or MemoryObjects(), configs, prices, webhooks, progress, loop_time, lambda: None)

@@ -385,8 +385,8 @@ async def open_scene(leases: MemoryLeases | None = None) -> AsyncIterator[Scene]
             limits=limiter,
             limit_rules=LimitRules(limits, limiter, api_keys, vendors.keys(), now),
             recordings=recordings,
-            **telling_nobody(),
-            batches=batches_in(configs, prices),
+            **(telling := telling_nobody()),
+            batches=batches_in(configs, prices, telling["webhooks"]),
             clock=clock,
             random=lambda: jitter[0],
         )

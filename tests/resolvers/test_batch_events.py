@@ -33,8 +33,18 @@ async def stage() -> AsyncIterator[BatchStage]:
 class Noted:
     def __init__(self) -> None:
         self.events: list[tuple[str, EventType, Mapping[str, Any], str]] = []
+        self.only: list[str | None] = []
 
-    async def emit(self, organisation: str, kind: EventType, data: Mapping[str, Any], *, id: str) -> bool:  # noqa: A002
+    async def emit(
+        self,
+        organisation: str,
+        kind: EventType,
+        data: Mapping[str, Any],
+        *,
+        id: str,  # noqa: A002  # as its like
+        only: str | None,
+    ) -> bool:
+        self.only.append(only)
         self.events.append((organisation, kind, data, id))
         return True
 
@@ -46,6 +56,8 @@ async def test_the_end_is_told_under_a_name_of_its_own_for_each_run() -> None:
     for run in (1, 1, 2):
         await events.ended(replace(made, run=run))
     assert [each[3] for each in noted.events] == [f"{made.id}/1", f"{made.id}/1", f"{made.id}/2"]
+    await events.ended(replace(made, webhook="whk_1"))
+    assert noted.only == [None, None, None, "whk_1"]
     organisation, kind, data, _ = noted.events[0]
     assert (organisation, kind) == ("acme", EventType.BATCH_COMPLETED)
     counts = {"waiting": 0, "queued": 0, "running": 0, "succeeded": 2, "failed": 1, "cancelled": 0, "total": 3}

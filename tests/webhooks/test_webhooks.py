@@ -385,3 +385,16 @@ async def test_pages_and_changes_that_are_refused(post: Post) -> None:
         await post.webhooks.redeliver(ACME, AuditLog(post.log), "nonsense")
     assert orjson.loads(page.deliveries[0].body)["type"] == BUDGET
     assert page.deliveries[0].created_at > NOON
+
+
+async def test_an_event_may_be_for_one_webhook_alone(post: Post) -> None:
+    """Whatever it asks for; and it is nobody's where that one is disabled, or another organisation's."""
+    (_, named), (_, other) = await post.made(URL, BUDGET), await post.made(OTHER, BATCH)
+    _, foreign = await post.made(URL, BATCH, principal=GLOBEX)
+    for number, only in enumerate((named.id, foreign.id)):
+        await post.webhooks.emit("acme", BATCH, {}, id=str(number), only=only)
+    await post.webhooks.change(ACME, named.id, WebhookChange(enabled=False))
+    await post.webhooks.emit("acme", BATCH, {}, id="disabled", only=named.id)
+    assert [each.type for each in await post.deliveries(named)] == [BATCH]
+    assert await post.deliveries(other) == ()
+    assert await post.deliveries(foreign, GLOBEX) == ()

@@ -48,6 +48,7 @@ REFERENCES: Mapping[str, Reference] = {
     "CancelBatchInput.id": Hidden(("batch",)),
     "RetryBatchInput.id": Hidden(("batch",)),
     "SubmitBatchInput.file": Hidden(("batch_file",)),
+    "SubmitBatchInput.webhook": Hidden(("webhook",)),
     "Subscription.resumeCompletion.id": Hidden(("streamed",)),
     "CompletionRef.id": Hidden(("completion",)),
     "CompletionRef.idempotencyKey": Hidden(("idempotency_key",)),
@@ -168,6 +169,7 @@ TOLD: Mapping[str, str] = {
     "DeletedWebhook.id": "webhook",
     "WebhookDelivery.id": "delivery",
     "Batch.id": "batch",
+    "Batch.webhook": "webhook",
     "BatchItem.completionId": "completion",
 }
 """Every id that an answer has, with what it names: that has to be asked for in one place at least."""

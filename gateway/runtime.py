@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, TypedDict
 
@@ -145,7 +145,7 @@ async def open_runtime(settings: Settings, *, beside_others: bool = False) -> As
             await _open_jobs(stores, traced(jobs, tracing), observer, settings.PREFETCH_COUNT, stack)
         if settings.CONSUMER_STATUS or beside_others:
             drain_s = WORKER_DRAIN_S if beside_others else SERVER_DRAIN_S
-            await _open_items(stores, services, settings.PREFETCH_COUNT, drain_s, stack)
+            await _open_items(settings, stores, services, drain_s, stack)
         key_set = await _open_key_set(settings, transport, stack)
         runtime = Runtime(
             settings,
@@ -171,8 +171,12 @@ async def _open_jobs(
     await stack.enter_async_context(working(stores.queue, jobs, prefetch=prefetch, observer=observer))
 
 
-async def _open_items(stores: Stores, services: Services, prefetch: int, drain_s: float, stack: AsyncExitStack) -> None:
-    await stack.enter_async_context(batch_work(stores, services, prefetch=prefetch, drain_s=drain_s, now=_now))
+async def _open_items(
+    settings: Settings, stores: Stores, services: Services, drain_s: float, stack: AsyncExitStack
+) -> None:
+    kept_for, prefetch = timedelta(days=settings.BATCH_RETENTION_DAYS), settings.PREFETCH_COUNT
+    working_on = batch_work(stores, services, prefetch=prefetch, drain_s=drain_s, kept_for=kept_for, now=_now)
+    await stack.enter_async_context(working_on)
 
 
 def _authenticator(
@@ -220,7 +224,7 @@ async def _open_services(
         limits=limits,
         limit_rules=LimitRules(documents.limits, limits, api_keys, _names(rows, ready), _now),
         recordings=await _open_recordings(stores.redis, keys, entrance.sessions, stack),
-        batches=batches_of(stores, configs, prices, webhooks, _now),
+        batches=batches_of(settings, stores, configs, prices, webhooks, _now),
         clock=time.monotonic,
         random=random.random,
         webhooks=webhooks,

@@ -101,6 +101,14 @@ class ServerSettings(Source):
         default=None, description="The authorities that it trusts for the bucket, a PEM file; absent: the system's."
     )
 
+    BATCH_RETENTION_DAYS: int = Field(
+        default=30,
+        ge=1,
+        le=3650,
+        description="For how long a batch that has ended is there, with its items and results, and a file of lines "
+        "after its upload. What it has spent stays in the ledger.",
+    )
+
     @field_validator("TIMESCALE_SERVICE_URL", "TIMESCALE_REPLICA_URL")
     @classmethod
     def _check_database(cls, value: SecretStr | None) -> SecretStr | None:

@@ -334,6 +334,7 @@ async def _batches(database: Database) -> None:
             IndexModel(
                 [organisation, ("_id.id", ASCENDING)], name="active", partialFilterExpression={"ended_at": None}
             ),
+            IndexModel([("ended_at", ASCENDING)], name="ended"),
             IndexModel(
                 [organisation, ("created_at", ASCENDING)], name="unopened", partialFilterExpression={"opened": False}
             ),

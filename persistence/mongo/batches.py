@@ -33,6 +33,8 @@ from .batch_moving import LEAN, MongoMoves
 from .client import Database, Document, Mongo, Session
 from .times import floor, stamp
 
+DISCARDED_AT_ONCE = 1_000
+"""Items: well within the time that a write may take."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -82,7 +84,11 @@ class MongoBatches:
         if await self._mongo.report(lambda database: database.batches.find_one(unopened)) is None:
             return
         every = _range(item_name, organisation, batch_id)
-        await self._mongo.write(lambda database: database.batch_items.delete_many({"_id": every}))
+        while last := await self._mongo.report(partial(_last_of_many, every)):
+            step = {"_id": {"$gt": every["$gt"], "$lte": last}}
+            await self._mongo.write(partial(_delete_items, step))
+        runs = _range(run_name, organisation, batch_id)
+        await self._mongo.write(lambda database: database.batch_vendor_runs.delete_many({"_id": runs}))
         await self._mongo.write(lambda database: database.batches.delete_one(unopened))
 
     async def unopened(self, *, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
@@ -91,6 +97,19 @@ class MongoBatches:
             lambda database: database.batches.find(asked).hint("unopened").limit(limit).to_list(limit)
         )
         return [(each["_id"]["organisation"], each["_id"]["id"]) for each in found]
+
+    async def ended(self, *, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
+        asked = {"ended_at": {"$lt": stamp(before)}, "opened": True}
+        found = await self._mongo.report(
+            lambda database: database.batches.find(asked).sort("ended_at", ASCENDING).limit(limit).to_list(limit)
+        )
+        return [(each["_id"]["organisation"], each["_id"]["id"]) for each in found]
+
+    async def close(self, organisation: str, batch_id: str, *, before: datetime) -> bool:
+        asked = {"_id": batch_name(organisation, batch_id), "ended_at": {"$lt": stamp(before)}, "opened": True}
+        closed = {"$set": {"opened": False}}
+        done = await self._mongo.write(lambda database: database.batches.update_one(asked, closed))
+        return done.modified_count > 0
 
     async def by_id(self, organisation: str, batch_id: str) -> Batch | None:
         asked = {"_id": batch_name(organisation, batch_id), "opened": True}
@@ -243,6 +262,17 @@ def _range(name: Any, organisation: str, batch: str) -> Document:
 
 def _among(states: Sequence[BatchState] | Sequence[ItemState]) -> Document:
     return {"state": {"$in": [state.value for state in states]}} if states else {}
+
+
+async def _last_of_many(every: Document, database: Database) -> Document | None:
+    """The name of the last of so many items as are deleted at once; None where there are none."""
+    names = database.batch_items.find({"_id": every}, {"_id": 1}).sort("_id", ASCENDING).limit(DISCARDED_AT_ONCE)
+    found: list[Document] = await names.to_list(DISCARDED_AT_ONCE)
+    return found[-1]["_id"] if found else None
+
+
+async def _delete_items(named: Document, database: Database) -> None:
+    await database.batch_items.delete_many(named)
 
 
 async def _lean(asked: Document, order: Any, limit: int | None, database: Database) -> list[Document]:

@@ -13,7 +13,7 @@ from .audit import Audit
 class BatchStore(Protocol):
     """Batches and their items. Every method raises StoreUnavailableError, and ValueError for what can't be stored.
 
-    `active` and `lead` are the dispatcher's, and the only reads without an organisation.
+    `active`, `ended`, `unopened` and `lead` are the dispatcher's, and the only reads without an organisation.
     """
 
     async def begin(self, batch: Batch) -> None:
@@ -31,11 +31,19 @@ class BatchStore(Protocol):
         ...
 
     async def discard(self, organisation: str, batch_id: str) -> None:
-        """One that was never opened, with its items."""
+        """One that was never opened, or is closed, with its items: many of them in steps, of which each stays done."""
         ...
 
     async def unopened(self, *, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
-        """Organisation and id of those that were begun before, and never opened."""
+        """Organisation and id of those that were begun before, and never opened, or are closed."""
+        ...
+
+    async def ended(self, *, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
+        """Organisation and id of those that ended before, the oldest first."""
+        ...
+
+    async def close(self, organisation: str, batch_id: str, *, before: datetime) -> bool:
+        """Whether it ended before, and is seen by nobody from now on: it only remains to be discarded."""
         ...
 
     async def by_id(self, organisation: str, batch_id: str) -> Batch | None: ...

@@ -27,6 +27,9 @@ from .batch_rows import (
 from .database import Database, Parameters, transaction
 from .times import EPOCH, MILLISECOND, milliseconds
 
+DISCARDED_AT_ONCE = 1_000
+"""Items, in a transaction."""
+
 # Built of the texts in this file and of the rows': values are bound.
 _THE_BATCH = "organisation = :organisation AND id = :id"
 _OF_THE_BATCH = "organisation = :organisation AND batch = :batch"
@@ -41,8 +44,18 @@ _PUT_BATCH = f"""
 """  # noqa: S608
 _UNENDED = "SELECT count(*) FROM batches WHERE organisation = :organisation AND ended_at IS NULL AND opened = 1"
 _UNOPENED = "SELECT organisation, id FROM batches WHERE opened = 0 AND created_at < :before LIMIT :limit"
+_ENDED = """
+    SELECT organisation, id FROM batches WHERE ended_at < :before AND opened = 1 ORDER BY ended_at LIMIT :limit
+"""
+_CLOSE = f"UPDATE batches SET opened = 0 WHERE {_THE_BATCH} AND opened = 1 AND ended_at < :before"  # noqa: S608
 _DISCARD_ITEMS = f"""
-    DELETE FROM batch_items WHERE organisation = :organisation AND batch = :id
+    DELETE FROM batch_items WHERE rowid IN (
+        SELECT rowid FROM batch_items WHERE organisation = :organisation AND batch = :id
+        AND EXISTS (SELECT 1 FROM batches WHERE {_THE_BATCH} AND opened = 0) LIMIT :step
+    )
+"""  # noqa: S608
+_DISCARD_RUNS = f"""
+    DELETE FROM batch_vendor_runs WHERE organisation = :organisation AND batch = :id
     AND EXISTS (SELECT 1 FROM batches WHERE {_THE_BATCH} AND opened = 0)
 """  # noqa: S608
 _DISCARD = f"DELETE FROM batches WHERE {_THE_BATCH} AND opened = 0"  # noqa: S608
@@ -129,18 +142,30 @@ class SQLiteBatches:
         return await self._database.write(open_)
 
     async def discard(self, organisation: str, batch_id: str) -> None:
-        asked: Parameters = {"organisation": organisation, "id": batch_id}
+        asked: Parameters = {"organisation": organisation, "id": batch_id, "step": DISCARDED_AT_ONCE}
 
-        def discard(connection: sqlite3.Connection) -> None:
+        def discard(connection: sqlite3.Connection) -> bool:
             with transaction(connection):
-                for statement in (_DISCARD_ITEMS, _DISCARD):
+                if connection.execute(_DISCARD_ITEMS, asked).rowcount == DISCARDED_AT_ONCE:
+                    return False
+                for statement in (_DISCARD_RUNS, _DISCARD):
                     connection.execute(statement, asked)
+                return True
 
-        await self._database.write(discard)
+        while not await self._database.write(discard):
+            pass
 
     async def unopened(self, *, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
         rows = await self._database.report(_UNOPENED, {"before": milliseconds(before), "limit": limit})
         return [(organisation, batch_id) for organisation, batch_id in rows]
+
+    async def ended(self, *, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
+        rows = await self._database.report(_ENDED, {"before": milliseconds(before), "limit": limit})
+        return [(organisation, batch_id) for organisation, batch_id in rows]
+
+    async def close(self, organisation: str, batch_id: str, *, before: datetime) -> bool:
+        asked: Parameters = {"organisation": organisation, "id": batch_id, "before": milliseconds(before)}
+        return await self._database.write(lambda connection: connection.execute(_CLOSE, asked).rowcount > 0)
 
     async def by_id(self, organisation: str, batch_id: str) -> Batch | None:
         rows = await self._database.look_up(_BATCH, {"organisation": organisation, "id": batch_id})

@@ -65,7 +65,8 @@ class Link:
 class Batches:
     """The use cases, each within the principal's organisation. All raise ServiceUnavailableError; NotFoundError, the
     same for what does not exist and what another organisation has; and what they say themselves. `now` is aware UTC;
-    `wake` tells this process's dispatcher that there is something to do."""
+    `wake` tells this process's dispatcher that there is something to do. `refused`: why nothing is accepted here, as
+    its operator is to read it; None where batches are."""
 
     store: BatchStore
     objects: ObjectStore
@@ -75,9 +76,11 @@ class Batches:
     progress: BatchProgress
     now: Callable[[], datetime]
     wake: Callable[[], None]
+    refused: str | None = None
 
     async def submit(self, principal: Principal, asked: BatchAsked, source: Source) -> Batch:
         """As `Submitting.submit`."""
+        self._check_accepted()
         batch = await self._submitting().submit(principal, asked, source)
         self.wake()
         return batch
@@ -89,6 +92,7 @@ class Batches:
     async def upload(self, principal: Principal, audit: AuditLog, *, seconds: int | None = None) -> Link:
         """Where a file of lines is brought, for so long; LINK_S by default. No link is handed out that the audit log
         has not. Raises BadUserInputError."""
+        self._check_accepted()
         check_range("seconds", seconds, 60, 86_400)
         name = upload_name(new_id(UPLOAD_PREFIX)[0])
         link = await self._link(self.objects.upload_link, principal, name, seconds or LINK_S)
@@ -199,6 +203,10 @@ class Batches:
         now = self.now()
         left = (now - batch.started_at) / ended * batch.counts.open
         return min(now + left, batch.deadline or now + left)
+
+    def _check_accepted(self) -> None:
+        if self.refused is not None:
+            raise ServiceUnavailableError(self.refused)
 
     async def _link(self, make: Callable[..., Awaitable[str]], principal: Principal, name: str, seconds: float) -> Link:
         expires_at = self.now() + timedelta(seconds=seconds)

@@ -18,6 +18,7 @@ from persistence.ports import BatchStore, JobQueue, StoreUnavailableError
 from ..beside import beside
 from ..errors import ServiceUnavailableError
 from .finishing import Finisher
+from .forgetting import Forgetter
 from .moving import Mover
 from .shares import Name, name, shares
 from .sweeping import QUEUED_AT_MOST, REQUEUE_S, Sweeper
@@ -33,9 +34,7 @@ PAGE = 500
 BESIDE_AT_MOST = 20
 UNCOUNTED_FOR = timedelta(seconds=20)
 """Longer than a move takes."""
-UNOPENED_FOR = timedelta(hours=6)
-"""After so long a batch that was never opened is nobody's."""
-UNOPENED_S = 600.0
+FORGET_S, FORGET_UPLOADS_S = 600.0, 86_400.0
 
 log = structlog.get_logger("batches")
 
@@ -59,6 +58,7 @@ class Dispatcher:
         queue: JobQueue,
         mover: Mover,
         finisher: Finisher,
+        forgetter: Forgetter,
         vendors: VendorSide | None,
         bell: asyncio.Event,
         *,
@@ -69,6 +69,7 @@ class Dispatcher:
         self._queue = queue
         self._mover = mover
         self._finisher = finisher
+        self._forgetter = forgetter
         self._vendors = vendors
         self._sweeper = Sweeper(store, mover, queue, now)
         self._now = now
@@ -76,7 +77,9 @@ class Dispatcher:
         self._holder = uuid4().hex
         self._leads_until = 0.0
         self._look_for_lapsed_at = 0.0
-        self._look_for_unopened_at = 0.0
+        self._forget_at = 0.0
+        self._forget_uploads_at = 0.0
+        self._forgetting: asyncio.Task[None] | None = None
         self._beside: dict[Name, asyncio.Task[None]] = {}
         self._bell = bell
 
@@ -138,9 +141,8 @@ class Dispatcher:
         for batch in active:
             self._apart(batch)
         live = [each for each in active if each.mode is BatchMode.LIVE and each.state is BatchState.RUNNING]
-        dispatched = await self._fill(live)
-        await self._forget_unopened()
-        return dispatched
+        self._forget()
+        return await self._fill(live)
 
     def _apart(self, batch: Batch) -> None:
         """What takes a while goes on in a task of its own, one for a batch."""
@@ -212,12 +214,22 @@ class Dispatcher:
             raise
         return len(queued)
 
-    async def _forget_unopened(self) -> None:
-        if self._clock() < self._look_for_unopened_at:
-            return
-        self._look_for_unopened_at = self._clock() + UNOPENED_S
-        for organisation, batch_id in await self._store.unopened(before=_whole(self._now() - UNOPENED_FOR), limit=PAGE):
-            await self._store.discard(organisation, batch_id)
+    def _forget(self) -> None:
+        """Beside the rest: it takes its time."""
+        if self._clock() >= self._forget_at and (self._forgetting is None or self._forgetting.done()):
+            self._forget_at = self._clock() + FORGET_S
+            self._forgetting = asyncio.create_task(self._forget_old(), name="batch-forgetting")
+
+    async def _forget_old(self) -> None:
+        try:
+            await self._forgetter.forget()
+            if self._clock() >= self._forget_uploads_at:
+                await self._forgetter.forget_uploads()
+                self._forget_uploads_at = self._clock() + FORGET_UPLOADS_S
+        except StoreUnavailableError as error:
+            log.warning("old batches are kept for now", reason=str(error))
+        except Exception:  # whatever it is, batches go on, and it is tried again
+            log.exception("old batches can't be forgotten")
 
     async def _stop(self) -> None:
         await self._end_tasks()
@@ -227,7 +239,7 @@ class Dispatcher:
             self._leads_until = 0.0
 
     async def _end_tasks(self) -> None:
-        tasks = list(self._beside.values())
+        tasks = [*self._beside.values(), *([] if self._forgetting is None else [self._forgetting])]
         for task in tasks:
             task.cancel()
         if tasks:

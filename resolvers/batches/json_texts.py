@@ -12,6 +12,7 @@ from persistence.ports import ObjectStore
 from ..types import CompleteCommand, Completion
 
 FOLDER = "batches"
+UPLOADS = f"{FOLDER}/uploads/"
 INLINE_BYTES = 64 * 1024
 """A text of more goes into a file of its own: documents stay small, and a page of them too."""
 
@@ -62,19 +63,24 @@ class Texts:
         return b"".join([chunk async for chunk in self._objects.get(organisation, kept.file)]).decode()
 
 
+def folder_of(batch_id: str) -> str:
+    """Of all files that a batch has, but for the one that it was read from."""
+    return f"{FOLDER}/{batch_id}/"
+
+
 def input_name(batch_id: str, index: int) -> str:
-    return f"{FOLDER}/{batch_id}/inputs/{index}.json"
+    return f"{folder_of(batch_id)}inputs/{index}.json"
 
 
 def result_name(batch_id: str, index: int, fence: int) -> str:
     """By its fence, so that who has lost an item can't write over another's answer."""
-    return f"{FOLDER}/{batch_id}/results/{index}-{fence}.json"
+    return f"{folder_of(batch_id)}results/{index}-{fence}.json"
 
 
 def results_name(batch_id: str, run: int) -> str:
     """Of the file with all of a run's results."""
-    return f"{FOLDER}/{batch_id}/results-{run}.jsonl"
+    return f"{folder_of(batch_id)}results-{run}.jsonl"
 
 
 def upload_name(upload_id: str) -> str:
-    return f"{FOLDER}/uploads/{upload_id}"
+    return f"{UPLOADS}{upload_id}"

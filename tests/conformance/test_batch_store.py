@@ -27,9 +27,11 @@ from persistence.batch_records import (
     VendorRun,
 )
 from persistence.migrations.sqlite import migrate
+from persistence.mongo import batches as mongo_batches
 from persistence.mongo.batches import MongoBatches
 from persistence.mongo.client import open_mongo
 from persistence.ports import BatchStore, Conflict, StoreConflictError
+from persistence.sqlite import batches as sqlite_batches
 from persistence.sqlite.batches import SQLiteBatches
 from persistence.sqlite.database import open_database
 from tests.persistence.audit import noted
@@ -146,6 +148,36 @@ async def test_what_is_not_opened_is_not_there_until_it_is(store: BatchStore) ->
     there = await opened(store)
     await store.discard("acme", there.id)
     assert await counts(store, there) == Counts(waiting=3)
+
+
+async def test_what_ended_long_ago_is_closed_and_then_discarded(
+    store: BatchStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in (sqlite_batches, mongo_batches):
+        monkeypatch.setattr(place, "DISCARDED_AT_ONCE", 2)
+    old, young, running = await opened(store, batch(idempotency_key="k"), items=5), await opened(store), batch()
+    await opened(store, running)
+    for each, at_ in ((old, NOON), (young, SOON)):
+        values = {"state": BatchState.COMPLETED, "ended_at": at_}
+        await store.change("acme", each.id, expects=OPEN_STATES, values=values)
+    run = VendorRun("acme", old.id, 1, "openai", "gpt-4o", "1", NOON)
+    await store.save_vendor_run(run)
+    assert await store.ended(before=NOON, limit=5) == []
+    assert await store.ended(before=at(1), limit=5) == [("acme", old.id)]
+    assert await store.ended(before=SOON + timedelta(seconds=1), limit=1) == [("acme", old.id)]
+    assert [await store.close("acme", each.id, before=SOON) for each in (young, running)] == [False, False]
+    assert not await store.close("globex", old.id, before=SOON)
+    assert await store.close("acme", old.id, before=SOON)
+    assert not await store.close("acme", old.id, before=SOON)
+    assert (await store.by_id("acme", old.id), await store.by_key("acme", "k")) == (None, None)
+    assert await store.ended(before=SOON, limit=5) == []
+    values = {"state": BatchState.RETRYING, "ended_at": None}
+    assert await store.change("acme", old.id, expects=tuple(BatchState), values=values) is None
+    assert await store.unopened(before=at(1), limit=5) == [("acme", old.id)]
+    await store.discard("acme", old.id)
+    assert await store.unopened(before=at(1), limit=5) == []
+    assert (await store.items("acme", old.id, limit=9), await store.vendor_runs("acme", old.id)) == ([], [])
+    assert await counts(store, young) == await counts(store, running) == Counts(waiting=3)
 
 
 async def test_a_key_opens_one_batch_whoever_comes_at_once(store: BatchStore) -> None:

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from gateway.batch_work import refusal as batch_refusal
 from gateway.sealing import Sealer
 from gateway.setting_values import decode_key
 from gateway.settings import Environment, Settings, SettingsError, load_settings
@@ -322,3 +323,14 @@ def test_what_belongs_to_shared_servers(
 def test_a_server_may_leave_the_queue_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(monkeypatch, {"QUEUE_CONNECTIONURL": "amqp://u:p@h:5672/", "CONSUMER_STATUS": "false"})
     assert (settings.CONSUMER_STATUS, settings.QUEUE_NAME, settings.PREFETCH_COUNT) == (False, "ai-middleware", 50)
+
+
+def test_batches_are_accepted_where_somebody_could_work_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = {"QUEUE_CONNECTIONURL": "amqp://u:p@h:5672/", "MONGODB_CONNECTION_URI": "mongodb://h/ai?replicaSet=rs0"}
+    for mine in ({}, shared):
+        assert batch_refusal(load(monkeypatch, mine)) is None, "this process does"
+    shared["CONSUMER_STATUS"] = "false"
+    told = batch_refusal(load(monkeypatch, shared))
+    assert told is not None
+    assert told.endswith("need OBJECT_STORE_URL")
+    assert batch_refusal(load(monkeypatch, {**shared, "OBJECT_STORE_URL": "s3://files/batches"})) is None

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gateway.batch_work import refusal
 from gateway.settings import Settings, load_settings
 
 from .rendered import OVERLAYS, ROOT, containers, objects, pods
@@ -76,6 +77,11 @@ def test_the_server_takes_what_it_is_given(monkeypatch: pytest.MonkeyPatch, work
     assert workload == "ai-middleware-worker" or not settings.CONSUMER_STATUS
     for name in ("MONGODB_CONNECTION_URI", "TIMESCALE_SERVICE_URL", "REDIS_URI", "QUEUE_CONNECTIONURL"):
         assert getattr(settings, name) is not None
+    refused = refusal(settings)
+    assert settings.CONSUMER_STATUS or refused is not None
+    assert refused is None or refused.endswith("need OBJECT_STORE_URL"), "which is in a Secret that an operator makes"
+    monkeypatch.setenv("OBJECT_STORE_URL", "s3://my-files/ai-middleware")
+    assert refusal(load_settings()) is None, "batches are accepted, and worked on"
 
 
 @pytest.mark.parametrize("workload", ["ai-middleware", "ai-middleware-worker"])

@@ -57,10 +57,24 @@ class MemoryBatches:
         self._check()
         if self.begun.pop((organisation, batch_id), None) is not None:
             self.kept.pop((organisation, batch_id))
+            self.runs = {name: run for name, run in self.runs.items() if name[:2] != (organisation, batch_id)}
 
     async def unopened(self, *, before: datetime, limit: int) -> Sequence[Key]:
         self._check()
         return [name for name, each in self.begun.items() if each.created_at < before][:limit]
+
+    async def ended(self, *, before: datetime, limit: int) -> Sequence[Key]:
+        self._check()
+        found = [(each.ended_at, name) for name, each in self.batches.items() if each.ended_at is not None]
+        return [name for at, name in sorted(found) if at < before][:limit]
+
+    async def close(self, organisation: str, batch_id: str, *, before: datetime) -> bool:
+        self._check()
+        found = self.batches.get((organisation, batch_id))
+        if found is None or found.ended_at is None or found.ended_at >= before:
+            return False
+        self.begun[organisation, batch_id] = self.batches.pop((organisation, batch_id))
+        return True
 
     async def by_id(self, organisation: str, batch_id: str) -> Batch | None:
         self._check()
@@ -191,6 +205,7 @@ class MemoryObjects:
 
     def __init__(self) -> None:
         self.files: dict[Key, bytes] = {}
+        self.forgotten: list[tuple[datetime, str]] = []
         self.down = False
 
     async def put(self, organisation: str, name: str, content: AsyncIterable[bytes]) -> int:
@@ -215,7 +230,10 @@ class MemoryObjects:
     async def page(
         self, organisation: str, *, prefix: str = "", limit: int, after: str | None = None
     ) -> Sequence[StoredObject]:
-        raise NotImplementedError
+        self._check()
+        mine = sorted(name for owner, name in self.files if owner == organisation and name.startswith(prefix))
+        found = [name for name in mine if after is None or name > after][:limit]
+        return [StoredObject(name, len(self.files[organisation, name]), datetime.now(UTC)) for name in found]
 
     async def delete(self, organisation: str, name: str) -> None:
         self._check()
@@ -230,7 +248,9 @@ class MemoryObjects:
         return f"/files?get={organisation}/{name}"
 
     async def forget_older(self, than: datetime, *, prefix: str = "") -> int:
-        raise NotImplementedError
+        self._check()
+        self.forgotten.append((than, prefix))
+        return 0
 
     def _check(self) -> None:
         if self.down:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 from persistence.batch_records import ENDED, Batch, Item
@@ -17,6 +18,7 @@ from resolvers.batches.asked import BatchAsked, Given, ItemAsked
 from resolvers.batches.cases import Batches
 from resolvers.batches.dispatching import Dispatcher, dispatching
 from resolvers.batches.finishing import Finisher
+from resolvers.batches.forgetting import Forgetter
 from resolvers.batches.moving import open_mover
 from resolvers.batches.running import ItemRunner
 from resolvers.batches.working import ItemWorker, working
@@ -28,6 +30,8 @@ from tests.persistence.memory_batches import MemoryBatches, MemoryObjects
 
 from .batches_in_memory import batches_in, loop_time
 from .scene import ACME, FakeProvider, Scene, command, open_scene, texts
+
+KEPT_FOR = timedelta(days=2)
 
 
 class MemoryQueue:
@@ -165,7 +169,10 @@ class BatchStage:
         clock = asyncio.get_running_loop().time
         async with open_mover(self.store) as mover:
             finisher = Finisher(self.store, self.objects, self.events, loop_time)
-            made = Dispatcher(self.store, self.queue, mover, finisher, None, self.bell, now=loop_time, clock=clock)
+            forgetter = Forgetter(self.store, self.objects, KEPT_FOR, loop_time)
+            made = Dispatcher(
+                self.store, self.queue, mover, finisher, forgetter, None, self.bell, now=loop_time, clock=clock
+            )
             async with dispatching(made):
                 yield
 

@@ -163,8 +163,8 @@ async def test_an_organisation_has_so_many_unended(stage: BatchStage, monkeypatc
 
 
 async def test_what_nobody_opened_is_forgotten(stage: BatchStage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resolvers.batches.dispatching.UNOPENED_FOR", timedelta(seconds=30))
-    monkeypatch.setattr("resolvers.batches.dispatching.UNOPENED_S", 20.0)
+    monkeypatch.setattr("resolvers.batches.forgetting.UNOPENED_FOR", timedelta(seconds=30))
+    monkeypatch.setattr("resolvers.batches.dispatching.FORGET_S", 20.0)
     await stage.submit(1)
     stage.store.begun["acme", "bat_x"] = await stage.submit(1)
     stage.store.kept["acme", "bat_x"] = {}

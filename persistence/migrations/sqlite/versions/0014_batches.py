@@ -44,6 +44,7 @@ CREATE UNIQUE INDEX batches_key ON batches (organisation, idempotency_key)
 WHERE idempotency_key IS NOT NULL AND opened = 1
 """
 _ACTIVE = "CREATE INDEX batches_active ON batches (organisation, id) WHERE ended_at IS NULL"
+_ENDED = "CREATE INDEX batches_ended ON batches (ended_at) WHERE ended_at IS NOT NULL"
 _ITEMS = """
 CREATE TABLE batch_items (
     organisation TEXT NOT NULL,
@@ -101,7 +102,7 @@ _QUEUE_DUE = "CREATE INDEX jobs_queue_due ON jobs (queue, due, id)"
 
 def upgrade() -> None:
     for statement in (
-        *(_BATCHES, _KEYS, _ACTIVE, _ITEMS, _PLACES, _STATES, _DUE),
+        *(_BATCHES, _KEYS, _ACTIVE, _ENDED, _ITEMS, _PLACES, _STATES, _DUE),
         *(_VENDOR_RUNS, _LEADERS, _QUEUE, _QUEUE_DUE),
     ):
         op.execute(statement)

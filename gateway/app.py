@@ -91,6 +91,11 @@ class Gateway:
             await self._runtime.services.batches.progress.close()
             await self._socket.sockets.drain()
 
+    async def end_batch_work(self) -> None:
+        """Items of batches end soon, or go back to their queue: others take them, and nobody waits for the rest."""
+        if self._runtime is not None:
+            await self._runtime.batch_work.aclose()
+
     def completing(self) -> bool:
         """Whether a completion runs, be it without a connection."""
         return self._runtime is not None and len(self._runtime.services.running) > 0

@@ -92,7 +92,8 @@ IDENTITY_PROVIDER = "the identity provider"
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What a server works with. `keys` are secrets; nothing prints them."""
+    """What a server works with. `keys` are secrets; nothing prints them. `batch_work`: closed, it works on batches no
+    more."""
 
     settings: Settings
     keys: DeploymentKeys = field(repr=False)
@@ -108,6 +109,7 @@ class Runtime:
     metrics: ServerProcess
     tracing: Tracing
     servers: Sequence[Dependency] = ()
+    batch_work: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     def address_of(self, peer: object, headers: Mapping[bytes, bytes]) -> str | None:
         """Where a request comes from: see `client_address`."""
@@ -143,9 +145,10 @@ async def open_runtime(settings: Settings, *, beside_others: bool = False) -> As
         services = replace(opened, observer=observer)
         if settings.CONSUMER_STATUS:
             await _open_jobs(stores, traced(jobs, tracing), observer, settings.PREFETCH_COUNT, stack)
+        items = await stack.enter_async_context(AsyncExitStack())
         if settings.CONSUMER_STATUS or beside_others:
             drain_s = WORKER_DRAIN_S if beside_others else SERVER_DRAIN_S
-            await _open_items(settings, stores, services, drain_s, stack)
+            await _open_items(settings, stores, services, drain_s, items)
         key_set = await _open_key_set(settings, transport, stack)
         runtime = Runtime(
             settings,
@@ -160,6 +163,7 @@ async def open_runtime(settings: Settings, *, beside_others: bool = False) -> As
             metrics,
             tracing,
             _dependencies(stores, key_set),
+            items,
         )
         await stack.enter_async_context(watching(runtime, stores))
         yield runtime

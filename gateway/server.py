@@ -84,6 +84,7 @@ class Server(uvicorn.Server):
         await self._gateway.drain()
         for connection in list(self.server_state.connections):
             connection.shutdown()
+        await self._gateway.end_batch_work()
         if not await self._gone(self._limit_s):
             log.warning("what still runs is broken off", tasks=len(self.server_state.tasks), hurried=self._hurried)
             self._gateway.cut_short()

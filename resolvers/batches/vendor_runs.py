@@ -103,7 +103,10 @@ class VendorRuns:
                 lines, _name(run), credentials=credentials, transport=self._services.transport
             )
         except ProviderError as error:
-            await self._give_back(batch, run, error)
+            if _is_unknown(error) and batches.codec.find() is not None:  # it is looked for by its name, later
+                log.warning("a vendor may have a batch", batch=batch.id, part=number, reason=str(error))
+            else:
+                await self._give_back(batch, run, error)
             return
         log.info("a batch is at the vendor", batch=batch.id, provider=run.provider, items=len(lines), name=status.id)
         await self._store.save_vendor_run(replace(run, vendor_id=status.id, poll_at=now + timedelta(seconds=POLL_S)))
@@ -335,6 +338,11 @@ class VendorRuns:
 
 
 _UNHELD = "a USD budget applies, which a vendor's batch can't be held to: use mode LIVE"
+
+
+def _is_unknown(error: ProviderError) -> bool:
+    """Whether the vendor may have taken what it was sent."""
+    return error.sent and (error.status is None or error.status >= 500 or error.status < 400)
 
 
 def _name(run: VendorRun) -> str:

@@ -21,10 +21,12 @@ from .documents import RECORDS, STREAM
 from .processes import Server, Vendor, post, running_server, server_environment
 from .site import Site
 
-FEEDS = {
-    "providerHealth": "subscription { providerHealth { name } }",
-    "usageLive": "subscription { usageLive(input: { last: 1, bucket: DAY }) { asOf } }",
-}
+FEEDS = (
+    "subscription { providerHealth { name } }",
+    "subscription { usageLive(input: { last: 1, bucket: DAY }) { asOf } }",
+    "subscription ($batch: ID!) { batchProgress(id: $batch) { state } }",
+)
+SUBMIT = "mutation Submit($input: SubmitBatchInput!) { submitBatch(input: $input) { batch { id } } }"
 PROCESSES = 2
 
 
@@ -133,15 +135,25 @@ async def test_a_stream_that_goes_on_without_its_reader_is_waited_for(
 
 async def test_feeds_that_have_no_end_of_their_own_do_not_hold_it_up(environment: dict[str, str], model: str) -> None:
     with running_server(environment) as server:
+        batch = await asyncio.to_thread(hanging_batch, server, model)
         headers = {"authorization": f"Bearer {server.token(model)}", "accept": "text/event-stream"}
         async with asyncio.timeout(60), aiohttp.ClientSession(headers=headers) as session:
-            feeds = [await session.post(server.url, json={"query": query}) for query in FEEDS.values()]
+            calls = [{"query": query, "variables": {"batch": batch} if "$batch" in query else {}} for query in FEEDS]
+            feeds = [await session.post(server.url, json=call) for call in calls]
             for feed in feeds:
                 assert (await feed.content.readline()) == b"event: next\n"
             server.process.send_signal(signal.SIGTERM)
             ends = [(await feed.read()).decode() for feed in feeds]
             assert await ended(server) == 0  # long before the limit, which is that of production
         assert all("SERVICE_UNAVAILABLE" in end and end.endswith("event: complete\ndata:\n\n") for end in ends)
+
+
+def hanging_batch(server: Server, model: str) -> str:
+    """Which has no end."""
+    asked = {"model": f"openai/{model}", "inputs": [{"messages": [{"role": "USER", "content": "[[hang]]"}]}]}
+    answer = post(server, server.token(model), SUBMIT, {"input": asked})
+    found: str = answer["data"]["submitBatch"]["batch"]["id"]
+    return found
 
 
 async def answer_to(socket: aiohttp.ClientWebSocketResponse, operation: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from resolvers.batches.finishing import Finisher
 from resolvers.batches.forgetting import Forgetter
 from resolvers.batches.moving import open_mover
 from resolvers.batches.running import ItemRunner
+from resolvers.batches.vendor_runs import VendorRuns
 from resolvers.batches.working import ItemWorker, working
 from resolvers.key_pool import KeyPool, ProviderKey
 from resolvers.principal import Principal
@@ -165,13 +166,16 @@ class BatchStage:
                 yield
 
     @asynccontextmanager
-    async def dispatcher(self) -> AsyncIterator[None]:
+    async def dispatcher(self, *, vendors: bool = False) -> AsyncIterator[None]:
+        """`vendors`: batches in mode PROVIDER too."""
         clock = asyncio.get_running_loop().time
         async with open_mover(self.store) as mover:
             finisher = Finisher(self.store, self.objects, self.events, loop_time)
             forgetter = Forgetter(self.store, self.objects, KEPT_FOR, loop_time)
+            runs = VendorRuns(self.scene.services, self.store, self.objects, self.keys, mover, loop_time)
+            side = runs if vendors else None
             made = Dispatcher(
-                self.store, self.queue, mover, finisher, forgetter, None, self.bell, now=loop_time, clock=clock
+                self.store, self.queue, mover, finisher, forgetter, side, self.bell, now=loop_time, clock=clock
             )
             async with dispatching(made):
                 yield

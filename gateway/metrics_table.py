@@ -19,7 +19,8 @@ request asks for it, in OpenMetrics. Written from the code by `make schema`.
   answered for; all others are `other`. There is no label for organisations or callers: reports of usage tell of them.
 - Several processes behind one port answer as one: counters and histograms are summed, those of ended processes too;
   a gauge's last column says how its values of the living ones are put together. They are at most 5 seconds old.
-- A worker (`ai-middleware worker`) has the sections that are marked so; with `LOCAL` it has no port for them.
+- A worker (`ai-middleware worker`) that works on batches has them all, its items being completions; one that does not
+  has the sections that are marked so. With `LOCAL` it has no port for them.
 """
 
 _MERGES = {

@@ -66,6 +66,7 @@ from .client_address import client_address
 from .completion_log import CompletionLog
 from .declared_providers import provider_rows
 from .envelopes import Envelopes
+from .heartbeat import Heartbeat
 from .jwks import KeySet, fetching, open_key_set
 from .key_forms import KeyForms
 from .keys import DeploymentKeys, deployment_keys
@@ -125,9 +126,9 @@ class Runtime:
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings, *, beside_others: bool = False) -> AsyncIterator[Runtime]:
-    """Opens every client; closes them in the opposite order. `beside_others`: for a worker, which works on batches
-    alone, in a DATA_DIR with others. Raises SettingsError for what the operator can mend."""
+async def open_runtime(settings: Settings, *, worker: Heartbeat | None = None) -> AsyncIterator[Runtime]:
+    """Opens every client; closes them in the opposite order. `worker`: of a worker, which takes jobs and items, in a
+    DATA_DIR with others. Raises SettingsError for what the operator can mend."""
     from .metrics.opening import ServerProcess
     from .metrics.server import watching
 
@@ -135,7 +136,7 @@ async def open_runtime(settings: Settings, *, beside_others: bool = False) -> As
     links = ObjectLinks((keys := deployment_keys(settings)).signing_secret)
     async with AsyncExitStack() as stack:
         tracing = await stack.enter_async_context(open_tracing(settings))
-        stores = traced_stores(await open_stores(settings, stack, links, beside_others=beside_others), tracing)
+        stores = traced_stores(await open_stores(settings, stack, links, beside_others=worker is not None), tracing)
         transport = await _open_transport(settings, stack)
         entrance = await _open_entrance(keys, stores.documents.api_keys, stack)
         metrics = ServerProcess(tuple(jobs := handlers(stores.ledger)))
@@ -143,11 +144,14 @@ async def open_runtime(settings: Settings, *, beside_others: bool = False) -> As
         ledger = await _open_ledger(stores, observer, tracing, stack)
         opened = await _open_services(settings, keys, stores, ledger, entrance, transport, observer, stack)
         services = replace(opened, observer=observer)
-        if settings.CONSUMER_STATUS:
-            await _open_jobs(stores, traced(jobs, tracing), observer, settings.PREFETCH_COUNT, stack)
+        works = settings.CONSUMER_STATUS or worker is not None
+        if works:
+            taken = traced(jobs, tracing)
+            watched = taken if worker is None else worker.over(taken)
+            await _open_jobs(stores, watched, observer, settings.PREFETCH_COUNT, stack)
         items = await stack.enter_async_context(AsyncExitStack())
-        if settings.CONSUMER_STATUS or beside_others:
-            drain_s = WORKER_DRAIN_S if beside_others else SERVER_DRAIN_S
+        if works:
+            drain_s = SERVER_DRAIN_S if worker is None else WORKER_DRAIN_S
             await _open_items(settings, stores, services, drain_s, items)
         key_set = await _open_key_set(settings, transport, stack)
         runtime = Runtime(

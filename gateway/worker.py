@@ -16,6 +16,7 @@ from persistence.migrations.sqlite import migrate
 from persistence.ports import StoreUnavailableError
 from resolvers.worker import working
 
+from .batch_work import NEEDED
 from .heartbeat import Heartbeat, add_liveness
 from .internal import add_metrics, add_readiness, internal_pages, internal_server
 from .listening import listen
@@ -47,46 +48,54 @@ def run_worker(settings: Settings) -> None:
 
 
 async def _run(settings: Settings) -> None:
-    from .metrics.opening import WorkerProcess
-    from .metrics.server import watching_worker
-
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with AsyncExitStack() as stack:
-        ledger = await open_timescale(settings, stack)
-        queue = await open_rabbit_queue(settings, stack)
-        heartbeat = Heartbeat(time.monotonic)
-        tracing = await stack.enter_async_context(open_tracing(settings))
-        jobs = traced(handlers(ledger), tracing)
-        metrics = WorkerProcess(tuple(jobs))
-        if settings.ENVIRONMENT is Environment.PRODUCTION:  # with LOCAL several may run on one machine
-            servers = [Dependency(TIMESCALE, ledger.look, spared=True), Dependency(RABBITMQ, queue.look, spared=True)]
-            await stack.enter_async_context(watching_worker(metrics, queue, servers))
-            await _open_internal(settings, stack, heartbeat, servers, metrics)
-        watched = heartbeat.over(jobs)
-        await stack.enter_async_context(
-            working(queue, watched, prefetch=settings.PREFETCH_COUNT, observer=metrics.jobs)
-        )
-        await _open_batches(settings, stack)
+        await (_open_jobs if _lacks_batches(settings) else _open_all)(settings, stack)
         log.info("the worker takes jobs", queue=settings.QUEUE_NAME, prefetch=settings.PREFETCH_COUNT)
         await stopped.wait()
         log.info("the worker ends what it has in hand")
 
 
-async def _open_batches(settings: Settings, stack: AsyncExitStack) -> None:
-    """Items are asked for as a server asks: by all that it has. Where what they take is not in common with the servers,
-    none is worked on."""
-    if settings.MONGODB_CONNECTION_URI is None or settings.OBJECT_STORE_URL is None:
-        log.warning("no batches are worked on here: that takes MONGODB_CONNECTION_URI and OBJECT_STORE_URL")
-        return
+def _lacks_batches(settings: Settings) -> bool:
+    """Where what items take is not in common with the servers, none is worked on."""
+    lacking = [name for name in NEEDED if getattr(settings, name) is None]
+    if lacking:
+        log.warning("no batches are worked on here", lacking=lacking)
+    return bool(lacking)
+
+
+async def _open_jobs(settings: Settings, stack: AsyncExitStack) -> None:
+    """Of the ledger alone: that takes two servers."""
+    from .metrics.opening import WorkerProcess
+    from .metrics.server import watching_worker
+
+    ledger = await open_timescale(settings, stack)
+    queue = await open_rabbit_queue(settings, stack)
+    heartbeat = Heartbeat(time.monotonic)
+    tracing = await stack.enter_async_context(open_tracing(settings))
+    jobs = traced(handlers(ledger), tracing)
+    metrics = WorkerProcess(tuple(jobs))
+    if settings.ENVIRONMENT is Environment.PRODUCTION:  # with LOCAL several may run on one machine
+        servers = [Dependency(TIMESCALE, ledger.look, spared=True), Dependency(RABBITMQ, queue.look, spared=True)]
+        await stack.enter_async_context(watching_worker(metrics, queue, servers))
+        await _open_internal(settings, stack, heartbeat, servers, metrics)
+    watched = heartbeat.over(jobs)
+    await stack.enter_async_context(working(queue, watched, prefetch=settings.PREFETCH_COUNT, observer=metrics.jobs))
+
+
+async def _open_all(settings: Settings, stack: AsyncExitStack) -> None:
+    """Items are asked for as a server asks: by all that it has, and seen as its completions are."""
     try:
         settings.DATA_DIR.mkdir(parents=True, exist_ok=True)  # at the start, with nobody to wait
         migrate(settings.DATA_DIR / DATABASE_FILE)
     except (OSError, StoreUnavailableError) as error:
         raise SettingsError(f"DATA_DIR: {error}") from None
-    items_alone = settings.model_copy(update={"CONSUMER_STATUS": False})
-    await stack.enter_async_context(open_runtime(items_alone, beside_others=True))
+    heartbeat = Heartbeat(time.monotonic)
+    runtime = await stack.enter_async_context(open_runtime(settings, worker=heartbeat))
+    if settings.ENVIRONMENT is Environment.PRODUCTION:
+        await _open_internal(settings, stack, heartbeat, runtime.servers, runtime.metrics)
 
 
 async def _open_internal(

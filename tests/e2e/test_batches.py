@@ -24,6 +24,7 @@ import pytest
 from tests.servers.mongo import migrated_database, shared_mongo
 from tests.servers.postgres import new_database, rows, shared_postgres
 from tests.servers.rabbit import Broker, rabbit_or_skip, running_rabbit
+from tests.servers.redis import free_port
 
 from .processes import Server, Vendor, post, running_server, server_environment
 from .test_cli import command
@@ -259,3 +260,19 @@ def test_by_the_command_line_on_the_embedded_default(server: Server, tmp_path: P
     assert "NOBODY" not in wrong.stderr, "what was given is not repeated"
     checked = batch("submit", *asked[:3], "--dry-run")
     assert (checked.returncode, "line 2, messages.0.role" in checked.stderr) == (1, True)
+
+
+def test_a_worker_tells_of_its_items_as_a_server_does_of_completions(vendor: Vendor, tmp_path: Path) -> None:
+    with running_plant(tmp_path, vendor, workers=0) as plant:
+        port = free_port()
+        own = {"ENVIRONMENT": "PRODUCTION", "INTERNAL_PORT": str(port)}
+        plant.workers.environment = {**plant.workers.environment, **own}
+        plant.workers.start()
+        plant.ended(plant.submit(5, f"[[tokens={TOKENS}]]"), within_s=60)
+        page = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
+        assert sum(float(line.rpartition(" ")[2]) for line in completions_in(page)) == 5
+        assert httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=30).text == "ready\n"
+
+
+def completions_in(page: str) -> list[str]:
+    return [line for line in page.splitlines() if line.startswith("ai_requests_total{")]

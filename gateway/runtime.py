@@ -144,15 +144,7 @@ async def open_runtime(settings: Settings, *, worker: Heartbeat | None = None) -
         ledger = await _open_ledger(stores, observer, tracing, stack)
         opened = await _open_services(settings, keys, stores, ledger, entrance, transport, observer, stack)
         services = replace(opened, observer=observer)
-        works = settings.CONSUMER_STATUS or worker is not None
-        if works:
-            taken = traced(jobs, tracing)
-            watched = taken if worker is None else worker.over(taken)
-            await _open_jobs(stores, watched, observer, settings.PREFETCH_COUNT, stack)
-        items = await stack.enter_async_context(AsyncExitStack())
-        if works:
-            drain_s = SERVER_DRAIN_S if worker is None else WORKER_DRAIN_S
-            await _open_items(settings, stores, services, drain_s, items)
+        items = await _open_work(settings, stores, services, traced(jobs, tracing), worker, stack)
         key_set = await _open_key_set(settings, transport, stack)
         runtime = Runtime(
             settings,
@@ -173,10 +165,23 @@ async def open_runtime(settings: Settings, *, worker: Heartbeat | None = None) -
         yield runtime
 
 
-async def _open_jobs(
-    stores: Stores, jobs: Mapping[str, Handler], observer: Observers, prefetch: int, stack: AsyncExitStack
-) -> None:
-    await stack.enter_async_context(working(stores.queue, jobs, prefetch=prefetch, observer=observer))
+async def _open_work(
+    settings: Settings,
+    stores: Stores,
+    services: Services,
+    jobs: Mapping[str, Handler],
+    worker: Heartbeat | None,
+    stack: AsyncExitStack,
+) -> AsyncExitStack:
+    """What is taken from the queues here, if anything. Returns what closes the work on items."""
+    items = AsyncExitStack()
+    if settings.CONSUMER_STATUS or worker is not None:
+        watched, drain_s = (jobs, SERVER_DRAIN_S) if worker is None else (worker.over(jobs), WORKER_DRAIN_S)
+        prefetch, observer = settings.PREFETCH_COUNT, services.observer
+        await stack.enter_async_context(working(stores.queue, watched, prefetch=prefetch, observer=observer))
+        await stack.enter_async_context(items)
+        await _open_items(settings, stores, services, drain_s, items)
+    return items
 
 
 async def _open_items(

@@ -22,6 +22,7 @@ from resolvers.batches.working import ItemWorker, working
 from resolvers.configs import Configs
 from resolvers.prices import Prices
 from resolvers.run import Services
+from resolvers.tracing import Tracer
 from resolvers.webhooks import Webhooks
 
 from .settings import Settings
@@ -63,6 +64,7 @@ def batches_of(
 async def batch_work(
     stores: Stores,
     services: Services,
+    tracer: Tracer,
     *,
     prefetch: int,
     drain_s: float,
@@ -70,15 +72,24 @@ async def batch_work(
     now: Callable[[], datetime],
 ) -> AsyncIterator[None]:
     """Batches are worked on here, and dispatched from here where this process leads."""
-    store, objects = stores.documents.batches, stores.objects
-    async with open_mover(store) as mover:
+    store, objects, observer = stores.documents.batches, stores.objects, services.observer
+    async with open_mover(store, observer) as mover:
         finisher = Finisher(store, objects, WebhookEvents(services.webhooks), now)
-        runner = ItemRunner(services, objects, stores.documents.api_keys, mover, now)
+        runner = ItemRunner(services, objects, stores.documents.api_keys, mover, now, tracer)
         worker = ItemWorker(stores.items, store, mover, runner, prefetch=prefetch, drain_s=drain_s, now=now)
         vendors = VendorRuns(services, store, objects, stores.documents.api_keys, mover, now)
         forgetter = Forgetter(store, objects, kept_for, now)
         dispatcher = Dispatcher(
-            store, stores.items, mover, finisher, forgetter, vendors, stores.bell, now=now, clock=time.monotonic
+            store,
+            stores.items,
+            mover,
+            finisher,
+            forgetter,
+            vendors,
+            stores.bell,
+            now=now,
+            clock=time.monotonic,
+            observer=observer,
         )
         async with working(worker), dispatching(dispatcher):
             yield

@@ -22,20 +22,23 @@ class OverloadedError(ServiceUnavailableError):
 class Capacity:
     """Operations in flight over HTTP and sockets, streams while they run included. `limit` of them are taken; one more
     is refused at once, so that those that run go on as quickly as they do. A SHARE of the limit is taken besides, of
-    organisations that have less than that under way: else one, by streams that cost it nothing, shut out all others."""
+    organisations that have less than that under way: else one, by streams that cost it nothing, shut out all others.
+    `shed` were refused."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._share = int(limit * SHARE)
         self._held: Counter[str] = Counter()  # by organisation
         self.in_flight = 0
+        self.shed = 0
 
     @contextmanager
     def operation(self, principal: Principal) -> Iterator[None]:
         """Raises OverloadedError."""
         organisation = principal.organisation
-        room = self._limit + (self._share if self._held[organisation] < self._share else 0)
+        room = self.limit + (self._share if self._held[organisation] < self._share else 0)
         if self.in_flight >= room:
+            self.shed += 1
             raise OverloadedError("the server is at the most that it does at once: ask again in a second")
         self.in_flight += 1
         self._held[organisation] += 1

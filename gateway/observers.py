@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from persistence.batch_records import Batch, BatchMode, ItemState
 from persistence.records import LedgerEntry
-from resolvers.observing import CompletionEnd, JobOutcome, Observer
+from resolvers.observing import CompletionEnd, JobOutcome, Observer, WebhookOutcome
 from resolvers.types import Target
 
 
@@ -50,3 +51,15 @@ class Observers:
     def worked(self, kind: str, outcome: JobOutcome, seconds: float, age_s: float) -> None:
         for each in self._all:
             each.worked(kind, outcome, seconds, age_s)
+
+    def item_ended(self, mode: BatchMode, outcome: ItemState) -> None:
+        for each in self._all:
+            each.item_ended(mode, outcome)
+
+    def batches_stand(self, batches: Sequence[Batch]) -> None:
+        for each in self._all:
+            each.batches_stand(batches)
+
+    def webhook_tried(self, outcome: WebhookOutcome) -> None:
+        for each in self._all:
+            each.webhook_tried(outcome)

@@ -144,7 +144,7 @@ async def open_runtime(settings: Settings, *, worker: Heartbeat | None = None) -
         ledger = await _open_ledger(stores, observer, tracing, stack)
         opened = await _open_services(settings, keys, stores, ledger, entrance, transport, observer, stack)
         services = replace(opened, observer=observer)
-        items = await _open_work(settings, stores, services, traced(jobs, tracing), worker, stack)
+        items = await _open_work(settings, stores, services, jobs, tracing, worker, stack)
         key_set = await _open_key_set(settings, transport, stack)
         runtime = Runtime(
             settings,
@@ -170,25 +170,27 @@ async def _open_work(
     stores: Stores,
     services: Services,
     jobs: Mapping[str, Handler],
+    tracing: Tracing,
     worker: Heartbeat | None,
     stack: AsyncExitStack,
 ) -> AsyncExitStack:
     """What is taken from the queues here, if anything. Returns what closes the work on items."""
     items = AsyncExitStack()
     if settings.CONSUMER_STATUS or worker is not None:
+        jobs = traced(jobs, tracing)
         watched, drain_s = (jobs, SERVER_DRAIN_S) if worker is None else (worker.over(jobs), WORKER_DRAIN_S)
         prefetch, observer = settings.PREFETCH_COUNT, services.observer
         await stack.enter_async_context(working(stores.queue, watched, prefetch=prefetch, observer=observer))
         await stack.enter_async_context(items)
-        await _open_items(settings, stores, services, drain_s, items)
+        await _open_items(settings, stores, services, tracing, drain_s, items)
     return items
 
 
 async def _open_items(
-    settings: Settings, stores: Stores, services: Services, drain_s: float, stack: AsyncExitStack
+    settings: Settings, stores: Stores, services: Services, tracer: Tracer, drain_s: float, stack: AsyncExitStack
 ) -> None:
     kept_for, prefetch = timedelta(days=settings.BATCH_RETENTION_DAYS), settings.PREFETCH_COUNT
-    working_on = batch_work(stores, services, prefetch=prefetch, drain_s=drain_s, kept_for=kept_for, now=_now)
+    working_on = batch_work(stores, services, tracer, prefetch=prefetch, drain_s=drain_s, kept_for=kept_for, now=_now)
     await stack.enter_async_context(working_on)
 
 

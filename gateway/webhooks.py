@@ -40,7 +40,7 @@ async def open_telling(
     stack: AsyncExitStack,
 ) -> tuple[Webhooks, AlertFeed]:
     """Raises SettingsError."""
-    webhooks = await _open_webhooks(settings, keys, documents, stack)
+    webhooks = await _open_webhooks(settings, keys, documents, observer, stack)
     feed = await stack.enter_async_context(open_alert_feed(_now, None if redis is None else redis.events))
 
     async def tell(alert: BudgetAlert) -> None:
@@ -54,7 +54,7 @@ async def open_telling(
 
 
 async def _open_webhooks(
-    settings: Settings, keys: DeploymentKeys, documents: Documents, stack: AsyncExitStack
+    settings: Settings, keys: DeploymentKeys, documents: Documents, observer: Observer, stack: AsyncExitStack
 ) -> Webhooks:
     """By a transport that goes to no address that is not allowed."""
     outbound = OutboundAddresses(settings.OUTBOUND_ALLOWED_NETWORKS)
@@ -65,9 +65,10 @@ async def _open_webhooks(
         raise SettingsError(str(error)) from None
     sealing = Envelopes(keys.masters, WEBHOOK_SECRET)
     sender = WebhookSender(transport, sealing, _now)
-    sending = Deliveries(documents.webhooks, documents.outbox, sender, _now, time.monotonic, random.random)
+    outbox, clock = documents.outbox, time.monotonic
+    sending = Deliveries(documents.webhooks, outbox, sender, _now, clock, random.random, observer)
     await stack.enter_async_context(open_deliveries(sending))
-    return Webhooks(documents.webhooks, documents.outbox, sender, sending, sealing, outbound, _now)
+    return Webhooks(documents.webhooks, outbox, sender, sending, sealing, outbound, _now)
 
 
 def _now() -> datetime:

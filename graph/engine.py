@@ -84,7 +84,7 @@ class Engine:
             bill.ask(document.operation(operation_name, allowed), variables)
         except RefusedError as refused:
             return self._refused(refused, bill)
-        return bill.settled(await self._execute(document, variables, operation_name, context))
+        return await self._execute(document, variables, operation_name, context, bill)
 
     async def stream(
         self,
@@ -168,16 +168,22 @@ class Engine:
         context: object,
         bill: Bill,
     ) -> AsyncGenerator[ExecutionResult, None]:
-        yield bill.settled(await self._execute(document, variables, operation_name, context))
+        yield await self._execute(document, variables, operation_name, context, bill)
 
     async def _execute(
-        self, document: Document, variables: dict[str, Any] | None, operation_name: str | None, context: object
+        self,
+        document: Document,
+        variables: dict[str, Any] | None,
+        operation_name: str | None,
+        context: object,
+        bill: Bill,
     ) -> ExecutionResult:
+        """What is told is what the caller gets: an answer that is too large is an error."""
         began = time.perf_counter()
         name = document.named(operation_name)
         kind = document.operations[name].kind.value
         try:
-            result = await self._run(document.node, variables, operation_name, context)
+            result = bill.settled(await self._run(document.node, variables, operation_name, context))
         except asyncio.CancelledError:
             self.observer.operated(kind, name, time.perf_counter() - began, None)
             raise

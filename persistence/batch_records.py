@@ -44,6 +44,7 @@ class ItemState(StrEnum):
 
 
 OPEN = (ItemState.WAITING, ItemState.QUEUED, ItemState.RUNNING)
+OVER = (ItemState.SUCCEEDED, ItemState.FAILED, ItemState.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from persistence.batch_records import Batch, BatchMode, ItemState
 from persistence.records import LedgerEntry
 
 from .errors import BudgetExceededError, DomainError, LimitDetail, RateLimitedError
@@ -37,6 +38,14 @@ class JobOutcome(StrEnum):
     FAILED = "failed"
     PARKED = "parked"
     PUT_BACK = "put_back"
+
+
+class WebhookOutcome(StrEnum):
+    """What became of a try to deliver an event. FAILED: it comes again. GIVEN_UP: it does not."""
+
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    GIVEN_UP = "given_up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +110,16 @@ class Observer(Protocol):
         """A job is out of a worker's hands, in which it was for `seconds`."""
         ...
 
+    def item_ended(self, mode: BatchMode, outcome: ItemState) -> None:
+        """An item of a batch has come to its end, and that is kept."""
+        ...
+
+    def batches_stand(self, batches: Sequence[Batch]) -> None:
+        """All that have not ended, as they are now; none of a process that does not dispatch them."""
+        ...
+
+    def webhook_tried(self, outcome: WebhookOutcome) -> None: ...
+
 
 class Unobserved:
     """Nobody is told. Implements `Observer`."""
@@ -114,6 +133,9 @@ class Unobserved:
     def budget_reached(self, measure: str, percent: int) -> None: ...
     def took(self, kind: str, age_s: float) -> None: ...
     def worked(self, kind: str, outcome: JobOutcome, seconds: float, age_s: float) -> None: ...
+    def item_ended(self, mode: BatchMode, outcome: ItemState) -> None: ...
+    def batches_stand(self, batches: Sequence[Batch]) -> None: ...
+    def webhook_tried(self, outcome: WebhookOutcome) -> None: ...
 
 
 UNOBSERVED = Unobserved()

@@ -16,6 +16,10 @@ class Tracer(Protocol):
         """The commit of entries that are of these traces."""
         ...
 
+    def working(self, kind: str, origins: Sequence[str]) -> AbstractContextManager[None]:
+        """A worker's work at jobs of a kind, which were published in these traces."""
+        ...
+
 
 class Untraced:
     """Implements `Tracer`."""
@@ -24,6 +28,9 @@ class Untraced:
         return None
 
     def committing(self, origins: Sequence[str | None]) -> AbstractContextManager[None]:
+        return _NOTHING
+
+    def working(self, kind: str, origins: Sequence[str]) -> AbstractContextManager[None]:
         return _NOTHING
 
 

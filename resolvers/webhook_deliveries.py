@@ -21,6 +21,7 @@ from persistence.webhook_records import DeliveryState, Webhook, WebhookDelivery
 
 from .audit_fields import audit_of_webhook
 from .beside import beside
+from .observing import UNOBSERVED, Observer, WebhookOutcome
 from .principal import Principal
 from .webhook_events import rest_s
 from .webhook_sending import Outcome, WebhookSender
@@ -55,6 +56,7 @@ class Deliveries:
         now: Callable[[], datetime],
         clock: Callable[[], float],
         random: Callable[[], float],
+        observer: Observer = UNOBSERVED,
     ) -> None:
         self._store = store
         self._outbox = outbox
@@ -62,6 +64,7 @@ class Deliveries:
         self._now = now
         self._clock = clock
         self._random = random
+        self._observer = observer
         self._woken = asyncio.Event()
         self._in_hand: dict[asyncio.Task[None], str] = {}
         self._rests: OrderedDict[str, tuple[float, float]] = OrderedDict()
@@ -129,10 +132,12 @@ class Deliveries:
         webhook = await self._store.by_id(delivery.organisation, delivery.webhook_id)
         if webhook is None or not webhook.enabled:
             await self._outbox.record(_given_up(delivery, "the webhook is disabled" if webhook else "it is deleted"))
+            self._observer.webhook_tried(WebhookOutcome.GIVEN_UP)
             return
         outcome = await self._sender.send(webhook, delivery)
         self._note(webhook.id, outcome)
-        await self._outbox.record(self.after(delivery, outcome))
+        await self._outbox.record(tried := self.after(delivery, outcome))
+        self._observer.webhook_tried(_OUTCOMES[tried.state])
         if outcome.gone:
             await self._disable(webhook, outcome)
 
@@ -183,6 +188,13 @@ async def open_deliveries(deliveries: Deliveries) -> AsyncIterator[None]:
         await stack.enter_async_context(beside("webhooks", deliveries.run))
         await stack.enter_async_context(beside("webhooks-upkeep", deliveries.keep_up))
         yield
+
+
+_OUTCOMES = {
+    DeliveryState.PENDING: WebhookOutcome.FAILED,
+    DeliveryState.DELIVERED: WebhookOutcome.DELIVERED,
+    DeliveryState.FAILED: WebhookOutcome.GIVEN_UP,
+}
 
 
 def _given_up(delivery: WebhookDelivery, reason: str) -> WebhookDelivery:

@@ -86,6 +86,9 @@ _HTTP = (
     ),
     _gauge("http_requests_in_flight", "Requests that are being answered, streams among them."),
     _gauge("websocket_connections", "Open WebSockets."),
+    _gauge("operations_in_flight", "Operations and downloads that count against `MAX_OPERATIONS_IN_FLIGHT`."),
+    _gauge("operations_in_flight_limit", "How many there can be at most, without what others' share adds to it."),
+    _counter("operations_shed_total", "Those that were refused at once, as too many were in flight."),
 )
 
 _GRAPHQL = (
@@ -104,6 +107,12 @@ _GRAPHQL = (
         "How long they took; a subscription, until its end.",
         REQUEST_BUCKETS,
         "type",
+    ),
+    _counter(
+        "graphql_cost_refusals_total",
+        "Operations that were not run for what they cost. `reason`: `too_complex` (more than any may cost, or a "
+        "document that is too large), `throttled` (more than the caller has left).",
+        "reason",
     ),
     _counter("graphql_errors_total", "Errors that callers were told, by `extensions.code`.", "code"),
     _gauge("graphql_subscriptions_in_flight", "Subscriptions that are running."),
@@ -198,6 +207,31 @@ _BUDGETS = (
         "`usd_per_month`; `percent`: 0, 50, 80, 90 or 100, the greatest of them that is not above the threshold.",
         "measure",
         "percent",
+    ),
+)
+
+_BATCHES = (
+    _counter(
+        "batch_items_total",
+        "Items of batches at their end; one that is begun anew ends again. `mode`: `live`, `provider`; `outcome`: "
+        "`succeeded`, `failed`, `cancelled`.",
+        "mode",
+        "outcome",
+    ),
+    _gauge("batches_open", "Batches that have not ended. Of the one process that dispatches; 0 of all others.", "mode"),
+    _gauge(
+        "batch_items_open",
+        "Their items. `state`: `waiting`, `queued`, `running` (of `provider`: at the vendor). Of that process too.",
+        "mode",
+        "state",
+    ),
+)
+
+_WEBHOOKS = (
+    _counter(
+        "webhook_deliveries_total",
+        "Tries to deliver events to webhooks. `outcome`: `delivered`, `failed` (comes again), `given_up`.",
+        "outcome",
     ),
 )
 
@@ -299,6 +333,8 @@ SECTIONS = (
     Section("GraphQL", _GRAPHQL),
     Section("Completions", _COMPLETIONS),
     Section("Budgets", _BUDGETS),
+    Section("Batches", _BATCHES),
+    Section("Webhooks", _WEBHOOKS),
     Section("Caches and keys", _CACHES),
     Section("Ledger", _LEDGER),
     Section("Queue", _QUEUE, worker=True),

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from itertools import product
 
+from persistence.batch_records import OPEN, OVER, Batch, BatchMode, ItemState
 from persistence.limit_records import Limited
 from persistence.records import CostSource, LedgerEntry, Outcome
 from providers.errors import ProviderError
 from resolvers.allowances import MONEY, Measure
-from resolvers.errors import DomainError
-from resolvers.observing import CompletionEnd, CompletionOutcome, JobOutcome, Unobserved
+from resolvers.errors import DomainError, QueryTooComplexError, RateLimitedError
+from resolvers.observing import CompletionEnd, CompletionOutcome, JobOutcome, Unobserved, WebhookOutcome
 from resolvers.sinks import PLACES
 from resolvers.types import Target
 
@@ -113,6 +114,8 @@ class OperationMetrics:
         self._operations = instruments.counters("graphql_operations_total")
         self._durations = instruments.histograms("graphql_operation_duration_seconds")
         self._errors = instruments.counters("graphql_errors_total")
+        self._refusals = instruments.counters("graphql_cost_refusals_total")
+        self._refusals.begin(*_REFUSALS.values())
         self._errors.begin(*product(sorted(_codes(DomainError) | _codes(ProviderError) | _OTHER_CODES)))
 
     def operated(self, kind: str, name: str | None, seconds: float, error_codes: Sequence[str] | None) -> None:
@@ -122,6 +125,8 @@ class OperationMetrics:
         self._operations[kind, self._names[name or ""], outcome].inc()
         if kind != "invalid":
             self._durations[(kind,)].observe(seconds)
+        elif error_codes and (reason := _REFUSALS.get(error_codes[0])):
+            self._refusals[reason].inc()
         for code in error_codes or ():
             self._errors[(code,)].inc()
 
@@ -152,6 +157,34 @@ class LedgerMetrics:
         self._commits[(place,)].observe(seconds)
 
 
+class BatchMetrics:
+    def __init__(self, instruments: Instruments) -> None:
+        self._items = instruments.counters("batch_items_total")
+        self._batches = instruments.gauges("batches_open")
+        self._open_items = instruments.gauges("batch_items_open")
+        self._items.begin(*product(BatchMode, OVER))
+        self.batches_stand(())
+
+    def item_ended(self, mode: BatchMode, outcome: ItemState) -> None:
+        self._items[mode, outcome].inc()
+
+    def batches_stand(self, batches: Sequence[Batch]) -> None:
+        for mode in BatchMode:
+            of_mode = [batch for batch in batches if batch.mode is mode]
+            self._batches[(mode,)].set(len(of_mode))
+            for state in OPEN:
+                self._open_items[mode, state].set(sum(getattr(batch.counts, state) for batch in of_mode))
+
+
+class WebhookMetrics:
+    def __init__(self, instruments: Instruments) -> None:
+        self._deliveries = instruments.counters("webhook_deliveries_total")
+        self._deliveries.begin(*product(WebhookOutcome))
+
+    def webhook_tried(self, outcome: WebhookOutcome) -> None:
+        self._deliveries[(outcome,)].inc()
+
+
 class ServerMetrics:
     """All that a server tells. Implements `resolvers.observing.Observer`."""
 
@@ -164,10 +197,16 @@ class ServerMetrics:
         self.refused = operations.refused
         self.committed = LedgerMetrics(instruments).committed
         self.budget_reached = BudgetMetrics(instruments).budget_reached
+        batches = BatchMetrics(instruments)
+        self.item_ended = batches.item_ended
+        self.batches_stand = batches.batches_stand
+        self.webhook_tried = WebhookMetrics(instruments).webhook_tried
         self.took = jobs.took
         self.worked = jobs.worked
 
 
+_REFUSALS = {QueryTooComplexError.code: ("too_complex",), RateLimitedError.code: ("throttled",)}
+"""By the codes of operations that were not run."""
 _OTHER_CODES = frozenset({"DEADLINE_EXCEEDED", "INTERNAL"})
 
 

@@ -11,6 +11,7 @@ from persistence.ports import JobQueue
 from ..readiness import Dependency
 from .sources import (
     look_at_caches,
+    look_at_capacity,
     look_at_completions,
     look_at_disk,
     look_at_keys,
@@ -39,6 +40,7 @@ def watching(runtime: Runtime, stores: Stores) -> AbstractAsyncContextManager[No
     return metrics.watching(
         [
             look_at_caches(instruments, caches),
+            look_at_capacity(instruments, runtime.capacity),
             look_at_completions(instruments, services.running, services.circuits, tuple(services.vendors)),
             look_at_ledger(instruments, services.ledger, stores.inflight),
         ],

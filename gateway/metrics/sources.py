@@ -19,6 +19,7 @@ from resolvers.ledger import Ledger
 from resolvers.routing import Circuits, CircuitState
 from resolvers.running import RunningCompletions
 
+from ..capacity import Capacity
 from ..readiness import Dependency
 from .instruments import Instruments
 from .observer import JobMetrics
@@ -99,6 +100,17 @@ def look_at_caches(instruments: Instruments, caches: Mapping[str, CacheCounts]) 
         for counts, hits, misses in rising:
             hits.is_now(counts.hits)
             misses.is_now(counts.misses)
+
+    return look
+
+
+def look_at_capacity(instruments: Instruments, capacity: Capacity) -> Look:
+    shed, in_flight = Rising(instruments.counter("operations_shed_total")), instruments.gauge("operations_in_flight")
+    instruments.gauge("operations_in_flight_limit").set(capacity.limit)
+
+    def look() -> None:
+        shed.is_now(capacity.shed)
+        in_flight.set(capacity.in_flight)
 
     return look
 

@@ -28,10 +28,6 @@ class Tracing(Tracer, Protocol):
         """A caller's operation; `traceparent` is what the caller says of its own trace."""
         ...
 
-    def working(self, kind: str, origins: Sequence[str]) -> AbstractContextManager[Any]:
-        """A worker's work at jobs of a kind, which were published in these traces."""
-        ...
-
     async def close(self) -> None:
         """Sends what has not been sent."""
         ...
@@ -45,9 +41,6 @@ class NoTracing(Untraced):
     def operation(self, traceparent: str | None) -> AbstractContextManager[Any]:
         trace_id = None if traceparent is None else trace_id_of(traceparent)
         return _NOTHING if trace_id is None else in_logs(trace_id)
-
-    def working(self, kind: str, origins: Sequence[str]) -> AbstractContextManager[Any]:
-        return _NOTHING
 
     async def close(self) -> None: ...
 

@@ -17,6 +17,7 @@ from persistence.ports import BatchStore, JobQueue, StoreUnavailableError
 
 from ..beside import beside
 from ..errors import ServiceUnavailableError
+from ..observing import UNOBSERVED, Observer
 from .finishing import Finisher
 from .forgetting import Forgetter
 from .moving import Mover
@@ -50,7 +51,7 @@ class VendorSide(Protocol):
 
 class Dispatcher:
     """`bell`: rung where there is something new to do. `now` is aware UTC, `clock` monotonic, in seconds. `vendors`:
-    None where no batch can be given to one."""
+    None where no batch can be given to one. `observer` is told at each look how the batches stand."""
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class Dispatcher:
         *,
         now: Callable[[], datetime],
         clock: Callable[[], float],
+        observer: Observer = UNOBSERVED,
     ) -> None:
         self._store = store
         self._queue = queue
@@ -74,6 +76,7 @@ class Dispatcher:
         self._sweeper = Sweeper(store, mover, queue, now)
         self._now = now
         self._clock = clock
+        self._observer = observer
         self._holder = uuid4().hex
         self._leads_until = 0.0
         self._look_for_lapsed_at = 0.0
@@ -93,6 +96,7 @@ class Dispatcher:
 
     async def _look(self) -> float:
         """How long to wait until the next."""
+        active: Sequence[Batch] = ()
         try:
             if not await self._lead():
                 return FOLLOWING_S
@@ -101,6 +105,8 @@ class Dispatcher:
         except StoreUnavailableError as error:
             log.warning("batches rest", reason=str(error))
             return AWAY_S
+        finally:
+            self._observer.batches_stand(active)
         return BUSY_S if dispatched or any(batch.counts.queued for batch in active) else IDLE_S
 
     async def _wait(self, seconds: float) -> None:
@@ -205,12 +211,13 @@ class Dispatcher:
         now = _whole(self._now())
         due = now + timedelta(seconds=REQUEUE_S)
         moves = [_moved(item, ItemState.WAITING, ItemState.QUEUED, due) for item in items]
-        queued = [item for item in await self._mover.move_all(moves) if item is not None]
+        queued = [item for item in await self._mover.move_all(moves, BatchMode.LIVE) if item is not None]
         try:
             await self._queue.publish([ticket(item, now) for item in queued])
         except StoreUnavailableError:
             back = [_moved(item, ItemState.QUEUED, ItemState.WAITING, now) for item in queued]
-            await self._mover.move_all(back)  # a ticket that is there all the same finds nothing to claim
+            # a ticket that is there all the same finds nothing to claim
+            await self._mover.move_all(back, BatchMode.LIVE)
             raise
         return len(queued)
 
@@ -232,6 +239,7 @@ class Dispatcher:
             log.exception("old batches can't be forgotten")
 
     async def _stop(self) -> None:
+        self._observer.batches_stand(())
         await self._end_tasks()
         if self._leads_until:
             with suppress(StoreUnavailableError):  # then the others wait until its time is over

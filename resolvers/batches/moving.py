@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from persistence.batch_records import Item, Move
+from persistence.batch_records import OVER, BatchMode, Item, Move
 from persistence.ports import BatchStore
+
+from ..observing import UNOBSERVED, Observer
 
 AT_ONCE = 200
 
@@ -16,26 +18,28 @@ AT_ONCE = 200
 @dataclass(slots=True)
 class _Waiting:
     move: Move
+    mode: BatchMode
     done: asyncio.Future[Item | None]
 
 
 class Mover:
     """Opened by `open_mover`. The counts of a batch are in one document: so its items' moves come to few writes of it,
-    rather than each to one that has to wait for the others'."""
+    rather than each to one that has to wait for the others'. `observer` is told of each item's end."""
 
-    def __init__(self, store: BatchStore) -> None:
+    def __init__(self, store: BatchStore, observer: Observer) -> None:
         self._store = store
+        self._observer = observer
         self._waiting: list[_Waiting] = []
         self._wake = asyncio.Event()
 
-    async def move(self, move: Move) -> Item | None:
-        """As `BatchStore.move`."""
-        return (await self.move_all([move]))[0]
+    async def move(self, move: Move, mode: BatchMode) -> Item | None:
+        """As `BatchStore.move`, in a batch of that mode."""
+        return (await self.move_all([move], mode))[0]
 
-    async def move_all(self, moves: Sequence[Move]) -> Sequence[Item | None]:
-        """As `BatchStore.move`, though in one transaction only where there are few."""
+    async def move_all(self, moves: Sequence[Move], mode: BatchMode) -> Sequence[Item | None]:
+        """As `BatchStore.move`, in batches of that mode, though in one transaction only where there are few."""
         loop = asyncio.get_running_loop()
-        waiting = [_Waiting(each, loop.create_future()) for each in moves]
+        waiting = [_Waiting(each, mode, loop.create_future()) for each in moves]
         self._waiting += waiting
         self._wake.set()
         results = await asyncio.gather(*(each.done for each in waiting), return_exceptions=True)
@@ -59,6 +63,8 @@ class Mover:
                             each.done.exception()  # seen: its caller may have left
                 else:
                     for each, item in zip(batch, items, strict=True):
+                        if item is not None and each.move.to in OVER:
+                            self._observer.item_ended(each.mode, each.move.to)
                         if not each.done.done():
                             each.done.set_result(item)
 
@@ -77,8 +83,8 @@ class Mover:
 
 
 @asynccontextmanager
-async def open_mover(store: BatchStore) -> AsyncIterator[Mover]:
-    mover = Mover(store)
+async def open_mover(store: BatchStore, observer: Observer = UNOBSERVED) -> AsyncIterator[Mover]:
+    mover = Mover(store, observer)
     task = asyncio.create_task(mover.run(), name="batch-mover")
     try:
         yield mover

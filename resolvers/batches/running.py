@@ -10,17 +10,19 @@ from datetime import datetime
 
 import structlog
 
-from persistence.batch_records import Batch, Item, ItemError, ItemState, Move
+from persistence.batch_records import Batch, BatchMode, Item, ItemError, ItemState, Move
 from persistence.ports import ApiKeyStore, BatchStore, ObjectStore, StoreUnavailableError
 
 from .. import completions
 from ..errors import CompletionFailedError, DomainError
 from ..run import DEFAULT_TIMEOUT_MS, Services
+from ..tracing import UNTRACED, Tracer
 from ..types import CompleteCommand, Completion
 from .brakes import Brakes
 from .json_texts import Texts, command_of, completion_text, result_name
 from .moving import Mover
 from .standing import Standing
+from .tickets import ITEM_JOB
 from .verdicts import Verdicts
 
 KEEP_FOR_S = 60.0
@@ -51,7 +53,7 @@ async def _read(store: BatchStore, organisation: str, batch_id: str) -> Batch | 
 
 
 class ItemRunner:
-    """Brings items to their ends. `now` is aware UTC."""
+    """Brings items to their ends, each in a trace of its own. `now` is aware UTC."""
 
     def __init__(
         self,
@@ -60,11 +62,13 @@ class ItemRunner:
         keys: ApiKeyStore,
         mover: Mover,
         now: Callable[[], datetime],
+        tracer: Tracer = UNTRACED,
     ) -> None:
         self._services = services
         self._texts = Texts(objects)
         self._mover = mover
         self._now = now
+        self._tracer = tracer
         self._standing = Standing(keys, services.clock, now)
         self._brakes = Brakes(services.clock)
 
@@ -73,10 +77,11 @@ class ItemRunner:
         its own."""
         verdicts = Verdicts(item, self._now, self._services.random)
         try:
-            move = await self._attempt(item, batches, verdicts)
+            with self._tracer.working(ITEM_JOB, ()):
+                move = await self._attempt(item, batches, verdicts)
         except asyncio.CancelledError:
             with suppress(StoreUnavailableError):  # then it comes again when its lease is over
-                await self._mover.move(verdicts.left())
+                await self._mover.move(verdicts.left(), BatchMode.LIVE)
             raise
         await self._keep(_bounded(move))
 
@@ -142,7 +147,7 @@ class ItemRunner:
         give_up = self._services.clock() + KEEP_FOR_S
         while True:
             try:
-                kept = await self._mover.move(move)
+                kept = await self._mover.move(move, BatchMode.LIVE)
             except StoreUnavailableError as error:
                 if self._services.clock() >= give_up:
                     log.warning("an item's end can't be kept", batch=move.batch, item=move.index, reason=str(error))

@@ -43,7 +43,7 @@ class Sweeper:
         while found := await self._open(batch, states):
             at = self._time()
             await self.mover.move_all(
-                [_moved(item, OPEN, ItemState.CANCELLED, revokes=True, ended_at=at) for item in found]
+                [_moved(item, OPEN, ItemState.CANCELLED, revokes=True, ended_at=at) for item in found], batch.mode
             )
 
     async def expire(self, batch: Batch) -> None:
@@ -52,7 +52,8 @@ class Sweeper:
         while found := await self._open(batch, states):
             at = self._time()
             await self.mover.move_all(
-                [_moved(item, states, ItemState.FAILED, error=LATE, revokes=True, ended_at=at) for item in found]
+                [_moved(item, states, ItemState.FAILED, error=LATE, revokes=True, ended_at=at) for item in found],
+                batch.mode,
             )
 
     async def retry(self, batch: Batch) -> Batch | None:
@@ -62,7 +63,8 @@ class Sweeper:
         while found := await self.store.items(batch.organisation, batch.id, states=states, limit=AT_ONCE):
             due = self._time()
             await self.mover.move_all(
-                [_moved(item, states, ItemState.WAITING, resets=True, revokes=True, due=due) for item in found]
+                [_moved(item, states, ItemState.WAITING, resets=True, revokes=True, due=due) for item in found],
+                batch.mode,
             )
         values = {"state": BatchState.RUNNING}
         return await self.store.change(batch.organisation, batch.id, expects=(batch.state,), values=values)
@@ -74,7 +76,7 @@ class Sweeper:
         if not found:
             return
         waits = await self._queue_is_full() if any(item.state is ItemState.QUEUED for item in found) else False
-        await self.mover.move_all([self._again(item, queue_is_full=waits) for item in found])
+        await self.mover.move_all([self._again(item, queue_is_full=waits) for item in found], batch.mode)
 
     def _again(self, item: Item, *, queue_is_full: bool) -> Move:
         now = self._time()

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from persistence.batch_records import Batch, BatchState, Item, ItemError, ItemState, Move, VendorRun
+from persistence.batch_records import Batch, BatchMode, BatchState, Item, ItemError, ItemState, Move, VendorRun
 from persistence.ports import ApiKeyStore, BatchStore, ObjectStore
 from providers.batching import BatchLine, BatchProvider, BatchResult, BatchStatus, VendorBatches
 from providers.errors import ProviderError
@@ -178,7 +178,7 @@ class VendorRuns:
         ]
         claimed: list[Item | None] = []
         for start in range(0, len(moves), PAGE):
-            claimed += await self._mover.move_all(moves[start : start + PAGE])
+            claimed += await self._mover.move_all(moves[start : start + PAGE], BatchMode.PROVIDER)
         return [line for (_, _, line), item in zip(part.items, claimed, strict=True) if item is not None]
 
     async def _look(self, batch: Batch, run: VendorRun) -> None:
@@ -256,7 +256,7 @@ class VendorRuns:
         for commit in [self._services.ledger.book(each.entry) for each in outcomes if each.entry is not None]:
             await commit
         moves = [each.move if each.completion is None else await self._with_result(each) for each in outcomes]
-        await self._mover.move_all(moves)
+        await self._mover.move_all(moves, BatchMode.PROVIDER)
 
     async def _with_result(self, outcome: Outcome) -> Move:
         move = outcome.move
@@ -276,7 +276,7 @@ class VendorRuns:
             ended = {"to": ItemState.FAILED, "error": told, "due": None, "ended_at": self._time()}
             moves = [replace(move, **ended) for move in moves]  # type: ignore[arg-type]  # the fields' own
         for start in range(0, len(moves), PAGE):
-            await self._mover.move_all(moves[start : start + PAGE])
+            await self._mover.move_all(moves[start : start + PAGE], BatchMode.PROVIDER)
         await self._store.save_vendor_run(replace(run, ended=True))
 
     async def _give_back(self, batch: Batch, run: VendorRun, error: ProviderError | None) -> None:
@@ -287,10 +287,11 @@ class VendorRuns:
                 due = self._time() if error is None else self._time() + REST
                 running = (ItemState.RUNNING,)
                 await self._mover.move(
-                    Move(item.organisation, item.batch, item.index, running, ItemState.WAITING, item.fence, due=due)
+                    Move(item.organisation, item.batch, item.index, running, ItemState.WAITING, item.fence, due=due),
+                    BatchMode.PROVIDER,
                 )
             else:
-                await self._mover.move(judge.failed(item, error))
+                await self._mover.move(judge.failed(item, error), BatchMode.PROVIDER)
         await self._store.save_vendor_run(replace(run, ended=True))
 
     async def _later(self, run: VendorRun) -> None:
@@ -325,7 +326,8 @@ class VendorRuns:
                 failures=1,
                 error=error,
                 ended_at=ended,
-            )
+            ),
+            BatchMode.PROVIDER,
         )
 
     async def _refuse(self, part: _Part, error: ItemError) -> None:

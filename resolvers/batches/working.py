@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from persistence.batch_records import Item, ItemState, Move
+from persistence.batch_records import BatchMode, Item, ItemState, Move
 from persistence.ports import BatchStore, Delivery, JobQueue, StoreUnavailableError
 
 from ..beside import beside
@@ -80,7 +80,10 @@ class ItemWorker:
                 claims.append((delivery, claim(delivery.job, due)))
             except ValueError as error:
                 await delivery.refused(str(error))
-        items, batches = await self._mover.move_all([move for _, move in claims]), BatchesOf(self._store)
+        items, batches = (
+            await self._mover.move_all([move for _, move in claims], BatchMode.LIVE),
+            BatchesOf(self._store),
+        )
         for (delivery, _), item in zip(claims, items, strict=True):
             task = asyncio.create_task(self._work(delivery, item, batches), name="batch-item")
             self._tasks.add(task)
@@ -105,7 +108,8 @@ class ItemWorker:
             held = list(self._held.values())
             due = _whole(self._now() + timedelta(seconds=LEASE_S))
             try:
-                standing = await self._mover.move_all([_prolonged(item, due) for item, _ in held])
+                moves = [_prolonged(item, due) for item, _ in held]
+                standing = await self._mover.move_all(moves, BatchMode.LIVE)
             except StoreUnavailableError as error:
                 log.warning("claims of items can't be prolonged", items=len(held), reason=str(error))
                 continue

@@ -28,6 +28,7 @@ MADE_UP = 1000
 EMBED = "mutation Embed($input: EmbedInput!) { embed(input: $input) { id } }"
 LIMIT = "mutation ($input: SetLimitsInput!) { setLimits(input: $input) { requestsPerMinute } }"
 BUDGET = "mutation ($input: SetLimitsInput!) { setLimits(input: $input) { usdPerDay } }"
+SUBMIT = "mutation ($input: SubmitBatchInput!) { submitBatch(input: $input) { batch { id } } }"
 MANY = """
 mutation Many($inputs: [CompleteInput!]!) {
   completeMany(inputs: $inputs) { __typename ... on CompletionFailure { code } }
@@ -225,6 +226,29 @@ async def test_a_budget_that_reaches_thresholds_is_counted_once_for_each(measure
 
     await until(lambda: sum(reached()) == 2, within_s=30)
     assert reached() == [1, 1, 0, 0]
+
+
+async def test_items_of_a_batch_are_counted_and_none_is_open_in_the_end(measured: Server) -> None:
+    lines = [{"messages": [{"role": "USER", "content": prompt}]} for prompt in ("", "", "[[400]]")]
+    asked_for = {"inputs": lines, "model": "openai/gpt-4o-mini"}
+    assert "errors" not in post(measured, measured.token("batching"), SUBMIT, {"input": asked_for})
+
+    def counted() -> tuple[float, ...]:
+        found = scrape(measured.port)
+        ended = [found.value("batch_items_total", mode="live", outcome=each) for each in ("succeeded", "failed")]
+        return (*ended, found.value("batches_open"), found.value("batch_items_open"))
+
+    await until(lambda: counted() == (2, 1, 0, 0), within_s=60)
+    assert scrape(measured.port).value("batch_items_total") == 3
+
+
+def test_what_costs_too_much_is_counted(measured: Server) -> None:
+    before = scrape(measured.port).value("graphql_cost_refusals_total", reason="too_complex")
+    wide = " ".join(f"a{number}: configs(first: 100) {{ nodes {{ id }} }}" for number in range(99))
+    assert "errors" in post(measured, measured.token("acme"), f"{{ {wide} }}")
+    found = scrape(measured.port)
+    assert found.value("graphql_cost_refusals_total", reason="too_complex") == before + 1
+    assert found.value("graphql_cost_refusals_total", reason="throttled") == 0
 
 
 async def test_made_up_names_make_no_series(measured: Server) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from .processes import Server, Vendor, running_server, server_environment
 from .raw_socket import RawSocket, raw_socket
+from .scraping import scrape
 from .test_endpoint import TYPENAME, error_of
 from .test_sockets import DATA, LONG, a_stream, subscribe
 
@@ -65,6 +66,9 @@ async def test_more_is_refused_and_what_runs_goes_on(
         assert (told["code"], told["retryable"], told["retryAfterMs"]) == ("SERVICE_UNAVAILABLE", True, 1000)
         stream = await client.post(small.url, json=a_stream("Hi."), headers={"accept": "text/event-stream"})
         assert stream.status_code == 503
+        told_of = scrape(small.port)
+        assert told_of.value("operations_in_flight") == told_of.value("operations_in_flight_limit") == MOST
+        assert told_of.value("operations_shed_total") == 2
         for path in ("/healthcheck", "/readyz"):
             assert (await client.get(small.url.replace("/graphql", path))).status_code == 200
         stranger = await client.post(small.url, json=TYPENAME, headers={"authorization": ""})

@@ -22,6 +22,7 @@ from .processes import Server, Vendor, post, running_server, server_environment
 from .scraping import scrape
 from .site import Site
 from .test_cancellation import until
+from .test_metrics import SUBMIT
 from .test_providers import asked
 from .test_worker import running_worker
 
@@ -138,6 +139,24 @@ async def test_a_trace_goes_through_the_queue_and_the_worker(site: Site, tmp_pat
     assert (commit.name, commit.kind) == ("ledger commit", PRODUCER)
     operation = spans[commit.parent_id]
     assert (operation.name, operation.parent_id) == ("mutation Complete", CALLER)
+
+
+async def test_an_item_of_a_batch_is_one_trace(vendor: Vendor, tmp_path: Path) -> None:
+    """Its calls to vendors and the commits of their entries within it."""
+    item = asked("openai", "[[503@openai]]", fallbacks=[{"model": "groq/llama-3.3-70b-versatile"}])
+    with running_sink() as sink:
+        with running_server(server_environment(tmp_path, vendor, **traced(sink))) as server:
+            assert "errors" not in post(server, server.token("acme"), SUBMIT, {"input": {"inputs": [item]}})
+            await until(lambda: named(list(sink.spans()), "process batch-item"), within_s=60)
+        spans = list(sink.spans())
+        (worked,) = named(spans, "process batch-item")
+        within = [span for span in spans if span.trace_id == worked.trace_id and span is not worked]
+        assert [span.name for span in within if span.kind == CLIENT] == [
+            *["chat gpt-4o-mini"] * 3,
+            "chat llama-3.3-70b-versatile",
+        ]
+        assert "ledger commit" in {span.name for span in within}
+        assert {span.parent_id for span in within} == {worked.span_id}
 
 
 def test_a_collector_that_is_away_holds_nothing_up(vendor: Vendor, tmp_path: Path) -> None:

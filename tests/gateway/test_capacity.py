@@ -21,7 +21,7 @@ def test_one_more_is_refused_until_one_has_ended() -> None:
             second.enter_context(capacity.operation(ANN))
             with pytest.raises(OverloadedError), capacity.operation(ANN):
                 pass
-            assert capacity.in_flight == 2
+            assert (capacity.in_flight, capacity.shed) == (2, 1)
         with capacity.operation(ANN):
             assert capacity.in_flight == 2
     assert capacity.in_flight == 0

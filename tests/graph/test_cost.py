@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +27,7 @@ from graph.engine import Engine
 from graph.errors import formatted
 from graph.schema import build_schema
 from resolvers.audit import AuditLog
+from resolvers.observing import Unobserved
 from resolvers.principal import Principal
 from resolvers.query_costs import CostBuckets
 from tests.e2e.documents import COMPLETE, RECORDS, STREAM
@@ -36,6 +38,13 @@ from .stage import ALL, EVERY_SCOPE, LATER, Stage
 SCHEMA = build_schema()._schema
 ANNA = Principal("anna", "acme", EVERY_SCOPE, LATER)
 BUCKET, RATE = 5_000, 100
+
+
+class Told(Unobserved):
+    codes: Sequence[str] | None = None
+
+    def operated(self, kind: str, name: str | None, seconds: float, error_codes: Sequence[str] | None) -> None:
+        self.codes = error_codes
 
 
 def requested(text: str, variables: dict[str, Any] | None = None) -> int:
@@ -280,7 +289,9 @@ async def test_the_bytes_of_a_querys_answer_are_bounded(meter: Meter, monkeypatc
     query = get_introspection_query()
     size = len(str((await meter.ask(query)).data))
     monkeypatch.setattr(bills, "MAX_ANSWER_BYTES", size // 2)
+    meter.engine.observer = told = Told()
     result = await meter.ask(query)
+    assert told.codes == ["QUERY_TOO_COMPLEX"]
     assert result.data is None
     [error] = formatted(result.errors or (), "request-1")
     assert error["extensions"]["code"] == "QUERY_TOO_COMPLEX"

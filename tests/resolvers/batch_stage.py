@@ -159,7 +159,7 @@ class BatchStage:
 
     @asynccontextmanager
     async def worker(self, *, prefetch: int = 10, drain_s: float = 5.0) -> AsyncIterator[None]:
-        async with open_mover(self.store) as mover:
+        async with open_mover(self.store, self.scene.services.observer) as mover:
             runner = ItemRunner(self.scene.services, self.objects, self.keys, mover, loop_time)
             made = ItemWorker(self.queue, self.store, mover, runner, prefetch=prefetch, drain_s=drain_s, now=loop_time)
             async with working(made):
@@ -169,13 +169,22 @@ class BatchStage:
     async def dispatcher(self, *, vendors: bool = False) -> AsyncIterator[None]:
         """`vendors`: batches in mode PROVIDER too."""
         clock = asyncio.get_running_loop().time
-        async with open_mover(self.store) as mover:
+        async with open_mover(self.store, self.scene.services.observer) as mover:
             finisher = Finisher(self.store, self.objects, self.events, loop_time)
             forgetter = Forgetter(self.store, self.objects, KEPT_FOR, loop_time)
             runs = VendorRuns(self.scene.services, self.store, self.objects, self.keys, mover, loop_time)
             side = runs if vendors else None
             made = Dispatcher(
-                self.store, self.queue, mover, finisher, forgetter, side, self.bell, now=loop_time, clock=clock
+                self.store,
+                self.queue,
+                mover,
+                finisher,
+                forgetter,
+                side,
+                self.bell,
+                now=loop_time,
+                clock=clock,
+                observer=self.scene.services.observer,
             )
             async with dispatching(made):
                 yield

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from persistence.batch_records import BatchMode, Counts
+from persistence.batch_records import BatchMode, Counts, ItemState
 from providers.batching import BatchLine, BatchResult, BatchStatus
 from providers.errors import ProviderError, ProviderInvalidRequestError, ProviderTimeoutError
 from providers.types import CompletionRequest, FinishReason, ProviderCompletion, Usage
@@ -20,6 +20,7 @@ from resolvers.types import Target
 
 from .batch_stage import BatchStage, inputs, open_batch_stage, until
 from .scene import ACME
+from .test_batch_observing import Listener
 
 
 @dataclass
@@ -109,6 +110,14 @@ async def test_what_a_killed_process_had_sent_is_found_by_its_name(stage: BatchS
     async with stage.dispatcher(vendors=True):
         await all_answered_once(stage, batch)
     assert [name for name, _ in vendor.sent] == [f"{batch.id}/1"], "it was sent once"
+
+
+async def test_the_ends_of_its_items_are_told_by_their_mode(stage: BatchStage, vendor: FakeBatches) -> None:
+    listener = Listener()
+    stage.scene.services = replace(stage.scene.services, observer=listener)
+    async with stage.dispatcher(vendors=True):
+        await stage.ended(await submitted(stage))
+    assert listener.ends == {(BatchMode.PROVIDER, ItemState.SUCCEEDED): 3}
 
 
 async def test_where_a_vendor_keeps_no_names_it_is_sent_again(stage: BatchStage, vendor: FakeBatches) -> None:

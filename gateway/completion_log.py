@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from persistence.records import LedgerEntry
 from providers.types import Message, ProviderCompletion, TextPart
 from resolvers import booking
 from resolvers.observing import CompletionEnd, Unobserved
@@ -25,7 +26,6 @@ class CompletionLog(Unobserved):
         self._content = content
 
     def completed(self, end: CompletionEnd) -> None:
-        usage = booking.total_usage(end.entries)
         fields: dict[str, Any] = {
             "operation": end.operation,
             "completion_id": end.id,
@@ -37,12 +37,7 @@ class CompletionLog(Unobserved):
             "outcome": end.outcome.value,
             "streamed": end.streamed,
             "attempts": len(end.entries),
-            "input_tokens": usage.input_tokens,
-            "output_tokens": usage.output_tokens,
-            "cached_input_tokens": usage.cached_input_tokens,
-            "reasoning_tokens": usage.reasoning_tokens,
-            "estimated": usage.estimated,
-            "cost_usd": None if usage.cost is None else f"{usage.cost:f}",
+            **_used(end.entries),
             "latency_ms": _ms(end.seconds),
             "upstream_ms": _ms(end.upstream_s),
             "time_to_first_token_ms": None if end.first_token_s is None else _ms(end.first_token_s),
@@ -57,6 +52,36 @@ class CompletionLog(Unobserved):
         if self._content:
             fields |= _content_of(end)
         log.info("completion", **fields)
+
+    def collected(self, entry: LedgerEntry) -> None:
+        """Its times are the vendor's own matter, and its texts are in the batch."""
+        fields: dict[str, Any] = {
+            "operation": "chat",
+            "completion_id": entry.completion_id,
+            "organisation": entry.organisation,
+            "principal": entry.principal,
+            "provider": entry.provider,
+            "model": entry.model,
+            "outcome": entry.outcome.value,
+            "streamed": False,
+            "attempts": 1,
+            **_used([entry]),
+        }
+        if entry.error_code is not None:
+            fields["error_code"] = entry.error_code
+        log.info("completion", **fields)
+
+
+def _used(entries: Sequence[LedgerEntry]) -> Mapping[str, Any]:
+    usage = booking.total_usage(entries)
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cached_input_tokens": usage.cached_input_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "estimated": usage.estimated,
+        "cost_usd": None if usage.cost is None else f"{usage.cost:f}",
+    }
 
 
 def _ms(seconds: float) -> float:

@@ -20,6 +20,10 @@ class Observers:
         for each in self._all:
             each.attempted(entry, operation)
 
+    def collected(self, entry: LedgerEntry) -> None:
+        for each in self._all:
+            each.collected(entry)
+
     def switched(self, origin: Target, target: Target, error_code: str) -> None:
         for each in self._all:
             each.switched(origin, target, error_code)

@@ -146,8 +146,9 @@ _COMPLETIONS = (
     ),
     _counter(
         "ai_attempts_total",
-        "Calls that were sent to vendors, by what they are booked as. `outcome`: `succeeded`, `failed`, `cancelled`, "
-        "or `abandoned` of a process that died; `code`: of the error, else empty.",
+        "Calls that were sent to vendors, items of vendors' batches among them, by what they are booked as. "
+        "`outcome`: `succeeded`, `failed`, `cancelled`, or `abandoned` of a process that died; `code`: of the error, "
+        "else empty.",
         *_MODEL,
         "outcome",
         "code",

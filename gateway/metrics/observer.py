@@ -63,12 +63,24 @@ class CompletionMetrics:
         self._rejections.begin(*product(Limited, Measure))
 
     def attempted(self, entry: LedgerEntry, operation: str) -> None:
+        provider, model = entry.provider, self._counted(entry)
+        self._attempt_durations[provider, model].observe(entry.latency_ms / 1000)
+        if entry.streamed and entry.time_to_first_token_ms is not None:
+            self._streamed(provider, model, entry, entry.time_to_first_token_ms)
+
+    def collected(self, entry: LedgerEntry) -> None:
+        provider, model = entry.provider, self._counted(entry)
+        self._requests[provider, model, entry.outcome].inc()
+        if entry.error_code is not None:
+            self._errors[provider, entry.error_code].inc()
+
+    def _counted(self, entry: LedgerEntry) -> str:
+        """The label of its model."""
         provider = entry.provider
         if entry.outcome is Outcome.SUCCEEDED:
             self._models.answered(provider, entry.model)
         model = self._models.of(provider, entry.model)
         self._attempts[provider, model, entry.outcome, entry.error_code or ""].inc()
-        self._attempt_durations[provider, model].observe(entry.latency_ms / 1000)
         for kind, tokens in (
             ("input", entry.input_tokens),
             ("output", entry.output_tokens),
@@ -82,8 +94,7 @@ class CompletionMetrics:
             self._costs[provider, model].inc(float(entry.cost))
         elif entry.cost_source is CostSource.UNKNOWN:
             self._unpriced[provider, model].inc()
-        if entry.streamed and entry.time_to_first_token_ms is not None:
-            self._streamed(provider, model, entry, entry.time_to_first_token_ms)
+        return model
 
     def _streamed(self, provider: str, model: str, entry: LedgerEntry, first_token_ms: int) -> None:
         self._first_tokens[provider, model].observe(first_token_ms / 1000)
@@ -191,6 +202,7 @@ class ServerMetrics:
     def __init__(self, instruments: Instruments, jobs: JobMetrics) -> None:
         completions, operations = CompletionMetrics(instruments), OperationMetrics(instruments)
         self.attempted = completions.attempted
+        self.collected = completions.collected
         self.switched = completions.switched
         self.completed = completions.completed
         self.operated = operations.operated

@@ -46,6 +46,17 @@ class GenAIMetrics(Unobserved):
         )
 
     def attempted(self, entry: LedgerEntry, operation: str) -> None:
+        attributes = self._counted(entry, operation)
+        if entry.time_to_first_token_ms is not None:
+            self._first.record(entry.time_to_first_token_ms / 1000, attributes)
+        if entry.error_code is not None:
+            attributes["error.type"] = entry.error_code
+        self._durations.record(entry.latency_ms / 1000, attributes)
+
+    def collected(self, entry: LedgerEntry) -> None:
+        self._counted(entry, "chat")
+
+    def _counted(self, entry: LedgerEntry, operation: str) -> dict[str, AttributeValue]:
         if entry.outcome is Outcome.SUCCEEDED:
             self._models.answered(entry.provider, entry.model)
         attributes: dict[str, AttributeValue] = {
@@ -55,8 +66,4 @@ class GenAIMetrics(Unobserved):
         }
         self._tokens.record(entry.input_tokens, {**attributes, "gen_ai.token.type": "input"})
         self._tokens.record(entry.output_tokens, {**attributes, "gen_ai.token.type": "output"})
-        if entry.time_to_first_token_ms is not None:
-            self._first.record(entry.time_to_first_token_ms / 1000, attributes)
-        if entry.error_code is not None:
-            attributes["error.type"] = entry.error_code
-        self._durations.record(entry.latency_ms / 1000, attributes)
+        return attributes

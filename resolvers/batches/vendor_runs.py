@@ -253,8 +253,11 @@ class VendorRuns:
 
     async def _keep(self, outcomes: Sequence[Outcome]) -> None:
         """Booked first: an item that has ended has its entry."""
-        for commit in [self._services.ledger.book(each.entry) for each in outcomes if each.entry is not None]:
+        entries = [each.entry for each in outcomes if each.entry is not None]
+        for commit in [self._services.ledger.book(entry) for entry in entries]:
             await commit
+        for entry in entries:
+            self._services.observer.collected(entry)
         moves = [each.move if each.completion is None else await self._with_result(each) for each in outcomes]
         await self._mover.move_all(moves, BatchMode.PROVIDER)
 

@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.completion_log import MAX_TEXT, CompletionLog
+from persistence.records import Outcome
 from providers.types import ImagePart, Media, Message, ProviderCompletion, ProviderEmbeddings, Role, TextPart
 from resolvers.errors import LimitDetail
 from resolvers.observing import CompletionEnd, CompletionOutcome
@@ -70,6 +71,22 @@ def test_what_it_says() -> None:
         "upstream_ms": 1200.0,
         "time_to_first_token_ms": 250.0,
     }
+
+
+def test_what_a_vendor_s_batch_told_is_an_event_too() -> None:
+    told = entry(cost=Decimal("0.001"), outcome=Outcome.FAILED, error_code="PROVIDER_INVALID_REQUEST")
+    with capture_logs() as logs:
+        CompletionLog(content=True).collected(told)
+    (event,) = logs
+    assert (event["event"], event["completion_id"], event["organisation"]) == (
+        "completion",
+        told.completion_id,
+        told.organisation,
+    )
+    assert (event["outcome"], event["error_code"]) == ("failed", "PROVIDER_INVALID_REQUEST")
+    assert (event["cost_usd"], event["input_tokens"]) == ("0.001", told.input_tokens)
+    assert event.keys() <= {*logged(END), "error_code"}
+    assert "latency_ms" not in event
 
 
 def test_a_refusal_says_by_what() -> None:

@@ -95,6 +95,8 @@ FULL = alert("DiskFilling", "page", persistentvolumeclaim="a")
         ([away("TimescaleDB"), alert("LedgerLagging"), alert("LedgerSpooled", "page")], ["LedgerLagging"]),
         ([away("RabbitMQ"), alert("QueueStuck", "page"), alert("JobsParked"), alert("LedgerLagging")], ["QueueStuck"]),
         ([away("MongoDB"), alert("QueueStuck", "page"), alert("CircuitOpen")], ["QueueStuck"]),
+        ([away("RabbitMQ"), alert("BatchesNotDrained"), alert("OperationsShed", "page")], ["BatchesNotDrained"]),
+        ([away("MongoDB"), alert("BatchesNotDrained")], ["BatchesNotDrained"]),
         (
             [
                 away("Redis"),

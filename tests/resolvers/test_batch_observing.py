@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from persistence.batch_records import Batch, BatchMode, ItemState
+from persistence.records import LedgerEntry
 from providers.errors import ProviderInvalidRequestError
 from resolvers.observing import Unobserved
 
@@ -21,8 +22,12 @@ LIVE = BatchMode.LIVE
 class Listener(Unobserved):
     def __init__(self) -> None:
         self.ends: Counter[tuple[BatchMode, ItemState]] = Counter()
+        self.collected_ids: list[str] = []
         self.standing: list[tuple[int, int]] = []
         """Batches and their open items, at each look."""
+
+    def collected(self, entry: LedgerEntry) -> None:
+        self.collected_ids.append(entry.completion_id)
 
     def item_ended(self, mode: BatchMode, outcome: ItemState) -> None:
         self.ends[mode, outcome] += 1

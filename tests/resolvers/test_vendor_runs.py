@@ -118,6 +118,8 @@ async def test_the_ends_of_its_items_are_told_by_their_mode(stage: BatchStage, v
     async with stage.dispatcher(vendors=True):
         await stage.ended(await submitted(stage))
     assert listener.ends == {(BatchMode.PROVIDER, ItemState.SUCCEEDED): 3}
+    assert listener.collected_ids == [entry.completion_id for entry in stage.scene.store.entries]
+    assert len(listener.collected_ids) == 3
 
 
 async def test_where_a_vendor_keeps_no_names_it_is_sent_again(stage: BatchStage, vendor: FakeBatches) -> None:

@@ -19,7 +19,7 @@ from tests.e2e.processes import Server, running_server, running_vendor, server_e
 from tests.e2e.test_providers import asked
 from tests.servers.prometheus import NoPrometheusError, Pod, Prometheus, running_alertmanager, running_prometheus
 
-from .traffic import limit
+from .traffic import SUBMIT, limit
 
 CLIENTS = 4
 PAUSE_S = 0.4
@@ -35,17 +35,20 @@ GRAPHS = {
     "requests by endpoint": "sum by (method, endpoint) (rate(http_requests_total[1m]))",
     "tokens by model": "sum by (provider, model, kind) (rate(ai_tokens_total[1m]))",
     "time to first token": "provider_model:ai_time_to_first_token_seconds:p95_5m",
+    "items of batches": "sum by (mode, outcome) (rate(batch_items_total[1m]))",
     "errors by code": "sum by (code) (rate(graphql_errors_total[1m]))",
 }
 
 
 async def client(server: Server) -> None:
-    """Completions, streams and refusals, for ever."""
+    """Completions, streams, batches and refusals, for ever."""
     async with aiohttp.ClientSession() as session:
         while True:
             organisation = random.choice(("acme", "acme", "globex", "limited", "poor"))
-            streamed = random.random() < 0.3
-            body = {"query": STREAM if streamed else COMPLETE, "variables": {"input": call()}}
+            document = random.choices((COMPLETE, STREAM, SUBMIT), (67, 30, 3))[0]
+            streamed = document is STREAM
+            asked_for = {"inputs": [call() for _ in range(10)]} if document is SUBMIT else call()
+            body = {"query": document, "variables": {"input": asked_for}}
             headers = {"authorization": f"Bearer {server.token(organisation)}"}
             headers |= {"accept": "text/event-stream"} if streamed else {}
             async with session.post(server.url, json=body, headers=headers) as answer:

@@ -9,6 +9,7 @@ from tests.e2e.processes import Server, post
 from tests.e2e.test_providers import asked, stream
 
 LIMIT = "mutation ($input: SetLimitsInput!) { setLimits(input: $input) { requestsPerMinute } }"
+SUBMIT = "mutation Submit($input: SubmitBatchInput!) { submitBatch(input: $input) { batch { id } } }"
 BUDGET = "mutation ($input: SetLimitsInput!) { setLimits(input: $input) { usdPerDay } }"
 
 
@@ -31,6 +32,7 @@ def calls(server: Server) -> None:
     ]
     for each in fine:
         assert "errors" not in post(server, token, COMPLETE, {"input": each})
+    assert "errors" not in post(server, token, SUBMIT, {"input": {"inputs": fine[:2]}})
     assert asyncio.run(stream(server, token, asked("openai", "[[tokens=30]] [[pace=1]]")))
     for refused in (asked("mistral", "[[401]]"), asked("google", "[[500]]", timeoutMs=3000)):
         assert "errors" in post(server, token, COMPLETE, {"input": refused})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from .test_keys import CREATE, MINT, made
 
 ECHO = {"model": "scripted/echo", "messages": [{"role": "USER", "content": "hello"}]}
 ELSEWHERE = "203.0.113.9"
+SUBMIT = "mutation ($input: SubmitBatchInput!) { submitBatch(input: $input) { batch { id } } }"
+BATCH = "query ($id: ID!) { batch(id: $id) { state } }"
 
 
 @pytest.fixture(scope="module", params=["sqlite", "mongodb"])
@@ -66,6 +69,20 @@ def here(write: Write, made: Mapping[str, str]) -> Any:
     return orjson.loads(re.sub(r'"alpha(?=["/])', '"openai', text))
 
 
+def failed_batch(server: Server, token: str, done: list[tuple[str, str]]) -> str:
+    """The id of one whose only item the vendor has refused."""
+    message = {"role": "USER", "content": "[[400]]"}
+    given = {"inputs": [{"model": "openai/a-1", "messages": [message]}]}
+    answer, request_id = ask(server, token, SUBMIT, {"input": given})
+    done.append(("batch.submit", request_id))
+    batch: str = answer["batch"]["id"]
+    until = time.monotonic() + 60
+    while ask(server, token, BATCH, {"id": batch})[0]["state"] != "COMPLETED":
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return batch
+
+
 def write_all(server: Server, token: str) -> tuple[list[tuple[str, str]], list[str]]:
     """By each write its action and its request's id, the oldest first; and the secrets that were given or told."""
     completion, _ = ask(server, token, COMPLETE, {"input": ECHO})
@@ -75,6 +92,8 @@ def write_all(server: Server, token: str) -> tuple[list[tuple[str, str]], list[s
         given = here(write, made)
         if "completionId" in given:
             given["completionId"] = made["completion"]
+        if write.field == "retryBatch":
+            given["id"] = failed_batch(server, token, done)
         answer, request_id = ask(server, token, document(write), {"input": given})
         made_by(write, answer, made)
         done.append((write.action, request_id))

@@ -10,6 +10,8 @@ import aiohttp
 import httpx
 import pytest
 
+from resolvers.principal import SCOPES_OF, Role
+
 from .documents import COMPLETE, STREAM
 from .processes import Server, post, running_server, server_environment
 from .site import Site
@@ -61,7 +63,7 @@ def test_a_key_s_life(server: Server, organisation: str) -> None:
     assert viewer == {
         "subject": about["id"],
         "organisation": organisation,
-        "scopes": ["completions:read", "completions:write", "tokens:mint"],
+        "scopes": sorted(SCOPES_OF[Role.CALLER]),
         "tokenExpiresAt": None,
     }
     assert post(server, key, COMPLETE, {"input": ECHO})["data"]["complete"]["content"] == "You said: hello"

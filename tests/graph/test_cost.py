@@ -288,6 +288,7 @@ async def test_the_same_text_under_many_names_is_not_free(meter: Meter) -> None:
 async def test_the_bytes_of_a_querys_answer_are_bounded(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> None:
     query = get_introspection_query()
     size = len(str((await meter.ask(query)).data))
+    meter.now += BUCKET / RATE  # whatever its preparation took, there is room again
     monkeypatch.setattr(bills, "MAX_ANSWER_BYTES", size // 2)
     meter.engine.observer = told = Told()
     result = await meter.ask(query)

@@ -83,6 +83,7 @@ def server_environment(folder: Path, vendor: Vendor | None, **more: str) -> dict
         "ENCRYPTION_KEY": base64.b64encode(secrets.token_bytes(32)).decode(),
         "PYTHONDEVMODE": "",
         "OUTBOUND_ALLOWED_NETWORKS": "127.0.0.1",  # receivers of webhooks
+        "COST_RESTORE_RATE": "20000",  # one caller's loop is no abuse, however fast the machine
     }
     if vendor is not None:
         for name in PROVIDERS:

@@ -74,4 +74,5 @@ def server_environment(folder: Path, port: int, internal_port: int, upstream: st
         "ENCRYPTION_KEY": base64.b64encode(secrets.token_bytes(32)).decode(),
         "OPENAI_API_KEY": "benchmark-key",
         "OPENAI_BASE_URL": upstream,
+        "COST_RESTORE_RATE": "1000000",  # one caller asks for as much as the server can do
     }

@@ -3,61 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 
 from persistence.memory_counters import MemoryCounters
 from persistence.ports import Counters
-from persistence.redis import open_redis
 from persistence.shared_records import Demand, Shortage
-from tests.servers.redis import cluster_or_skip, redis_or_skip
+
+from .processes import WHERE, Between, between
 
 OPERATORS = ("one", "two", "three", "four", "five", "six")
 """In a cluster of three they are in slots of all its nodes."""
 
 
-@dataclass(frozen=True)
-class Counting:
-    """`ours` and `theirs`: as two processes see it; in process there is one. `later` lets time pass."""
-
-    ours: Counters
-    theirs: Counters
-    later: Callable[[float], Awaitable[object]]
+Counting = Between[Counters]
 
 
-@asynccontextmanager
-async def in_process() -> AsyncIterator[Counting]:
-    now = [1000.0]
-
-    async def later(seconds: float) -> None:
-        now[0] += seconds
-
-    counters = MemoryCounters(lambda: now[0])
-    yield Counting(counters, counters, later)
-
-
-@asynccontextmanager
-async def on(uri: str, other: str) -> AsyncIterator[Counting]:
-    async with open_redis(uri) as ours, open_redis(other) as theirs:
-        yield Counting(ours.counters, theirs.counters, asyncio.sleep)
-
-
-@pytest.fixture(params=["memory", "redis", "cluster"])
+@pytest.fixture(params=WHERE)
 async def counting(request: pytest.FixtureRequest) -> AsyncIterator[Counting]:
-    opening: AbstractAsyncContextManager[Counting]
-    if request.param == "memory":
-        opening = in_process()
-    elif request.param == "redis":
-        node = redis_or_skip()
-        opening = on(node.uri, node.uri)
-    else:
-        nodes = cluster_or_skip()
-        opening = on(nodes[0].uri, nodes[2].uri)
-    async with opening as found:
+    async with between(request.param, MemoryCounters, lambda redis: redis.counters) as found:
         yield found
 
 

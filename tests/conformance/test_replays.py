@@ -3,58 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
 
 from persistence.memory_replays import MemoryReplays
 from persistence.ports import REPLAYED_AT_MOST, Replays
-from persistence.redis import open_redis
 from persistence.shared_records import Replayed
-from tests.servers.redis import cluster_or_skip, redis_or_skip
+
+from .processes import WHERE, Between, between
+
+Replaying = Between[Replays]
 
 
-@dataclass(frozen=True)
-class Replaying:
-    """`ours` and `theirs`: as two processes see it; in process there is one. `later` lets time pass."""
-
-    ours: Replays
-    theirs: Replays
-    later: Callable[[float], Awaitable[object]]
-
-
-@asynccontextmanager
-async def in_process() -> AsyncIterator[Replaying]:
-    now = [1000.0]
-
-    async def later(seconds: float) -> None:
-        now[0] += seconds
-
-    replays = MemoryReplays(lambda: now[0])
-    yield Replaying(replays, replays, later)
-
-
-@asynccontextmanager
-async def on(uri: str, other: str) -> AsyncIterator[Replaying]:
-    async with open_redis(uri) as ours, open_redis(other) as theirs:
-        yield Replaying(ours.replays, theirs.replays, asyncio.sleep)
-
-
-@pytest.fixture(params=["memory", "redis", "cluster"])
+@pytest.fixture(params=WHERE)
 async def replaying(request: pytest.FixtureRequest) -> AsyncIterator[Replaying]:
-    opening: AbstractAsyncContextManager[Replaying]
-    if request.param == "memory":
-        opening = in_process()
-    elif request.param == "redis":
-        node = redis_or_skip()
-        opening = on(node.uri, node.uri)
-    else:
-        nodes = cluster_or_skip()
-        opening = on(nodes[0].uri, nodes[2].uri)
-    async with opening as found:
+    async with between(request.param, MemoryReplays, lambda redis: redis.replays) as found:
         yield found
 
 

@@ -3,61 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 
 from persistence.memory_reservations import MemoryReservations
 from persistence.ports import Reservations
-from persistence.redis import open_redis
 from persistence.reservation_records import PARTS, Allowance, Kind, Opening, Refused, Settled, Unbegun
 from tests.persistence.reservations import begun, opened
-from tests.servers.redis import cluster_or_skip, redis_or_skip
+
+from .processes import WHERE, Between, between
 
 LEASE_S = 30.0
 
 
-@dataclass(frozen=True)
-class Keeping:
-    """`ours` and `theirs`: as two processes see it; in process there is one. `later` lets time pass."""
-
-    ours: Reservations
-    theirs: Reservations
-    later: Callable[[float], Awaitable[object]]
+Keeping = Between[Reservations]
 
 
-@asynccontextmanager
-async def in_process() -> AsyncIterator[Keeping]:
-    now = [1000.0]
-
-    async def later(seconds: float) -> None:
-        now[0] += seconds
-
-    reservations = MemoryReservations(lambda: now[0])
-    yield Keeping(reservations, reservations, later)
-
-
-@asynccontextmanager
-async def on(uri: str, other: str) -> AsyncIterator[Keeping]:
-    async with open_redis(uri) as ours, open_redis(other) as theirs:
-        yield Keeping(ours.reservations, theirs.reservations, asyncio.sleep)
-
-
-@pytest.fixture(params=["memory", "redis", "cluster"])
+@pytest.fixture(params=WHERE)
 async def keeping(request: pytest.FixtureRequest) -> AsyncIterator[Keeping]:
-    opening: AbstractAsyncContextManager[Keeping]
-    if request.param == "memory":
-        opening = in_process()
-    elif request.param == "redis":
-        node = redis_or_skip()
-        opening = on(node.uri, node.uri)
-    else:
-        nodes = cluster_or_skip()
-        opening = on(nodes[0].uri, nodes[2].uri)
-    async with opening as found:
+    async with between(request.param, MemoryReservations, lambda redis: redis.reservations) as found:
         yield found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -12,8 +11,8 @@ import pytest
 
 from persistence.memory import MemoryEvents, MemoryValues
 from persistence.ports import LISTENER_BACKLOG, Events, SharedValues
-from persistence.redis import open_redis
-from tests.servers.redis import cluster_or_skip, redis_or_skip
+
+from .processes import WHERE, both_of
 
 
 @dataclass(frozen=True)
@@ -26,31 +25,14 @@ class Shared:
     hear: Events
 
 
-@asynccontextmanager
-async def in_process() -> AsyncIterator[Shared]:
-    values, events = MemoryValues(asyncio.get_running_loop().time), MemoryEvents()
-    yield Shared(values, values, events, events)
-
-
-@asynccontextmanager
-async def on(uri: str, other: str) -> AsyncIterator[Shared]:
-    async with open_redis(uri) as ours, open_redis(other) as theirs:
-        yield Shared(ours.values, theirs.values, ours.events, theirs.events)
-
-
-@pytest.fixture(params=["memory", "redis", "cluster"])
+@pytest.fixture(params=WHERE)
 async def shared(request: pytest.FixtureRequest) -> AsyncIterator[Shared]:
-    opening: AbstractAsyncContextManager[Shared]
     if request.param == "memory":
-        opening = in_process()
-    elif request.param == "redis":
-        node = redis_or_skip()
-        opening = on(node.uri, node.uri)
-    else:
-        nodes = cluster_or_skip()
-        opening = on(nodes[0].uri, nodes[2].uri)
-    async with opening as found:
-        yield found
+        values, events = MemoryValues(asyncio.get_running_loop().time), MemoryEvents()
+        yield Shared(values, values, events, events)
+        return
+    async with both_of(request.param) as (ours, theirs):
+        yield Shared(ours.values, theirs.values, ours.events, theirs.events)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 # The drivers are loaded here, once, and not in each process: all are needed.
 import persistence.mongo.changes
 import persistence.rabbit.queue
-import persistence.redis
+import persistence.redis.server
 import persistence.timescale.ledger  # noqa: F401
 from providers.prices import load_prices
 

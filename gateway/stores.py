@@ -52,7 +52,7 @@ from .settings import Settings, SettingsError
 if TYPE_CHECKING:
     from persistence.mongo.client import Mongo
     from persistence.rabbit.queue import RabbitQueue
-    from persistence.redis import RedisServer
+    from persistence.redis.server import RedisServer
     from persistence.timescale.ledger import TimescaleLedger
 
 # A driver is imported where it is needed: a start without its server does not load it.
@@ -319,7 +319,7 @@ async def _open_items(settings: Settings, stack: AsyncExitStack, database: Datab
 async def _open_redis(settings: Settings, stack: AsyncExitStack, servers: list[Dependency]) -> RedisServer | None:
     if settings.REDIS_URI is None:
         return None
-    from persistence.redis import open_redis
+    from persistence.redis.server import open_redis
 
     opening = open_redis(settings.REDIS_URI.get_secret_value(), ca_file=settings.REDIS_TLS_CA_FILE)
     try:

@@ -25,6 +25,7 @@ from aio_pika import Message
 from aio_pika.abc import AbstractIncomingMessage
 from yarl import URL
 
+from ..authorities import check_authorities
 from ..ports import Delivery, JobFailures, StoreUnavailableError
 from ..queue_records import MAX_REASON, RETRY_DELAYS_S, Job, QueueDepth
 from .address import address
@@ -273,7 +274,8 @@ async def open_rabbit(
 ) -> AsyncIterator[RabbitQueue]:
     """`url` is amqp:// or, with TLS, amqps://; `name` is the workers' queue's, the others' names begin with it.
     `failures`: where they are counted; who takes no jobs needs none. Connects when it is first used, and anew after a
-    loss. Raises ValueError for an address that is none."""
+    loss. Raises ValueError for an address or a file of authorities that is none."""
+    check_authorities(ca_file)
     queue = RabbitQueue(address(url), name, failures, ca_file)
     try:
         yield queue

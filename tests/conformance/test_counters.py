@@ -12,7 +12,7 @@ import pytest
 
 from persistence.memory_counters import MemoryCounters
 from persistence.ports import Counters
-from persistence.redis import open_redis
+from persistence.redis.server import open_redis
 from persistence.shared_records import Demand, Shortage
 from tests.servers.redis import cluster_or_skip, redis_or_skip
 

@@ -12,7 +12,7 @@ import pytest
 
 from persistence.memory_replays import MemoryReplays
 from persistence.ports import REPLAYED_AT_MOST, Replays
-from persistence.redis import open_redis
+from persistence.redis.server import open_redis
 from persistence.shared_records import Replayed
 from tests.servers.redis import cluster_or_skip, redis_or_skip
 

@@ -12,7 +12,7 @@ import pytest
 
 from persistence.memory_reservations import MemoryReservations
 from persistence.ports import Reservations
-from persistence.redis import open_redis
+from persistence.redis.server import open_redis
 from persistence.reservation_records import PARTS, Allowance, Kind, Opening, Refused, Settled, Unbegun
 from tests.persistence.reservations import begun, opened
 from tests.servers.redis import cluster_or_skip, redis_or_skip

@@ -12,7 +12,7 @@ import pytest
 
 from persistence.memory import MemoryEvents, MemoryValues
 from persistence.ports import LISTENER_BACKLOG, Events, SharedValues
-from persistence.redis import open_redis
+from persistence.redis.server import open_redis
 from tests.servers.redis import cluster_or_skip, redis_or_skip
 
 

@@ -167,6 +167,13 @@ async def test_tls_with_its_own_authority(tmp_path: Path) -> None:
             assert "CERTIFICATE_VERIFY_FAILED" in (await queue.look() or "")
 
 
+async def test_authorities_that_can_t_be_read_are_told_at_once(tmp_path: Path) -> None:
+    """And not taken for a server that is away."""
+    with pytest.raises(ValueError, match=r"/none\.pem can't be read as a file of certificates$"):
+        async with open_rabbit("amqps://127.0.0.1:1/", "jobs", ca_file=tmp_path / "none.pem"):
+            pass
+
+
 async def test_a_server_that_is_away_keeps_nobody_from_opening() -> None:
     async with open_rabbit("amqp://guest:not-the-password@127.0.0.1:1/", "jobs") as queue:
         with pytest.raises(StoreUnavailableError) as caught:

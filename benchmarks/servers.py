@@ -22,7 +22,7 @@ from uuid_utils import uuid7
 from persistence.migrations.sqlite import migrate
 from persistence.ports import JobQueue
 from persistence.queue_records import Job
-from persistence.rabbit import open_rabbit
+from persistence.rabbit.queue import open_rabbit
 from persistence.sqlite.database import open_database
 from persistence.sqlite.queue import SQLiteQueue
 from resolvers.sinks import ENTRIES_A_JOB, job_of

@@ -27,8 +27,8 @@ from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
 # The drivers are loaded here, once, and not in each process: all are needed.
 import persistence.mongo.changes
-import persistence.rabbit
-import persistence.redis
+import persistence.rabbit.queue
+import persistence.redis.server
 import persistence.timescale.ledger  # noqa: F401
 from providers.prices import load_prices
 

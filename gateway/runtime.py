@@ -84,7 +84,7 @@ from .vendors import keyed, vendors
 from .webhooks import open_telling
 
 if TYPE_CHECKING:
-    from persistence.redis import RedisServer
+    from persistence.redis.server import RedisServer
 
     from .metrics.opening import ServerProcess
 

@@ -20,6 +20,7 @@ from persistence.ports import (
     ChangeFeed,
     ConfigStore,
     InflightLog,
+    JobFailures,
     JobQueue,
     LedgerStore,
     LimitStore,
@@ -35,6 +36,7 @@ from persistence.sqlite.audit import SQLiteAuditLog
 from persistence.sqlite.batches import SQLiteBatches
 from persistence.sqlite.configs import SQLiteConfigs
 from persistence.sqlite.database import Database, open_database
+from persistence.sqlite.job_failures import SQLiteJobFailures
 from persistence.sqlite.ledger import SQLiteLedger, open_sqlite_ledger
 from persistence.sqlite.limits import SQLiteLimits
 from persistence.sqlite.prices import SQLitePrices
@@ -49,8 +51,8 @@ from .settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from persistence.mongo.client import Mongo
-    from persistence.rabbit import RabbitQueue
-    from persistence.redis import RedisServer
+    from persistence.rabbit.queue import RabbitQueue
+    from persistence.redis.server import RedisServer
     from persistence.timescale.ledger import TimescaleLedger
 
 # A driver is imported where it is needed: a start without its server does not load it.
@@ -70,8 +72,8 @@ log = structlog.get_logger("runtime")
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """Where configs, price rules, keys, webhooks, registered documents, batches and the audit log are. `feed` tells of
-    other processes' writes; None where there are no others."""
+    """Where configs, price rules, keys, webhooks, registered documents, batches and the audit log are, and failures of
+    jobs are counted. `feed` tells of other processes' writes; None where there are no others."""
 
     configs: ConfigStore
     prices: PriceStore
@@ -83,6 +85,7 @@ class Documents:
     outbox: WebhookOutbox
     trusted: TrustedDocumentStore
     batches: BatchStore
+    failures: JobFailures
     feed: ChangeFeed | None = None
 
 
@@ -118,13 +121,15 @@ async def open_stores(
         database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
     except (OSError, StoreUnavailableError) as error:
         raise SettingsError(f"DATA_DIR: {error}") from None
+    ledger = await _open_ledger_store(settings, stack, database, servers)
+    documents = await _open_documents(settings, stack, database, servers)
     stores = Stores(
         inflight=inflight,
-        ledger=await _open_ledger_store(settings, stack, database, servers),
-        documents=await _open_documents(settings, stack, database, servers),
-        queue=await _open_queue(settings, stack, database, servers),
+        ledger=ledger,
+        documents=documents,
+        queue=await _open_queue(settings, stack, database, documents.failures, servers),
         waits=settings.TIMESCALE_SERVICE_URL is not None,
-        items=await _open_items(settings, stack, database),
+        items=await _open_items(settings, stack, database, documents.failures),
         objects=await _open_objects(settings, stack, links, servers),
         redis=await _open_redis(settings, stack, servers),
         servers=servers,
@@ -133,13 +138,15 @@ async def open_stores(
     return stores
 
 
-async def open_documents(settings: Settings, stack: AsyncExitStack) -> Documents:
-    """These stores alone, for a command. Raises SettingsError."""
+async def open_documents(
+    settings: Settings, stack: AsyncExitStack, servers: list[Dependency] | None = None
+) -> Documents:
+    """These stores alone, for a command, or a worker of jobs. Raises SettingsError."""
     try:
         database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
     except StoreUnavailableError as error:
         raise SettingsError(f"DATA_DIR: {error}") from None
-    return await _open_documents(settings, stack, database, [])
+    return await _open_documents(settings, stack, database, [] if servers is None else servers)
 
 
 @asynccontextmanager
@@ -166,7 +173,7 @@ async def open_queue(settings: Settings) -> AsyncIterator[JobQueue]:
     try:
         async with AsyncExitStack() as stack:
             if settings.QUEUE_CONNECTIONURL is not None:
-                yield await open_rabbit_queue(settings, stack)
+                yield await open_rabbit_queue(settings, stack, None)
                 return
             database = await stack.enter_async_context(open_database(settings.DATA_DIR / DATABASE_FILE))
             yield SQLiteQueue(database, _now)
@@ -191,15 +198,18 @@ async def open_timescale(settings: Settings, stack: AsyncExitStack) -> Timescale
     return await stack.enter_async_context(opening)
 
 
-async def open_rabbit_queue(settings: Settings, stack: AsyncExitStack, name: str | None = None) -> RabbitQueue:
-    """Of jobs, unless another `name` is given."""
-    from persistence.rabbit import open_rabbit
+async def open_rabbit_queue(
+    settings: Settings, stack: AsyncExitStack, failures: JobFailures | None, name: str | None = None
+) -> RabbitQueue:
+    """Of jobs, unless another `name` is given. `failures`: None for who takes none of them."""
+    from persistence.rabbit.queue import open_rabbit
 
     assert settings.QUEUE_CONNECTIONURL is not None  # noqa: S101  # who calls this has looked
     try:
         opening = open_rabbit(
             settings.QUEUE_CONNECTIONURL.get_secret_value(),
             settings.QUEUE_NAME if name is None else name,
+            failures,
             ca_file=settings.QUEUE_TLS_CA_FILE,
         )
         queue = await stack.enter_async_context(opening)
@@ -236,6 +246,7 @@ async def _open_documents(
             SQLiteWebhookOutbox(database),
             SQLiteTrustedDocuments(database),
             SQLiteBatches(database),
+            SQLiteJobFailures(database),
         )
     from persistence.mongo import client
 
@@ -263,6 +274,7 @@ def _documents_on(mongo: Mongo) -> Documents:
         batches,
         changes,
         configs,
+        job_failures,
         limits,
         prices,
         provider_keys,
@@ -282,31 +294,32 @@ def _documents_on(mongo: Mongo) -> Documents:
         webhook_outbox.MongoWebhookOutbox(mongo),
         trusted.MongoTrustedDocuments(mongo),
         batches.MongoBatches(mongo),
+        job_failures.MongoJobFailures(mongo),
         changes.MongoChanges(mongo),
     )
 
 
 async def _open_queue(
-    settings: Settings, stack: AsyncExitStack, database: Database, servers: list[Dependency]
+    settings: Settings, stack: AsyncExitStack, database: Database, failures: JobFailures, servers: list[Dependency]
 ) -> JobQueue:
     if settings.QUEUE_CONNECTIONURL is None:
         return SQLiteQueue(database, _now)
-    queue = await open_rabbit_queue(settings, stack)
+    queue = await open_rabbit_queue(settings, stack, failures)
     servers.append(Dependency(RABBITMQ, queue.look, spared=True))
     return queue
 
 
-async def _open_items(settings: Settings, stack: AsyncExitStack, database: Database) -> JobQueue:
+async def _open_items(settings: Settings, stack: AsyncExitStack, database: Database, failures: JobFailures) -> JobQueue:
     """Beside the batches: whoever sees the one sees the other."""
     if settings.QUEUE_CONNECTIONURL is None or settings.MONGODB_CONNECTION_URI is None:
         return SQLiteQueue(database, _now, ITEMS)
-    return await open_rabbit_queue(settings, stack, f"{settings.QUEUE_NAME}.{ITEMS}")
+    return await open_rabbit_queue(settings, stack, failures, f"{settings.QUEUE_NAME}.{ITEMS}")
 
 
 async def _open_redis(settings: Settings, stack: AsyncExitStack, servers: list[Dependency]) -> RedisServer | None:
     if settings.REDIS_URI is None:
         return None
-    from persistence.redis import open_redis
+    from persistence.redis.server import open_redis
 
     opening = open_redis(settings.REDIS_URI.get_secret_value(), ca_file=settings.REDIS_TLS_CA_FILE)
     try:

@@ -25,7 +25,7 @@ from .settings import Settings, SettingsError
 from .stores import Documents
 
 if TYPE_CHECKING:
-    from persistence.redis import RedisServer
+    from persistence.redis.server import RedisServer
 
 MAX_CONNECTIONS = 100
 

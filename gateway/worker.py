@@ -23,7 +23,7 @@ from .listening import listen
 from .readiness import Dependency, readiness
 from .runtime import handlers, open_runtime
 from .settings import Environment, Settings, SettingsError
-from .stores import DATABASE_FILE, RABBITMQ, TIMESCALE, open_rabbit_queue, open_timescale
+from .stores import DATABASE_FILE, RABBITMQ, TIMESCALE, open_documents, open_rabbit_queue, open_timescale
 from .telemetry import configure_logging
 from .tracing.opening import open_tracing
 from .tracing.port import traced
@@ -51,6 +51,11 @@ async def _run(settings: Settings) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    try:
+        settings.DATA_DIR.mkdir(parents=True, exist_ok=True)  # at the start, with nobody to wait
+        migrate(settings.DATA_DIR / DATABASE_FILE)
+    except (OSError, StoreUnavailableError) as error:
+        raise SettingsError(f"DATA_DIR: {error}") from None
     async with AsyncExitStack() as stack:
         await (_open_jobs if _lacks_batches(settings) else _open_all)(settings, stack)
         log.info("the worker takes jobs", queue=settings.QUEUE_NAME, prefetch=settings.PREFETCH_COUNT)
@@ -67,18 +72,20 @@ def _lacks_batches(settings: Settings) -> bool:
 
 
 async def _open_jobs(settings: Settings, stack: AsyncExitStack) -> None:
-    """Of the ledger alone: that takes two servers."""
+    """Of the ledger alone: that takes two servers, and a place to count failures in."""
     from .metrics.opening import WorkerProcess
     from .metrics.server import watching_worker
 
     ledger = await open_timescale(settings, stack)
-    queue = await open_rabbit_queue(settings, stack)
+    servers = [Dependency(TIMESCALE, ledger.look, spared=True)]
+    documents = await open_documents(settings, stack, servers)
+    queue = await open_rabbit_queue(settings, stack, documents.failures)
+    servers.append(Dependency(RABBITMQ, queue.look, spared=True))
     heartbeat = Heartbeat(time.monotonic)
     tracing = await stack.enter_async_context(open_tracing(settings))
     jobs = traced(handlers(ledger), tracing)
     metrics = WorkerProcess(tuple(jobs))
     if settings.ENVIRONMENT is Environment.PRODUCTION:  # with LOCAL several may run on one machine
-        servers = [Dependency(TIMESCALE, ledger.look, spared=True), Dependency(RABBITMQ, queue.look, spared=True)]
         await stack.enter_async_context(watching_worker(metrics, queue, servers))
         await _open_internal(settings, stack, heartbeat, servers, metrics)
     watched = heartbeat.over(jobs)
@@ -87,11 +94,6 @@ async def _open_jobs(settings: Settings, stack: AsyncExitStack) -> None:
 
 async def _open_all(settings: Settings, stack: AsyncExitStack) -> None:
     """Items are asked for as a server asks: by all that it has, and seen as its completions are."""
-    try:
-        settings.DATA_DIR.mkdir(parents=True, exist_ok=True)  # at the start, with nobody to wait
-        migrate(settings.DATA_DIR / DATABASE_FILE)
-    except (OSError, StoreUnavailableError) as error:
-        raise SettingsError(f"DATA_DIR: {error}") from None
     heartbeat = Heartbeat(time.monotonic)
     runtime = await stack.enter_async_context(open_runtime(settings, worker=heartbeat))
     if settings.ENVIRONMENT is Environment.PRODUCTION:

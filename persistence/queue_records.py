@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 RETRY_DELAYS_S = (1, 5, 30, 120, 600)
 """How long a job rests after its first failure, its second, and so on; after one more it is parked."""
 MAX_REASON = 500
+FAILURES_KEPT_FOR = timedelta(days=7)
+"""Longer than any rest; what waits for longer, its worker being away, is known by the job itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,8 @@ class Worker:
             outcomes = [await self._do(kind, [delivery]) for delivery in deliveries]
             return all(outcomes)
         (delivery,) = deliveries
-        log.error("a job failed", kind=kind, job=delivery.job.id, failures=delivery.job.failures + 1, reason=str(error))
+        job = delivery.job
+        log.error("a job failed", kind=kind, job=job.id, failures_before=job.failures, reason=str(error))
         if isinstance(error, ValueError):
             await delivery.refused(str(error))
         else:

@@ -10,6 +10,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from persistence.mongo.address import check_address
 from persistence.objects.place import place
+from persistence.rabbit.address import address as queue_address
+from persistence.redis.address import addresses_of
 from persistence.timescale.address import dsn
 from persistence.timescale.policies import Policies
 
@@ -119,15 +121,15 @@ class ServerSettings(Source):
     @field_validator("REDIS_URI")
     @classmethod
     def _check_redis(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(("redis://", "rediss://")):
-            raise ValueError("an address begins with redis:// or, with TLS, rediss://")
+        if value is not None:
+            addresses_of(value.get_secret_value())
         return value
 
     @field_validator("QUEUE_CONNECTIONURL")
     @classmethod
     def _check_queue(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(("amqp://", "amqps://")):
-            raise ValueError("an address begins with amqp:// or, with TLS, amqps://")
+        if value is not None:
+            queue_address(value.get_secret_value())
         return value
 
     @field_validator("OBJECT_STORE_URL")
@@ -155,9 +157,13 @@ class ServerSettings(Source):
     def _check_servers(self) -> Self:
         """What belongs to a server goes with its address."""
         for name in ("MONGODB_CONNECTION_URI", "REDIS_URI", "QUEUE_CONNECTIONURL", "OBJECT_STORE_URL"):
-            ca_file = f"{name.rpartition('_')[0].removesuffix('_CONNECTION')}_TLS_CA_FILE"
+            ca_file = _ca_file_of(name)
             if getattr(self, ca_file) is not None and getattr(self, name) is None:
                 raise ValueError(f"{name}: is not set, and {ca_file} is: set both or neither")
+        for name, tls in (("REDIS_URI", "rediss"), ("QUEUE_CONNECTIONURL", "amqps")):
+            ca_file, url = _ca_file_of(name), getattr(self, name)
+            if getattr(self, ca_file) is not None and not url.get_secret_value().startswith(f"{tls}://"):
+                raise ValueError(f"{name}: is an address without TLS, and {ca_file} is set: write {tls}://")
         if self.TIMESCALE_REPLICA_URL and not self.TIMESCALE_SERVICE_URL:
             raise ValueError("TIMESCALE_SERVICE_URL: is not set, and TIMESCALE_REPLICA_URL is: set both or neither")
         if self.QUEUE_CONNECTIONURL is None and not self.CONSUMER_STATUS:
@@ -167,6 +173,10 @@ class ServerSettings(Source):
     def ledger_policies(self) -> Policies:
         kept = self.TIMESCALE_RETENTION_DAYS
         return Policies(None if kept is None else _days(kept), _days(self.TIMESCALE_COMPRESS_AFTER_DAYS))
+
+
+def _ca_file_of(address: str) -> str:
+    return f"{address.rpartition('_')[0].removesuffix('_CONNECTION')}_TLS_CA_FILE"
 
 
 def _days(count: int) -> timedelta:

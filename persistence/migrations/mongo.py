@@ -8,241 +8,44 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import CollectionInvalid, OperationFailure
 
 from ..key_records import FORGOTTEN_AFTER
 from ..mongo.client import NEEDED, SCHEMA, SCHEMA_ID, Database, Document, check_schema, open_mongo, schema_version
+from ..queue_records import FAILURES_KEPT_FOR
+from .mongo_documents import (
+    API_KEY,
+    API_KEY_BOOK,
+    API_KEY_DIGEST,
+    AUDIT_EVENT,
+    BATCH,
+    BATCH_ITEM,
+    BOOK,
+    CONFIG,
+    JOB_FAILURES,
+    LEADER,
+    LIMIT,
+    PROVIDER_KEY,
+    RULE,
+    TRUSTED_DOCUMENT,
+    VENDOR_RUN,
+    VERSION,
+    WEBHOOK,
+    WEBHOOK_BOOK,
+    WEBHOOK_DELIVERY,
+    WEBHOOK_EVENT,
+)
 
 REACH_TIMEOUT_S = 5.0
 TIMEOUT_S = 600.0  # an index over many documents takes a while
 _EXISTS = 48  # NamespaceExists
 
 
-def _object(required: Mapping[str, Any], **more: Any) -> Document:
-    return {"bsonType": "object", "required": list(required), "properties": dict(required), **more}
-
-
-_TEXT = {"bsonType": "string"}
-_TEXT_OR_NONE = {"bsonType": ["string", "null"]}
-_TIME = {"bsonType": "date"}
-_TIME_OR_NONE = {"bsonType": ["date", "null"]}
-_COUNT = {"bsonType": ["int", "long"], "minimum": 0}
-_NUMBER = {"bsonType": ["int", "long"], "minimum": 1}
-_MONEY = {"bsonType": "decimal", "minimum": 0}
-
-_CONFIG = _object(
-    {
-        "_id": _object({"organisation": _TEXT, "slug": _TEXT}, additionalProperties=False),
-        "id": _TEXT,
-        "revision": _NUMBER,
-        "created_at": _TIME,
-        "updated_at": _TIME,
-        "published": {"bsonType": ["int", "long", "null"], "minimum": 1},
-        "versions": _COUNT,
-        "archived_at": _TIME_OR_NONE,
-        "draft": _TEXT,
-        "model": _TEXT,
-        "labels": {"bsonType": "array", "items": _object({"name": _TEXT, "value": _TEXT})},
-        "text": _TEXT,
-    }
-)
-_VERSION = _object(
-    {
-        "_id": _object({"organisation": _TEXT, "config_id": _TEXT, "number": _NUMBER}, additionalProperties=False),
-        "content": _TEXT,
-        "created_at": _TIME,
-        "created_by": _TEXT,
-    }
-)
-_OVERRIDE = _object(
-    {"input": _MONEY, "output": _MONEY},
-)
-_DISCOUNT = _object({"percent": {"bsonType": "decimal"}}, additionalProperties=False)
-_RULE = _object(
-    {
-        "_id": _object({"organisation": _TEXT, "id": _TEXT}, additionalProperties=False),
-        "provider": _TEXT_OR_NONE,
-        "model": _TEXT_OR_NONE,
-        "terms": {"oneOf": [_OVERRIDE, _DISCOUNT]},
-        "since": _TIME,
-        "until": _TIME_OR_NONE,
-        "note": _TEXT_OR_NONE,
-        "created_at": _TIME,
-        "created_by": _TEXT,
-    }
-)
-_BOOK = _object({"_id": _TEXT, "rules": _COUNT})
-
-_LIST_OR_NONE = {"bsonType": ["array", "null"], "items": _TEXT}
-_LIST = {"bsonType": "array", "items": _TEXT}
-_API_KEY = _object(
-    {
-        "_id": _object({"organisation": _TEXT, "id": _TEXT}, additionalProperties=False),
-        "name": _TEXT,
-        "hint": _TEXT,
-        "grant": _object(
-            {
-                "scopes": _LIST,
-                "roles": _LIST,
-                "models": _LIST_OR_NONE,
-                "configs": _LIST_OR_NONE,
-                "networks": _LIST_OR_NONE,
-            },
-            additionalProperties=False,
-        ),
-        "revision": _NUMBER,
-        "created_at": _TIME,
-        "created_by": _TEXT,
-        "updated_at": _TIME,
-        "expires_at": _TIME_OR_NONE,
-        "revoked_at": _TIME_OR_NONE,
-        "revoked_by": _TEXT_OR_NONE,
-        "last_used_at": _TIME_OR_NONE,
-    }
-)
-_API_KEY_DIGEST = _object({"_id": _TEXT, "organisation": _TEXT, "key_id": _TEXT})
-
-_PROVIDER_KEY = _object(
-    {
-        "_id": _object({"organisation": _TEXT, "provider": _TEXT}, additionalProperties=False),
-        "sealed": _TEXT,
-        "hint": _TEXT,
-        "created_at": _TIME,
-        "created_by": _TEXT,
-    }
-)
-
-_AUDIT_EVENT = _object(
-    {
-        "_id": _object({"organisation": _TEXT, "id": _TEXT}, additionalProperties=False),
-        "at": _TIME,
-        "actor": _TEXT,
-        "key_id": _TEXT_OR_NONE,
-        "address": _TEXT_OR_NONE,
-        "request_id": _TEXT,
-        "action": _TEXT,
-        "subject_kind": _TEXT,
-        "subject_id": _TEXT,
-        "before": _TEXT_OR_NONE,
-        "after": _TEXT_OR_NONE,
-    }
-)
-
-_COUNT_OR_NONE = {"bsonType": ["int", "long", "null"], "minimum": 0}
-_MONEY_OR_NONE = {"bsonType": ["decimal", "null"], "minimum": 0}
-_LIMIT = _object(
-    {
-        "_id": _object({"organisation": _TEXT, "limited": _TEXT, "name": _TEXT}, additionalProperties=False),
-        "requests_per_minute": _COUNT_OR_NONE,
-        "tokens_per_minute": _COUNT_OR_NONE,
-        "usd_per_day": _MONEY_OR_NONE,
-        "usd_per_month": _MONEY_OR_NONE,
-        "streams": _COUNT_OR_NONE,
-        "updated_at": _TIME,
-        "updated_by": _TEXT,
-    }
-)
-
-_WEBHOOK = _object(
-    {
-        "_id": _object({"organisation": _TEXT, "id": _TEXT}, additionalProperties=False),
-        "url": _TEXT,
-        "events": _LIST,
-        "description": _TEXT_OR_NONE,
-        "enabled": {"bsonType": "bool"},
-        "disabled_reason": _TEXT_OR_NONE,
-        "sealed": _TEXT,
-        "former": _TEXT_OR_NONE,
-        "former_until": _TIME_OR_NONE,
-        "revision": _NUMBER,
-        "created_at": _TIME,
-        "created_by": _TEXT,
-        "updated_at": _TIME,
-    }
-)
-_WEBHOOK_EVENT = _object(
-    {
-        "_id": _object({"organisation": _TEXT, "id": _TEXT}, additionalProperties=False),
-        "type": _TEXT,
-        "at": _TIME,
-    }
-)
-_WEBHOOK_DELIVERY = _object(
-    {
-        "_id": _object({"organisation": _TEXT, "id": _TEXT}, additionalProperties=False),
-        "webhook_id": _TEXT,
-        "event_id": _TEXT,
-        "type": _TEXT,
-        "body": _TEXT,
-        "state": _TEXT,
-        "attempts": _COUNT,
-        "attempts_at_most": _COUNT,
-        "status": _COUNT_OR_NONE,
-        "reason": _TEXT_OR_NONE,
-        "attempted_at": _TIME_OR_NONE,
-        "created_at": _TIME,
-    }
-)
-_TRUSTED_DOCUMENT = _object({"_id": _TEXT, "text": _TEXT, "name": _TEXT, "registered_at": _TIME})
-_KEPT = _object({"text": _TEXT_OR_NONE, "file": _TEXT_OR_NONE}, additionalProperties=False)
-_BATCH = _object(
-    {
-        "_id": _object({"organisation": _TEXT, "id": _TEXT}, additionalProperties=False),
-        "opened": {"bsonType": "bool"},
-        "state": _TEXT,
-        "mode": _TEXT,
-        "submitter": _object({"subject": _TEXT, "key_id": _TEXT_OR_NONE}),
-        "digest": _TEXT,
-        "created_at": _TIME,
-        "started_at": _TIME,
-        "deadline": _TIME_OR_NONE,
-        "ended_at": _TIME_OR_NONE,
-        "idempotency_key": _TEXT_OR_NONE,
-        "labels": {"bsonType": "array", "items": _object({"name": _TEXT, "value": _TEXT})},
-        "counts": _object(
-            dict.fromkeys(("waiting", "queued", "running", "succeeded", "failed", "cancelled"), _COUNT),
-            additionalProperties=False,
-        ),
-        "cost": _MONEY,
-        "unpriced": _COUNT,
-        "run": _NUMBER,
-        "result_file": _TEXT_OR_NONE,
-    }
-)
-_BATCH_ITEM = _object(
-    {
-        "_id": _object({"organisation": _TEXT, "batch": _TEXT, "index": _COUNT}, additionalProperties=False),
-        "input": _KEPT,
-        "state": _TEXT,
-        "due": _TIME_OR_NONE,
-        "fence": _COUNT,
-        "failures": _COUNT,
-        "lost": _COUNT,
-        "completion_id": _TEXT_OR_NONE,
-        "cost": _MONEY_OR_NONE,
-        "ended_at": _TIME_OR_NONE,
-    }
-)
-_VENDOR_RUN = _object(
-    {
-        "_id": _object({"organisation": _TEXT, "batch": _TEXT, "number": _NUMBER}, additionalProperties=False),
-        "provider": _TEXT,
-        "model": _TEXT,
-        "key_id": _TEXT,
-        "created_at": _TIME,
-        "vendor_id": _TEXT_OR_NONE,
-        "poll_at": _TIME_OR_NONE,
-        "ended": {"bsonType": "bool"},
-    }
-)
-_LEADER = _object({"_id": _TEXT, "holder": _TEXT, "until": _TIME})
-
 _COLLECTIONS: Mapping[str, tuple[Document, tuple[IndexModel, ...]]] = {
     "configs": (
-        _CONFIG,
+        CONFIG,
         (
             IndexModel([("_id.organisation", ASCENDING), ("id", ASCENDING)], name="id", unique=True),
             IndexModel(
@@ -250,9 +53,9 @@ _COLLECTIONS: Mapping[str, tuple[Document, tuple[IndexModel, ...]]] = {
             ),
         ),
     ),
-    "config_versions": (_VERSION, ()),
-    "price_rules": (_RULE, (IndexModel([("_id.organisation", ASCENDING), ("until", ASCENDING)], name="until"),)),
-    "price_books": (_BOOK, ()),
+    "config_versions": (VERSION, ()),
+    "price_rules": (RULE, (IndexModel([("_id.organisation", ASCENDING), ("until", ASCENDING)], name="until"),)),
+    "price_books": (BOOK, ()),
 }
 
 
@@ -272,9 +75,9 @@ async def _live_configs(database: Database) -> None:
 
 async def _api_keys(database: Database) -> None:
     """A digest that has ended is forgotten by the server itself, a while later."""
-    await _make(database, "api_keys", _API_KEY)
-    await _make(database, "api_key_books", _object({"_id": _TEXT, "keys": _COUNT}))
-    await _make(database, "api_key_digests", _API_KEY_DIGEST)
+    await _make(database, "api_keys", API_KEY)
+    await _make(database, "api_key_books", API_KEY_BOOK)
+    await _make(database, "api_key_digests", API_KEY_DIGEST)
     of_a_key = IndexModel([("organisation", ASCENDING), ("key_id", ASCENDING)], name="key")
     forgotten = IndexModel(
         [("ends_at", ASCENDING)], name="forgotten", expireAfterSeconds=int(FORGOTTEN_AFTER.total_seconds())
@@ -283,11 +86,11 @@ async def _api_keys(database: Database) -> None:
 
 
 async def _provider_keys(database: Database) -> None:
-    await _make(database, "provider_keys", _PROVIDER_KEY)
+    await _make(database, "provider_keys", PROVIDER_KEY)
 
 
 async def _audit_log(database: Database) -> None:
-    await _make(database, "audit_events", _AUDIT_EVENT)
+    await _make(database, "audit_events", AUDIT_EVENT)
     await database.audit_events.create_indexes(
         [
             IndexModel([("_id.organisation", ASCENDING), (name, ASCENDING), ("_id.id", DESCENDING)], name=name)
@@ -297,15 +100,15 @@ async def _audit_log(database: Database) -> None:
 
 
 async def _limits(database: Database) -> None:
-    await _make(database, "limits", _LIMIT)
+    await _make(database, "limits", LIMIT)
 
 
 async def _webhooks(database: Database) -> None:
     """`due_at` is there while a delivery is to be tried: its index has no others."""
-    await _make(database, "webhooks", _WEBHOOK)
-    await _make(database, "webhook_books", _object({"_id": _TEXT, "webhooks": _COUNT}))
-    await _make(database, "webhook_events", _WEBHOOK_EVENT)
-    await _make(database, "webhook_deliveries", _WEBHOOK_DELIVERY)
+    await _make(database, "webhooks", WEBHOOK)
+    await _make(database, "webhook_books", WEBHOOK_BOOK)
+    await _make(database, "webhook_events", WEBHOOK_EVENT)
+    await _make(database, "webhook_deliveries", WEBHOOK_DELIVERY)
     await database.webhook_events.create_indexes([IndexModel([("at", ASCENDING)], name="at")])
     of_a_webhook = [("_id.organisation", ASCENDING), ("webhook_id", ASCENDING)]
     await database.webhook_deliveries.create_indexes(
@@ -320,10 +123,10 @@ async def _webhooks(database: Database) -> None:
 
 async def _batches(database: Database) -> None:
     """Of batches that have not ended, and of those that were never opened, indexes of their own: they are few."""
-    await _make(database, "batches", _BATCH)
-    await _make(database, "batch_items", _BATCH_ITEM)
-    await _make(database, "batch_vendor_runs", _VENDOR_RUN)
-    await _make(database, "leaders", _LEADER)
+    await _make(database, "batches", BATCH)
+    await _make(database, "batch_items", BATCH_ITEM)
+    await _make(database, "batch_vendor_runs", VENDOR_RUN)
+    await _make(database, "leaders", LEADER)
     organisation, of_a_batch = ("_id.organisation", ASCENDING), ("_id.batch", ASCENDING)
     key = {"idempotency_key": {"$gt": ""}, "opened": True}
     await database.batches.create_indexes(
@@ -355,7 +158,15 @@ async def _batches(database: Database) -> None:
 
 
 async def _trusted_documents(database: Database) -> None:
-    await _make(database, "trusted_documents", _TRUSTED_DOCUMENT)
+    await _make(database, "trusted_documents", TRUSTED_DOCUMENT)
+
+
+async def _job_failures(database: Database) -> None:
+    """Forgotten by the server itself."""
+    await _make(database, "job_failures", JOB_FAILURES)
+    kept_s = int(FAILURES_KEPT_FOR.total_seconds())
+    forgotten = IndexModel([("failed_at", ASCENDING)], name="forgotten", expireAfterSeconds=kept_s)
+    await database.job_failures.create_indexes([forgotten])
 
 
 async def _make(database: Database, name: str, schema: Document) -> None:
@@ -378,6 +189,7 @@ _STEPS: tuple[Callable[[Database], Awaitable[None]], ...] = (
     _webhooks,
     _trusted_documents,
     _batches,
+    _job_failures,
 )
 """Step n makes schema n of schema n - 1. Expand first, contract in a later release."""
 

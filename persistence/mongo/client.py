@@ -40,7 +40,7 @@ WATCH_WAIT_S = 1.0
 WATCH_TIMEOUT_S = 5.0
 
 SCHEMA, SCHEMA_ID = "schema", "schema"
-NEEDED = 9
+NEEDED = 10
 """The schema that this release needs: `persistence.migrations.mongo` makes it."""
 
 _REFUSALS = {13, 18, 8000}  # Unauthorized, AuthenticationFailed, Atlas' own

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 import structlog
 
+from ..authorities import check_authorities
 from ..object_records import StoredObject
 from ..ports import LINK_SECONDS_AT_MOST, StoreUnavailableError
 from .client import Bucket, ObjectsRefusedError
@@ -112,8 +113,9 @@ async def open_objects(
     """`url` is s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or a folder: file:///FOLDER, made where
     there is none. `options` are a vendor's own (`aws_access_key_id`, `google_service_account_key`,
     `azure_storage_account_name`); what they leave open, its environment variables and the machine's identity say.
-    `links` are a folder's. Raises ValueError for an address or options that can't be used, or that the store refuses;
-    StoreUnavailableError for a folder that can't be written. A bucket that nobody answers for is waited for."""
+    `links` are a folder's. Raises ValueError for what can't be used, or what the store refuses; StoreUnavailableError
+    for a folder that can't be written. A bucket that nobody answers for is waited for."""
+    check_authorities(ca_file)
     where = place(url)
     if where.is_folder:
         await asyncio.to_thread(private, Path(where.bucket))

@@ -12,7 +12,7 @@ from .keys import ApiKeyStore
 from .ledger import InflightLog, LedgerStore
 from .limits import LimitStore
 from .provider_keys import ProviderKeyStore
-from .queue import Delivery, JobQueue
+from .queue import Delivery, JobFailures, JobQueue
 from .reservations import Leases, Reservations
 from .shared import LISTENER_BACKLOG, REPLAYED_AT_MOST, Counters, Events, Replays, SharedValues
 from .trusted import TrustedDocumentStore
@@ -33,6 +33,7 @@ __all__ = [
     "Delivery",
     "Events",
     "InflightLog",
+    "JobFailures",
     "JobQueue",
     "Leases",
     "LedgerStore",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import Protocol
 
 from ..queue_records import Job, QueueDepth
@@ -59,3 +60,13 @@ class JobQueue(Protocol):
         ...
 
     async def depth(self) -> QueueDepth: ...
+
+
+class JobFailures(Protocol):
+    """How often jobs have failed, for a queue that can't count by itself. Forgotten FAILURES_KEPT_FOR after the last
+    failure."""
+
+    async def add(self, name: str, *, known: int, at: datetime) -> int:
+        """One failure more, in one step whoever else counts by that name: how many there are now, which is more than
+        `known`. `at`: whole milliseconds. Raises StoreUnavailableError."""
+        ...

@@ -7,8 +7,7 @@ https://redis.io/docs/latest/commands/cluster-keyslot/.
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha1
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,16 +16,15 @@ from urllib.parse import urlsplit, urlunsplit
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as BrokenError
 
 from ..ports import StoreUnavailableError
+from .address import addresses_of
 
 TIMEOUT_S = 2.0  # for one answer; a call may take twice as long
 _CALLS = 50
 _CONNECTIONS = 2 * _CALLS  # a cluster's client needs some to look around while calls hold theirs
-
-_ADDRESS = re.compile(r"(rediss?://(?:[^/?#]*@)?)([^@/?#]+)(.*)", re.DOTALL)
 
 T = TypeVar("T")
 Client = Redis | RedisCluster
@@ -52,12 +50,10 @@ class RedisClient:
     """
 
     def __init__(self, uri: str, *, ca_file: Path | None) -> None:
-        """`uri` may name several nodes of a cluster. Raises ValueError for an address that is none."""
+        """`uri` may name several nodes of a cluster. Raises ValueError for an address, or options of it, that are
+        none."""
         self._options = connection_options(ca_file)
-        self._nodes: dict[str, Redis] = {
-            address: Redis.from_url(address, max_connections=_CONNECTIONS, **self._options)
-            for address in addresses_of(uri)
-        }
+        self._nodes = {address: _node(address, self._options) for address in addresses_of(uri)}
         self._turns = asyncio.Semaphore(_CALLS)
         self._found: Client | None = None
         self._finding: asyncio.Task[Client] | None = None
@@ -181,15 +177,24 @@ class RedisClient:
 
 
 async def _about_cluster(node: Redis) -> Any:
-    return await node.info("cluster")
+    """Raises RedisRefusedError where the server takes the connection and not its database: a cluster has the first
+    alone. Errors that pass have types of their own."""
+    try:
+        return await node.info("cluster")
+    except ResponseError as error:
+        if type(error) is ResponseError:
+            raise RedisRefusedError(f"Redis: it refuses: {error}") from None
+        raise
 
 
-def addresses_of(uri: str) -> Sequence[str]:
-    """`redis://user:password@one:6379,two:6379/0`: each of the nodes that it names, alone. Raises ValueError."""
-    if (parts := _ADDRESS.fullmatch(uri)) is None:
-        raise ValueError("an address begins with redis:// or, with TLS, rediss://, and then names a host")
-    before, hosts, after = parts.groups()
-    return [f"{before}{host}{after}" for host in hosts.split(",")]
+def _node(address: str, options: Mapping[str, Any]) -> Redis:
+    """What is wrong in its options would be said when it first connects, and as a defect of ours."""
+    try:
+        node: Redis = Redis.from_url(address, max_connections=_CONNECTIONS, **options)
+        node.connection_pool.connection_class(**node.connection_pool.connection_kwargs)
+    except (TypeError, ValueError, RedisError):  # their texts may quote a part of the password
+        raise ValueError("the address has an option that is none, or has a wrong value") from None
+    return node
 
 
 def connection_options(ca_file: Path | None, *, retries: int = 0) -> dict[str, Any]:

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Self
 
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as BrokenError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ..memory import Backlog
 from ..ports import StoreUnavailableError
-from .client import RedisClient, bounded, connection_options
+from .client import Client, RedisClient, bounded, connection_options
 from .keys import name_of
 
 RECONNECT_S = 0.5
@@ -53,7 +54,7 @@ class RedisEvents:
         await self._node.aclose()
 
     async def publish(self, channel: str, message: str) -> None:
-        await self._client.ask(lambda client: client.execute_command("PUBLISH", _name(channel), message))
+        await self._client.ask(lambda client: _publish(client, _name(channel), message))
 
     @asynccontextmanager
     async def listen(self, channel: str) -> AsyncIterator[AsyncGenerator[str, None]]:
@@ -145,6 +146,20 @@ class RedisEvents:
             raise BrokenError("no answer in time")
         await self._pubsub.ping()
         return True
+
+
+async def _publish(client: Client, name: str, message: str) -> None:
+    """In a cluster by any node: left alone, its client asks the one whose keys would have this name."""
+    if not isinstance(client, RedisCluster):
+        await client.publish(name, message)
+        return
+    nodes = client.get_nodes()
+    random.shuffle(nodes)
+    for node in nodes[:-1]:
+        with suppress(BrokenError, RedisTimeoutError):
+            await client.execute_command("PUBLISH", name, message, target_nodes=node)
+            return
+    await client.execute_command("PUBLISH", name, message, target_nodes=nodes[-1])
 
 
 def _name(channel: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from ..authorities import check_authorities
 from ..ports import StoreUnavailableError
 from .client import RedisClient, RedisRefusedError
 from .counters import RedisCounters
@@ -45,7 +46,9 @@ class RedisServer:
 async def open_redis(uri: str, *, ca_file: Path | None = None) -> AsyncIterator[RedisServer]:
     """`uri` is redis:// or, with TLS, rediss://, and names one server, or one or several nodes of a cluster (after each
     other, with commas); which of the two it is, its server says, now or once it is there.
-    Raises ValueError for an address that is none, and where its server answers that the password is wrong."""
+    Raises ValueError for an address or a file of authorities that is none, and where its server refuses the password,
+    or the database."""
+    check_authorities(ca_file)
     client = RedisClient(uri, ca_file=ca_file)
     try:
         try:

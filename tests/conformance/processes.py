@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from persistence.redis import RedisServer, open_redis
+from persistence.redis.server import RedisServer, open_redis
 from tests.servers.redis import cluster_or_skip, redis_or_skip
 
 _Port = TypeVar("_Port")

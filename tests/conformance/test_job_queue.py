@@ -16,8 +16,9 @@ from uuid_utils import uuid7
 from persistence.migrations.sqlite import migrate
 from persistence.ports import Delivery, JobQueue
 from persistence.queue_records import MAX_REASON, RETRY_DELAYS_S, Job, QueueDepth
-from persistence.rabbit import open_rabbit
+from persistence.rabbit.queue import open_rabbit
 from persistence.sqlite.database import open_database
+from persistence.sqlite.job_failures import SQLiteJobFailures
 from persistence.sqlite.queue import SQLiteQueue
 from tests.servers.rabbit import rabbit_or_skip
 
@@ -29,10 +30,20 @@ async def embedded(folder: Path) -> AsyncIterator[JobQueue]:
         yield SQLiteQueue(database, lambda: datetime.now(UTC))
 
 
-@pytest.fixture(params=["embedded", "rabbit"])
+@asynccontextmanager
+async def rabbit(folder: Path) -> AsyncIterator[JobQueue]:
+    """Without MongoDB, failures are counted in the file."""
+    migrate(folder / "failures.db")
+    async with (
+        open_database(folder / "failures.db") as database,
+        open_rabbit(rabbit_or_skip().url, uuid4().hex, SQLiteJobFailures(database)) as queue,
+    ):
+        yield queue
+
+
+@pytest.fixture(params=[embedded, rabbit])
 async def queue(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[JobQueue]:
-    opening = embedded(tmp_path) if request.param == "embedded" else open_rabbit(rabbit_or_skip().url, uuid4().hex)
-    async with opening as found:
+    async with request.param(tmp_path) as found:
         yield found
 
 

@@ -13,7 +13,7 @@ import asyncpg
 import orjson
 
 from persistence.queue_records import QueueDepth
-from persistence.rabbit import open_rabbit
+from persistence.rabbit.queue import open_rabbit
 
 from .documents import COMPLETE, STREAM, USAGE
 from .processes import Server, Vendor, post

@@ -13,14 +13,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import orjson
+import pymongo
 import pytest
 from uuid_utils import uuid7
 
 from persistence.queue_records import Job, QueueDepth
-from persistence.rabbit import RabbitQueue, open_rabbit
+from persistence.rabbit.queue import RabbitQueue, open_rabbit
 from tests.servers.redis import free_port, listens
 
 from .documents import COMPLETE
@@ -56,6 +58,14 @@ def queue(environment: Mapping[str, str], *arguments: str) -> str:
     done = command("queue", *arguments, environment=dict(environment))
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def failures(environment: Mapping[str, str], name: str) -> int:
+    """As MongoDB counts them."""
+    client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(environment["MONGODB_CONNECTION_URI"])
+    with client:
+        found = client.get_default_database().job_failures.find_one({"_id": name})
+        return found["failures"] if found else 0
 
 
 async def parked(queue: RabbitQueue) -> None:
@@ -103,6 +113,8 @@ async def test_what_it_cannot_do_is_parked_shown_replayed_and_dropped(
             assert (shown["kind"], shown["body"], shown["failures"]) == ("of-a-later-version", {"item": 1}, 1)
             assert queue(environment, "replay", job.id) == f"replayed: {job.id}\n"
             await parked(jobs)
+            assert orjson.loads(queue(environment, "show", job.id))["failures"] == 1, "it has begun anew"
+        assert failures(environment, job.id) == 1, "the replayed one is counted by a name of its own"
         assert queue(environment, "status") == "ready 0\nresting 0\nparked 1\n"
         assert queue(environment, "drop", "--all") == "dropped: all that were parked\n"
         assert queue(environment, "list") == "nothing is parked\n"

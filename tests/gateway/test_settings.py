@@ -303,8 +303,15 @@ def test_retention_that_would_cut_into_the_sums_is_refused(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("environment", "told"),
     [
-        ({"REDIS_URI": "http://h"}, "REDIS_URI: an address begins with redis://"),
-        ({"QUEUE_CONNECTIONURL": "redis://h"}, "QUEUE_CONNECTIONURL: an address begins with amqp://"),
+        ({"REDIS_URI": "http://h"}, "REDIS_URI: an address is written redis://"),
+        ({"REDIS_URI": "redis://h:0/0"}, "REDIS_URI: an address is written redis://"),
+        ({"REDIS_URI": "redis://h", "REDIS_TLS_CA_FILE": "ca.pem"}, "REDIS_URI: is an address without TLS, and REDIS_"),
+        ({"QUEUE_CONNECTIONURL": "redis://h"}, "QUEUE_CONNECTIONURL: an address is written amqp://"),
+        ({"QUEUE_CONNECTIONURL": "amqp://h:0/"}, "QUEUE_CONNECTIONURL: an address is written amqp://"),
+        (
+            {"QUEUE_CONNECTIONURL": "amqp://h", "QUEUE_TLS_CA_FILE": "ca.pem"},
+            "QUEUE_CONNECTIONURL: is an address without TLS, and QUEUE_TLS_CA_FILE is set: write amqps://",
+        ),
         ({"REDIS_TLS_CA_FILE": "ca.pem"}, "REDIS_URI: is not set, and REDIS_TLS_CA_FILE is"),
         ({"QUEUE_TLS_CA_FILE": "ca.pem"}, "QUEUE_CONNECTIONURL: is not set, and QUEUE_TLS_CA_FILE is"),
         ({"OBJECT_STORE_TLS_CA_FILE": "ca.pem"}, "OBJECT_STORE_URL: is not set, and OBJECT_STORE_TLS_CA_FILE is"),

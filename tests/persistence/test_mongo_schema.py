@@ -38,6 +38,7 @@ COLLECTIONS = {
     "batch_items",
     "batch_vendor_runs",
     "leaders",
+    "job_failures",
     "schema",
     "webhooks",
     "webhook_books",

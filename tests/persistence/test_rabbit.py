@@ -13,19 +13,22 @@ import aio_pika
 import pytest
 from uuid_utils import uuid7
 
-from persistence import rabbit
 from persistence.ports import Delivery, StoreUnavailableError
 from persistence.queue_records import Job
-from persistence.rabbit import RabbitQueue, address, open_rabbit
+from persistence.rabbit import link
+from persistence.rabbit.address import address
+from persistence.rabbit.queue import RabbitQueue, open_rabbit
 from tests.servers.authority import new_authority
 from tests.servers.rabbit import Broker, rabbit_or_skip, running_rabbit
 from tests.servers.together import entered
 
+from .job_failures import MemoryJobFailures
+
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rabbit, "TIMEOUT_S", 2.0)
-    monkeypatch.setattr(rabbit, "CLOSE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(link, "TIMEOUT_S", 2.0)
+    monkeypatch.setattr(link, "CLOSE_TIMEOUT_S", 0.2)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def broker() -> Iterator[Broker]:
 
 @pytest.fixture
 async def queue() -> AsyncIterator[RabbitQueue]:
-    async with open_rabbit(rabbit_or_skip().url, uuid4().hex) as found:
+    async with open_rabbit(rabbit_or_skip().url, uuid4().hex, MemoryJobFailures()) as found:
         yield found
 
 
@@ -63,7 +66,7 @@ async def all_of(batches: AsyncGenerator[Sequence[Delivery], None]) -> None:
 
 
 async def test_what_was_confirmed_outlives_a_broker_that_is_killed(broker: Broker) -> None:
-    async with open_rabbit(broker.url, uuid4().hex) as queue:
+    async with open_rabbit(broker.url, uuid4().hex, MemoryJobFailures()) as queue:
         sent = jobs(50)
         await queue.publish(sent)
         async with queue.work(prefetch=5) as batches, aclosing(batches):
@@ -86,13 +89,13 @@ async def test_what_was_confirmed_outlives_a_broker_that_is_killed(broker: Broke
 
 
 async def test_one_that_freezes_is_given_up_in_time_and_used_again(broker: Broker) -> None:
-    async with open_rabbit(broker.url, uuid4().hex) as queue:
+    async with open_rabbit(broker.url, uuid4().hex, MemoryJobFailures()) as queue:
         await queue.publish(jobs(1))
         with broker.frozen():
             began = asyncio.get_running_loop().time()
             with pytest.raises(StoreUnavailableError, match="no answer in time"):
                 await queue.publish(jobs(1))
-            assert asyncio.get_running_loop().time() - began < 3 * rabbit.TIMEOUT_S
+            assert asyncio.get_running_loop().time() - began < 3 * link.TIMEOUT_S
         await queue.publish(jobs(1))
         assert (await queue.depth()).ready >= 2  # the one in between may be there, or not
 
@@ -130,13 +133,15 @@ async def test_a_count_of_failures_that_nobody_can_have_is_none(queue: RabbitQue
     await queue.depth()
     connection = await aio_pika.connect(rabbit_or_skip().url)
     async with connection, connection.channel() as channel:
-        message = aio_pika.Message(b"{}", headers={"kind": "ledger", "failures": -9}, message_id="x")
-        await channel.default_exchange.publish(message, queue.parking.removesuffix(".parked"))
+        for count in (-9, 2**63 - 1):
+            message = aio_pika.Message(b"{}", headers={"kind": "ledger", "failures": count}, message_id=f"{count}")
+            await channel.default_exchange.publish(message, queue.parking.removesuffix(".parked"))
     async with queue.work(prefetch=1) as batches, aclosing(batches):
-        (delivery,) = await anext(batches)
-        assert delivery.job.failures == 0
-        await delivery.failed("boom")
-    assert (await queue.depth()).resting == 1
+        for _ in range(2):
+            (delivery,) = await anext(batches)
+            assert delivery.job.failures == 0
+            await delivery.refused("boom")
+    assert [each.failures for each in await queue.parked(limit=9)] == [1, 1]
 
 
 async def test_a_wrong_password_is_told_without_it() -> None:
@@ -151,7 +156,7 @@ async def test_tls_with_its_own_authority(tmp_path: Path) -> None:
     broker = rabbit_or_skip()
     strange = new_authority("another").write(tmp_path / "other.pem")
     name = uuid4().hex
-    async with open_rabbit(broker.tls_url, name, ca_file=broker.authority) as queue:
+    async with open_rabbit(broker.tls_url, name, MemoryJobFailures(), ca_file=broker.authority) as queue:
         await queue.publish(jobs(2))
         await drained(queue, 2)
     for ca_file in (strange, None):
@@ -160,6 +165,13 @@ async def test_tls_with_its_own_authority(tmp_path: Path) -> None:
                 await queue.probe()
             assert "guest" not in str(caught.value)
             assert "CERTIFICATE_VERIFY_FAILED" in (await queue.look() or "")
+
+
+async def test_authorities_that_can_t_be_read_are_told_at_once(tmp_path: Path) -> None:
+    """And not taken for a server that is away."""
+    with pytest.raises(ValueError, match=r"/none\.pem can't be read as a file of certificates$"):
+        async with open_rabbit("amqps://127.0.0.1:1/", "jobs", ca_file=tmp_path / "none.pem"):
+            pass
 
 
 async def test_a_server_that_is_away_keeps_nobody_from_opening() -> None:
@@ -177,7 +189,8 @@ async def test_one_that_hangs_up_amid_the_handshake_is_away() -> None:
 
     server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with server, open_rabbit(f"amqp://guest:guest@127.0.0.1:{port}/", "jobs") as queue:
+    url = f"amqp://guest:guest@127.0.0.1:{port}/"
+    async with server, open_rabbit(url, "jobs", MemoryJobFailures()) as queue:
         for ask in (queue.depth, queue.probe):
             with pytest.raises(StoreUnavailableError):
                 await ask()
@@ -186,7 +199,9 @@ async def test_one_that_hangs_up_amid_the_handshake_is_away() -> None:
                 pass
 
 
-@pytest.mark.parametrize("url", ["http://h/", "amqp://", "amqp://h:port/", "amqp", ""])
+@pytest.mark.parametrize(
+    "url", ["http://h/", "amqp://", "amqp://h:port/", "amqp://h:0/", "amqp://h:65536/", "amqp", ""]
+)
 def test_an_address_that_is_none(url: str) -> None:
     with pytest.raises(ValueError, match="an address is written amqp://"):
         address(url)

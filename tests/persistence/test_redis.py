@@ -12,11 +12,14 @@ import pytest
 import redis
 
 from persistence.ports import StoreUnavailableError
-from persistence.redis import RedisServer, client, events, open_redis
+from persistence.redis import client, events
+from persistence.redis.address import addresses_of
 from persistence.redis.keys import name_of
+from persistence.redis.server import RedisServer, open_redis
+from persistence.shared_records import Demand, Replayed
 from tests.servers.authority import new_authority
 from tests.servers.proxy import proxy_to
-from tests.servers.redis import Node, free_port, redis_or_skip, running_cluster, running_redis
+from tests.servers.redis import Certificates, Node, free_port, redis_or_skip, running_cluster, running_redis
 
 
 @pytest.fixture(autouse=True)
@@ -135,10 +138,59 @@ async def test_many_first_calls_find_out_once(monkeypatch: pytest.MonkeyPatch) -
             assert len(asked) == 2
 
 
-@pytest.mark.parametrize("uri", ["http://127.0.0.1", "127.0.0.1:6379", ""])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://127.0.0.1",
+        "127.0.0.1:6379",
+        "",
+        "redis://",
+        "redis:///0",
+        "redis://:6379/0",
+        "redis://:s3cret@:6379",
+        "redis://h:0/0",
+        "redis://h:65536",
+        "redis://h:port",
+        "redis://h:1,/0",
+        "redis://h:1,other:0/0",
+        "redis://h/main",
+        "redis://h/-1",
+        "redis://h:1/0#s3cret",
+        "redis://u:s3/cret@h:1/0",
+        "redis://a b/0",
+    ],
+)
 async def test_what_is_no_address_is_refused(uri: str) -> None:
-    with pytest.raises(ValueError, match="begins with redis://"):
+    with pytest.raises(ValueError, match="an address is written redis://") as caught:
         async with open_redis(uri):
+            pass
+    assert "s3" not in str(caught.value)
+
+
+@pytest.mark.parametrize("options", ["no_such=1", "socket_timeout=long", "db=main"])
+async def test_an_option_that_is_none_is_refused(options: str) -> None:
+    with pytest.raises(ValueError, match="has an option that is none, or has a wrong value"):
+        async with open_redis(f"redis://127.0.0.1:1/0?{options}"):
+            pass
+
+
+async def test_a_database_that_there_is_not_is_refused() -> None:
+    with running_redis() as node:
+        async with open_redis(f"{node.uri[:-1]}7") as server:
+            assert await server.look() is None
+        with pytest.raises(ValueError, match="it refuses: DB index is out of range"):
+            async with open_redis(f"{node.uri[:-1]}99"):
+                pass
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a certificate"])
+async def test_authorities_that_can_t_be_read_are_told_at_once(tmp_path: Path, content: bytes | None) -> None:
+    """And not taken for a server that is away."""
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"/ca\.pem can't be read as a file of certificates$"):
+        async with open_redis("rediss://127.0.0.1:1/0", ca_file=path):
             pass
 
 
@@ -175,24 +227,60 @@ async def test_a_wrong_password_of_one_that_was_not_there_is_told() -> None:
                     pass
 
 
-async def test_tls_with_its_own_authority(tmp_path: Path) -> None:
-    authority, other = new_authority("ours"), new_authority("another")
-    pem = authority.write_server(tmp_path / "server.pem")
-    trusted, strange = authority.write(tmp_path / "ca.pem"), other.write(tmp_path / "other.pem")
-    port = free_port()
-    tls = ("--tls-cert-file", str(pem), "--tls-key-file", str(pem), "--tls-auth-clients", "no")
-    node = Node(tmp_path / "redis", port, ("--port", "0", "--tls-port", str(port), *tls), scheme="rediss")
-    node.start()
-    try:
-        async with open_redis(node.uri, ca_file=trusted) as server:
+@pytest.fixture
+def certificates(tmp_path: Path) -> Certificates:
+    authority = new_authority("ours")
+    return Certificates(authority.write_server(tmp_path / "server.pem"), authority.write(tmp_path / "ca.pem"))
+
+
+@pytest.fixture
+def strange(tmp_path: Path) -> Path:
+    return new_authority("another").write(tmp_path / "other.pem")
+
+
+async def test_tls_with_its_own_authority(certificates: Certificates, strange: Path) -> None:
+    with running_redis(tls=certificates) as node:
+        async with open_redis(node.uri, ca_file=certificates.authority) as server:
             assert await server.values.claim("acme", "k", "v", seconds=9) is None
             async with server.events.listen("channel") as messages:
                 await server.events.publish("channel", "hi")
                 assert await asyncio.wait_for(anext(messages), 5) == "hi"
-        async with open_redis(node.uri, ca_file=strange) as server:
+        await is_not_trusted(node, strange)
+
+
+async def test_a_cluster_with_tls(certificates: Certificates, strange: Path) -> None:
+    """Named by one node, and heard by any."""
+    with running_cluster(tls=certificates) as nodes:
+        async with open_redis(nodes[0].uri, ca_file=certificates.authority) as server:
+            demand, told = Demand("calls", amount=1, limit=1, seconds=60), Replayed(1, "one")
+            for organisation in "abcdef":  # of all three nodes
+                assert await server.values.claim(organisation, "k", "v", seconds=9) is None
+                assert await server.values.read(organisation, "k") == "v"
+                assert await server.counters.take(organisation, [demand]) is None
+                assert await server.counters.take(organisation, [demand]) is not None
+                await server.replays.append(organisation, "s", [told], seconds=9)
+                assert await server.replays.read(organisation, "s", after=0, limit=9) == [told]
+            async with server.events.listen("channel") as messages:
+                await server.events.publish("channel", "one")
+                assert await anext(messages) == "one"
+                nodes[0].kill()
+                await heard(messages, server, "two")
+        await is_not_trusted(nodes[1], strange)
+        with pytest.raises(ValueError, match="it refuses: SELECT is not allowed in cluster mode"):
+            async with open_redis(f"{nodes[1].uri[:-1]}1", ca_file=certificates.authority):
+                pass
+
+
+async def is_not_trusted(node: Node, strange: Path) -> None:
+    """By who trusts another authority, or the system's alone. It is told, and nothing is sent."""
+    for ca_file in (strange, None):
+        async with open_redis(node.uri, ca_file=ca_file) as server:
             assert "CERTIFICATE_VERIFY_FAILED" in (await server.look() or "")
-    finally:
-        node.kill()
+            with pytest.raises(StoreUnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
+                await server.values.claim("acme", "k", "v", seconds=9)
+            with pytest.raises(StoreUnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
+                async with server.events.listen("channel"):
+                    pass
 
 
 async def test_one_behind_a_way_that_is_gone_without_a_word_is_heard_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,17 +313,15 @@ async def test_a_quiet_channel_is_not_left(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_a_cluster_is_heard_though_the_node_that_was_named_is_gone() -> None:
-    with running_cluster() as nodes, redis.Redis(port=nodes[1].port) as talk:
+    """Also on a channel whose name would be a key of that node."""
+    with running_cluster() as nodes:
         async with open_redis(nodes[0].uri) as server, server.events.listen("channel") as messages:
             await server.events.publish("channel", "one")
             assert await anext(messages) == "one"
+            with redis.Redis(port=nodes[0].port) as asking:
+                asking.exists(name_of("channel", None, "channel"))  # which of another node it would refuse
             nodes[0].kill()
-            hearing = asyncio.ensure_future(anext(messages))
-            async with asyncio.timeout(20):
-                while not hearing.done():
-                    talk.publish(name_of("channel", None, "channel"), "two")
-                    await asyncio.wait([hearing], timeout=0.1)
-            assert await hearing == "two"
+            await heard(messages, server, "two")
 
 
 async def test_a_cluster_is_found_though_a_node_that_was_named_is_gone() -> None:
@@ -280,4 +366,4 @@ async def test_several_addresses_are_those_of_one_cluster() -> None:
     ],
 )
 def test_addresses_in_one(uri: str, found: list[str]) -> None:
-    assert client.addresses_of(uri) == found
+    assert addresses_of(uri) == found

@@ -9,8 +9,9 @@ import pytest
 import redis
 
 from persistence.ports import StoreUnavailableError
-from persistence.redis import client, open_redis
+from persistence.redis import client
 from persistence.redis.keys import name_of
+from persistence.redis.server import open_redis
 from persistence.shared_records import Demand, Replayed
 from tests.servers.redis import Node, redis_or_skip, running_cluster, running_redis
 

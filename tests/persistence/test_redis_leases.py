@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 import redis
 
-from persistence.redis import RedisServer, open_redis
+from persistence.redis.server import RedisServer, open_redis
 from persistence.reservation_records import Allowance, Enrolment, Expired, Kept, Kind, Opening, Refused, Settled
 from tests.persistence.reservations import begun, opened
 from tests.servers.redis import cluster_or_skip, redis_or_skip, running_redis

@@ -27,28 +27,35 @@ class NoRedisError(Exception):
     """It can't be started here. The text says what to install."""
 
 
+@dataclass(frozen=True)
+class Certificates:
+    """`server`: a key and a certificate; `authority`: whose certificate it is. Both as PEM."""
+
+    server: Path
+    authority: Path
+
+
 @dataclass
 class Node:
-    """One `redis-server`, which a test may stop, kill, freeze and start again."""
+    """One `redis-server`, which a test may stop, kill, freeze and start again. With `tls` it speaks nothing else."""
 
     folder: Path
     port: int
     options: Sequence[str] = ()
-    scheme: str = "redis"
+    tls: Certificates | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
     def uri(self) -> str:
-        return f"{self.scheme}://127.0.0.1:{self.port}/0"
+        return f"{'rediss' if self.tls else 'redis'}://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
         binary = shutil.which("redis-server")
         if binary is None:
             raise NoRedisError(f"there is no redis-server: {INSTALL}")
         self.folder.mkdir(exist_ok=True)
-        listening = ("--port", str(self.port)) if self.scheme == "redis" else ()
         basics = ("--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "", "--appendonly", "no")
-        command = [binary, *basics, *listening, *self.options]
+        command = [binary, *basics, *self._listening(), *self.options]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         until = time.monotonic() + 30
         while not listens(self.port):
@@ -69,6 +76,13 @@ class Node:
         with frozen([self.process.pid]):
             yield
 
+    def _listening(self) -> Sequence[str]:
+        if self.tls is None:
+            return "--port", str(self.port)
+        files = ("--tls-cert-file", str(self.tls.server), "--tls-key-file", str(self.tls.server))
+        trust = ("--tls-ca-cert-file", str(self.tls.authority), "--tls-auth-clients", "no")
+        return "--port", "0", "--tls-port", str(self.port), *files, *trust
+
     def _end(self, how: signal.Signals) -> None:
         if self.process is not None:
             self.process.send_signal(how)
@@ -77,10 +91,10 @@ class Node:
 
 
 @contextmanager
-def running_redis(*options: str) -> Iterator[Node]:
+def running_redis(*options: str, tls: Certificates | None = None) -> Iterator[Node]:
     """A server of the test's own."""
     with tempfile.TemporaryDirectory(prefix="ai-middleware-redis-") as folder:
-        node = Node(Path(folder), free_port(), options)
+        node = Node(Path(folder), free_port(), options, tls)
         node.start()
         try:
             yield node
@@ -89,20 +103,22 @@ def running_redis(*options: str) -> Iterator[Node]:
 
 
 @contextmanager
-def running_cluster() -> Iterator[Sequence[Node]]:
-    """Three masters with all slots between them."""
+def running_cluster(*, tls: Certificates | None = None) -> Iterator[Sequence[Node]]:
+    """Three masters with all slots between them. With `tls` they speak it to each other too."""
+    own = () if tls is None else ("--tls-cluster", "yes")
     with tempfile.TemporaryDirectory(prefix="ai-middleware-redis-") as folder, ExitStack() as stack:
         nodes = []
         for number in range(3):
             port = free_port()
             options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", str(free_port()))
-            node = Node(Path(folder) / str(number), port, options)
+            node = Node(Path(folder) / str(number), port, (*options, *own), tls)
             node.start()
             stack.callback(node.kill)
             nodes.append(node)
         addresses = [f"127.0.0.1:{node.port}" for node in nodes]
+        trust = () if tls is None else ("--tls", "--cacert", str(tls.authority))
         subprocess.run(
-            ["redis-cli", "--cluster", "create", *addresses, "--cluster-yes"],
+            ["redis-cli", *trust, "--cluster", "create", *addresses, "--cluster-yes"],
             check=True,
             stdout=subprocess.DEVNULL,
             timeout=60,
@@ -155,7 +171,8 @@ def listens(port: int) -> bool:
 
 
 def _settled(node: Node) -> None:
-    with redis.Redis(port=node.port, decode_responses=True) as client:
+    trust = {} if node.tls is None else {"ssl_ca_certs": str(node.tls.authority)}
+    with redis.Redis.from_url(node.uri, decode_responses=True, **trust) as client:
         until = time.monotonic() + 30
         while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
             assert time.monotonic() < until

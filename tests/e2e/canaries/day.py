@@ -15,7 +15,7 @@ from urllib.parse import quote
 from uuid_utils import uuid7
 
 from persistence.queue_records import Job
-from persistence.rabbit import open_rabbit
+from persistence.rabbit.queue import open_rabbit
 from tests.servers.postgres import rows
 from tests.servers.redis import free_port
 

@@ -1,0 +1,148 @@
+"""A connection to RabbitMQ with its one channel. Every call has a time-out, and every fault is told as one error.
+
+Source: https://www.rabbitmq.com/docs/confirms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+from aio_pika.exceptions import AMQPError, AuthenticationError, ProbableAuthenticationError
+from yarl import URL
+
+from ..ports import StoreUnavailableError
+
+TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 2.0
+_AT_ONCE = 200  # messages that wait for their confirms
+_REFUSALS = (AuthenticationError, ProbableAuthenticationError)
+_FAULTS = (AMQPError, OSError, TimeoutError, RuntimeError, StopAsyncIteration)
+"""The client has RuntimeError for a channel that is closed, StopAsyncIteration for an end amid the handshake."""
+
+_T = TypeVar("_T")
+
+
+class RabbitRefusedError(StoreUnavailableError):
+    """It was reached, and it is the settings that keep us from it. Waiting mends nothing."""
+
+
+class Link:
+    """`lost` once the connection is, or the channel. Opened by `open_link`. Every method raises
+    StoreUnavailableError."""
+
+    def __init__(self, connection: AbstractConnection, channel: AbstractChannel) -> None:
+        self.lost = False
+        self._connection = connection
+        self._channel = channel
+        self._tell: Callable[[], None] | None = None
+        connection.close_callbacks.add(self._lose)
+        channel.close_callbacks.add(self._lose)
+
+    async def send(self, where: str, messages: Sequence[aio_pika.Message]) -> None:
+        """Each is confirmed by a majority of the queue's nodes when this returns."""
+        exchange = self._channel.default_exchange
+        for start in range(0, len(messages), _AT_ONCE):
+            some = messages[start : start + _AT_ONCE]
+            await _all([exchange.publish(message, where, timeout=TIMEOUT_S) for message in some])
+
+    async def consume(
+        self,
+        name: str,
+        take: Callable[[AbstractIncomingMessage], Awaitable[None]],
+        lose: Callable[[], None],
+        *,
+        prefetch: int,
+    ) -> None:
+        """`take` gets messages as they come; `lose` is called when no more will."""
+        self._tell = lose
+        if self.lost:
+            lose()
+        with _told_apart():
+            await self._channel.set_qos(prefetch_count=prefetch, timeout=TIMEOUT_S)
+            (await self._channel.get_underlay_channel()).on_consumer_cancel_callbacks.add(lambda *_: lose())
+            queue = await self._channel.get_queue(name, ensure=False)
+            await queue.consume(take, timeout=TIMEOUT_S)
+
+    async def taken(self, name: str) -> AsyncGenerator[AbstractIncomingMessage, None]:
+        """What is in a queue now. The link's end gives back what was not acknowledged."""
+        queue = await asked(self._channel.get_queue(name, ensure=False))
+        for _ in range(await self.count(name)):
+            message = await asked(queue.get(no_ack=False, fail=False, timeout=TIMEOUT_S))
+            if message is None:
+                return
+            yield message
+
+    async def count(self, name: str) -> int:
+        queue = await asked(self._channel.declare_queue(name, passive=True, timeout=TIMEOUT_S))
+        return queue.declaration_result.message_count or 0
+
+    async def declare(self, name: str, arguments: dict[str, Any]) -> None:
+        await asked(self._channel.declare_queue(name, durable=True, arguments=arguments, timeout=TIMEOUT_S))
+
+    async def close(self) -> None:
+        await _closed(self._connection)
+
+    def _lose(self, *_: object) -> None:
+        self.lost = True
+        if self._tell is not None:
+            self._tell()
+
+
+async def open_link(url: URL, ca_file: Path | None, *, confirms: bool) -> Link:
+    """Raises StoreUnavailableError: RabbitRefusedError for a wrong password or virtual host."""
+    tls: Any = {"cafile": str(ca_file)} if ca_file else None
+    connection = await asked(aio_pika.connect(url, timeout=TIMEOUT_S, ssl_options=tls))
+    try:
+        opening = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+        return Link(connection, await asked(opening))
+    except BaseException:  # whatever it is, the connection must not outlive it
+        await _closed(connection)
+        raise
+
+
+async def asked(call: Awaitable[_T]) -> _T:
+    with _told_apart():
+        async with asyncio.timeout(2 * TIMEOUT_S):
+            return await call
+
+
+async def _all(calls: Sequence[Awaitable[Any]]) -> None:
+    """Waits for each of them, so that none is left behind."""
+    results = await asyncio.gather(*(asked(call) for call in calls), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    try:
+        yield
+    except _FAULTS as error:
+        told = RabbitRefusedError if isinstance(error, _REFUSALS) else StoreUnavailableError
+        raise told(f"RabbitMQ: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Of a refused connection the client's text names the address with its password."""
+    if isinstance(error, _REFUSALS):
+        return "it refuses this user, password or virtual host"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    cause = error.__cause__ or error
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS: {cause.reason}"
+    return type(cause).__name__ if isinstance(error, OSError) else str(error)[:200] or type(error).__name__
+
+
+async def _closed(connection: AbstractConnection) -> None:
+    with suppress(*_FAULTS):  # it is being left anyway
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await connection.close()

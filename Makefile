@@ -42,57 +42,56 @@ $(VENV)/.page: $(WEB) | $(BIN)/uv
 $(VENV)/.browser: | $(VENV)/.installed-dev
 	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get; then \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
+	  tests/servers/install chromium; \
 	else $(BIN)/playwright install chromium; fi >/dev/null && touch $@ || echo "no browser could be installed"
 
 # A PostgreSQL for the tests, which start one of their own. Where it can't be had, they say so.
 $(VENV)/.postgres: | $(BIN)/uv
 	@if ls /usr/lib/postgresql/*/bin/initdb || command -v initdb; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get; then \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; \
+	  tests/servers/install postgresql; \
 	else false; fi >/dev/null 2>&1 && touch $@ || echo "PostgreSQL could not be installed: apt-get install postgresql"
 
 # A Redis for the tests, which start theirs. Where it can't be had, they say so.
 $(VENV)/.redis: | $(BIN)/uv
 	@if command -v redis-server; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get; then \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server; \
+	  tests/servers/install redis-server; \
 	else false; fi >/dev/null 2>&1 && touch $@ || echo "Redis could not be installed: apt-get install redis-server"
 
-# A RabbitMQ for the tests, which start theirs. Where it can't be had, they say so. Debian starts one itself: not here.
+# A RabbitMQ for the tests, which start theirs. Where it can't be had, they say so.
 $(VENV)/.rabbitmq: | $(BIN)/uv
 	@if ls /usr/lib/rabbitmq/bin/rabbitmq-server; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get; then \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends rabbitmq-server; \
+	  tests/servers/install rabbitmq-server; \
 	else false; fi >/dev/null 2>&1 && touch $@ || echo "RabbitMQ could not be installed: apt-get install rabbitmq-server"
 
-# nginx and HAProxy for the tests, which start theirs. Where they can't be had, they say so. Debian starts them: not here.
+# nginx and HAProxy for the tests, which start theirs. Where they can't be had, they say so.
 $(VENV)/.balancers: | $(BIN)/uv
 	@if PATH=$$PATH:/usr/sbin command -v nginx && PATH=$$PATH:/usr/sbin command -v haproxy; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get; then \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends nginx haproxy; \
+	  tests/servers/install nginx haproxy; \
 	else false; fi >/dev/null 2>&1 && touch $@ || echo "nginx and HAProxy could not be installed: apt-get install nginx haproxy"
 
 # What builds and runs an image, for `make image-test` alone.
 $(VENV)/.containers: | $(BIN)/uv
 	@if command -v buildah && command -v podman && command -v runc && command -v mmdebstrap; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get; then \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends buildah podman runc mmdebstrap; \
+	  tests/servers/install buildah podman runc mmdebstrap; \
 	else false; fi >/dev/null 2>&1 && touch $@ || echo "no image can be built here: apt-get install buildah podman runc mmdebstrap"
 
-# Prometheus, Alertmanager and two exporters for the tests and for `make observe`. Debian starts them itself: not here.
+# Prometheus, Alertmanager and two exporters for the tests and for `make observe`.
 $(VENV)/.prometheus: | $(BIN)/uv
 	@if command -v prometheus && command -v amtool && command -v prometheus-redis-exporter && command -v prometheus-postgres-exporter; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get; then \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends \
+	  tests/servers/install \
 	    prometheus prometheus-alertmanager prometheus-redis-exporter prometheus-postgres-exporter; \
 	else false; fi >/dev/null 2>&1 && touch $@ || echo "Prometheus could not be installed: apt-get install prometheus prometheus-alertmanager prometheus-redis-exporter prometheus-postgres-exporter"
 
 # TimescaleDB for the tests. Its Apache edition comes from Debian, in a root of its own; the community edition is one
 # for Node, and with it comes the oldest PostgreSQL that is served. Where one can't be had, its tests say so.
 $(VENV)/.timescaledb: | $(BIN)/uv
-	@if [ "$$(id -u)" = 0 ] && { command -v mmdebstrap || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-	    apt-get install -y -qq --no-install-recommends mmdebstrap; }; } >/dev/null 2>&1; then \
+	@if [ "$$(id -u)" = 0 ] && { command -v mmdebstrap || tests/servers/install mmdebstrap; } >/dev/null 2>&1; then \
 	  echo "Unpacking TimescaleDB for the tests, once" && rm -rf $(VENV)/timescaledb && \
 	  mmdebstrap --quiet --variant=minbase --include=postgresql-17-timescaledb trixie $(VENV)/timescaledb; \
 	else false; fi && touch $@ || echo "TimescaleDB could not be unpacked: mmdebstrap, as root, does"
@@ -110,7 +109,7 @@ tests/clients/node_modules: tests/clients/package-lock.json
 $(VENV)/.mongo: | $(VENV)/.installed-dev
 	@if [ "$$(uname -s)" != Linux ] || ldconfig -p | grep -q 'libcurl\.so\.4 '; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends libcurl4; \
+	  tests/servers/install libcurl4; \
 	else false; fi >/dev/null 2>&1 && touch $@ || echo "MongoDB's library could not be installed: apt-get install libcurl4"
 
 .PHONY: web

@@ -51,13 +51,15 @@ def batches_of(
     configs: Configs,
     prices: Prices,
     webhooks: Webhooks,
+    tracer: Tracer,
     now: Callable[[], datetime],
 ) -> Batches:
     store, refused = stores.documents.batches, refusal(settings)
     if refused is not None:
         log.warning("batches are refused", reason=refused)
     progress = BatchProgress(store, now)
-    return Batches(store, stores.objects, configs, prices, webhooks, progress, now, stores.bell.set, refused=refused)
+    wake, objects = stores.bell.set, stores.objects
+    return Batches(store, objects, configs, prices, webhooks, progress, now, wake, refused=refused, tracer=tracer)
 
 
 @asynccontextmanager
@@ -77,7 +79,7 @@ async def batch_work(
         finisher = Finisher(store, objects, WebhookEvents(services.webhooks), now)
         runner = ItemRunner(services, objects, stores.documents.api_keys, mover, now, tracer)
         worker = ItemWorker(stores.items, store, mover, runner, prefetch=prefetch, drain_s=drain_s, now=now)
-        vendors = VendorRuns(services, store, objects, stores.documents.api_keys, mover, now)
+        vendors = VendorRuns(services, store, objects, stores.documents.api_keys, mover, now, tracer)
         forgetter = Forgetter(store, objects, kept_for, now)
         dispatcher = Dispatcher(
             store,
@@ -90,6 +92,7 @@ async def batch_work(
             now=now,
             clock=time.monotonic,
             observer=observer,
+            tracer=tracer,
         )
         async with working(worker), dispatching(dispatcher):
             yield

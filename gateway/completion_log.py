@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from persistence.batch_records import Batch
 from persistence.records import LedgerEntry
 from providers.types import Message, ProviderCompletion, TextPart
 from resolvers import booking
@@ -53,11 +54,12 @@ class CompletionLog(Unobserved):
             fields |= _content_of(end)
         log.info("completion", **fields)
 
-    def collected(self, entry: LedgerEntry) -> None:
+    def collected(self, entry: LedgerEntry, batch: Batch) -> None:
         """Its times are the vendor's own matter, and its texts are in the batch."""
         fields: dict[str, Any] = {
             "operation": "chat",
             "completion_id": entry.completion_id,
+            "request_id": batch.submitter.request_id,
             "organisation": entry.organisation,
             "principal": entry.principal,
             "provider": entry.provider,

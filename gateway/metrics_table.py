@@ -11,7 +11,7 @@ PAGE = Path("docs/metrics.md")
 _HEAD = """\
 # Metrics
 
-What `/metrics` answers on `INTERNAL_PORT` (with `ENVIRONMENT=LOCAL` on `PORT`), in Prometheus' text or, where the
+What `/metrics` answers on `INTERNAL_PORT` (a server's with `LOCAL` on `PORT`), in Prometheus' text or, where the
 request asks for it, in OpenMetrics. Written from the code by `make schema`.
 
 - Times are in seconds, sizes in bytes, money in USD. A histogram's name stands for `_bucket`, `_sum` and `_count`.

@@ -20,9 +20,9 @@ class Observers:
         for each in self._all:
             each.attempted(entry, operation)
 
-    def collected(self, entry: LedgerEntry) -> None:
+    def collected(self, entry: LedgerEntry, batch: Batch) -> None:
         for each in self._all:
-            each.collected(entry)
+            each.collected(entry, batch)
 
     def switched(self, origin: Target, target: Target, error_code: str) -> None:
         for each in self._all:

@@ -142,7 +142,7 @@ async def open_runtime(settings: Settings, *, worker: Heartbeat | None = None) -
         metrics = ServerProcess(tuple(jobs := handlers(stores.ledger)))
         observer = Observers(metrics.observer, CompletionLog(content=settings.LOG_CONTENT), *tracing.observers)
         ledger = await _open_ledger(stores, observer, tracing, stack)
-        opened = await _open_services(settings, keys, stores, ledger, entrance, transport, observer, stack)
+        opened = await _open_services(settings, keys, stores, ledger, entrance, transport, observer, tracing, stack)
         services = replace(opened, observer=observer)
         items = await _open_work(settings, stores, services, jobs, tracing, worker, stack)
         key_set = await _open_key_set(settings, transport, stack)
@@ -214,6 +214,7 @@ async def _open_services(
     entrance: _Entrance,
     transport: HttpTransport,
     observer: Observer,
+    tracer: Tracer,
     stack: AsyncExitStack,
 ) -> Services:
     documents, rows, api_keys = stores.documents, provider_rows(settings), entrance.api_keys
@@ -230,7 +231,6 @@ async def _open_services(
         prices=(prices := Prices(documents.prices, caches.prices, _names(rows, ready), _now)),
         circuits=circuits,
         health=Health([row.name for row in rows], ready, circuits, time.monotonic),
-        running=running,
         live_usage=await stack.enter_async_context(open_live_usage(ledger, _now)),
         usage_links=SignedLinks(keys.signing_secret),
         api_keys=api_keys,
@@ -239,7 +239,7 @@ async def _open_services(
         limits=limits,
         limit_rules=LimitRules(documents.limits, limits, api_keys, _names(rows, ready), _now),
         recordings=await _open_recordings(stores.redis, keys, entrance.sessions, stack),
-        batches=batches_of(settings, stores, configs, prices, webhooks, _now),
+        batches=batches_of(settings, stores, configs, prices, webhooks, tracer, _now),
         clock=time.monotonic,
         random=random.random,
         webhooks=webhooks,
@@ -360,6 +360,7 @@ async def _open_buckets(settings: Settings, redis: RedisServer | None, stack: As
 
 
 class _Between(TypedDict):
+    running: RunningCompletions
     siblings: Siblings | None
     keys: SharedKeys | None
 
@@ -367,12 +368,13 @@ class _Between(TypedDict):
 async def _open_shared(
     redis: RedisServer | None, stack: AsyncExitStack, running: RunningCompletions, circuits: Circuits
 ) -> _Between:
-    """What ties this process to the others, where there are any."""
+    """What runs here, and what ties this process to the others, where there are any."""
     if redis is None:
-        return {"siblings": None, "keys": None}
+        return {"running": running, "siblings": None, "keys": None}
     await stack.enter_async_context(sharing_circuits(redis.events, circuits))
     siblings = await stack.enter_async_context(open_siblings(redis.events, running))
-    return {"siblings": siblings, "keys": await stack.enter_async_context(open_shared_keys(redis.values))}
+    keys = await stack.enter_async_context(open_shared_keys(redis.values))
+    return {"running": running, "siblings": siblings, "keys": keys}
 
 
 def _now() -> datetime:

@@ -22,7 +22,7 @@ from .internal import add_metrics, add_readiness, internal_pages, internal_serve
 from .listening import listen
 from .readiness import Dependency, readiness
 from .runtime import handlers, open_runtime
-from .settings import Environment, Settings, SettingsError
+from .settings import Settings, SettingsError
 from .stores import DATABASE_FILE, RABBITMQ, TIMESCALE, open_documents, open_rabbit_queue, open_timescale
 from .telemetry import configure_logging
 from .tracing.opening import open_tracing
@@ -85,7 +85,7 @@ async def _open_jobs(settings: Settings, stack: AsyncExitStack) -> None:
     tracing = await stack.enter_async_context(open_tracing(settings))
     jobs = traced(handlers(ledger), tracing)
     metrics = WorkerProcess(tuple(jobs))
-    if settings.ENVIRONMENT is Environment.PRODUCTION:  # with LOCAL several may run on one machine
+    if settings.worker_port is not None:
         await stack.enter_async_context(watching_worker(metrics, queue, servers))
         await _open_internal(settings, stack, heartbeat, servers, metrics)
     watched = heartbeat.over(jobs)
@@ -96,7 +96,7 @@ async def _open_all(settings: Settings, stack: AsyncExitStack) -> None:
     """Items are asked for as a server asks: by all that it has, and seen as its completions are."""
     heartbeat = Heartbeat(time.monotonic)
     runtime = await stack.enter_async_context(open_runtime(settings, worker=heartbeat))
-    if settings.ENVIRONMENT is Environment.PRODUCTION:
+    if settings.worker_port is not None:
         await _open_internal(settings, stack, heartbeat, runtime.servers, runtime.metrics)
 
 

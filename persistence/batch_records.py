@@ -69,12 +69,16 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Submitter:
-    """Who a batch's items run for, and what he was permitted as he submitted it: see `resolvers.principal.Limits`."""
+    """Who a batch's items run for, and what he was permitted as he submitted it: see `resolvers.principal.Limits`.
+    `request_id` and `trace`, a W3C `traceparent`, are of the operation that he did it by; None where that is not known.
+    """
 
     subject: str
     key_id: str | None = None
     models: tuple[str, ...] | None = None
     configs: tuple[str, ...] | None = None
+    request_id: str | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

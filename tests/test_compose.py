@@ -75,7 +75,8 @@ def test_ports_are_this_machine_s_alone() -> None:
 
 
 def test_prometheus_takes_what_it_is_given(tmp_path: Path) -> None:
-    """With the deployment's rules. The server's metrics are on its own port, as it is LOCAL."""
+    """With the deployment's rules. The server's metrics are on its own port, as it is LOCAL; the worker's on the port
+    that the image sets."""
     told = COMPOSE["configs"]["prometheus"]["content"].replace("/etc/prometheus/rules", str(RULES))
     (tmp_path / "prometheus.yml").write_text(told)
     command = [found_or_skip("promtool"), "check", "config", str(tmp_path / "prometheus.yml")]
@@ -85,7 +86,10 @@ def test_prometheus_takes_what_it_is_given(tmp_path: Path) -> None:
     targets = [
         target for each in yaml.safe_load(told)["scrape_configs"][0]["static_configs"] for target in each["targets"]
     ]
-    assert targets == [f"app:{Settings.model_fields['PORT'].default}"]
+    internal = re.search(r"^ +INTERNAL_PORT=(\d+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert internal
+    assert targets == [f"app:{Settings.model_fields['PORT'].default}", f"worker:{internal[1]}"]
+    assert f":{internal[1]}/readyz" in SERVICES["worker"]["healthcheck"]["test"][-1]
 
 
 def test_the_server_takes_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,7 @@ class CompletionMetrics:
         if entry.streamed and entry.time_to_first_token_ms is not None:
             self._streamed(provider, model, entry, entry.time_to_first_token_ms)
 
-    def collected(self, entry: LedgerEntry) -> None:
+    def collected(self, entry: LedgerEntry, batch: Batch) -> None:
         provider, model = entry.provider, self._counted(entry)
         self._requests[provider, model, entry.outcome].inc()
         if entry.error_code is not None:

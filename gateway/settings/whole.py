@@ -41,7 +41,7 @@ class _Process(Source):
         ge=0,
         le=65535,
         description="The port of `/readyz` and `/metrics`, and of a worker's `/healthcheck`; with `LOCAL` it is "
-        "`PORT` itself, and a worker has none.",
+        "`PORT` itself, and a worker has one only where it is set here: several may run on one machine.",
     )
     MAX_WORKERS: int = Field(
         default=1,
@@ -127,6 +127,12 @@ class Settings(
         if self.SHUTDOWN_TIMEOUT_S is not None:
             return self.SHUTDOWN_TIMEOUT_S
         return LOCAL_SHUTDOWN_S if self.ENVIRONMENT is Environment.LOCAL else SHUTDOWN_S
+
+    @property
+    def worker_port(self) -> int | None:
+        """INTERNAL_PORT as far as a worker has one."""
+        always = self.ENVIRONMENT is Environment.PRODUCTION
+        return self.INTERNAL_PORT if always or "INTERNAL_PORT" in self.model_fields_set else None
 
     @property
     def explorable(self) -> bool:

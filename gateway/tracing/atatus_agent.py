@@ -10,7 +10,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from importlib.metadata import version
 
@@ -20,11 +20,13 @@ from atatus.traces import execution_context
 from atatus.utils.disttracing import TraceParent
 
 from gateway.metrics.labels import MAX_NAMES, FirstSeen, ModelLabels
+from persistence.batch_records import Batch
 from persistence.records import LedgerEntry, Outcome
 from resolvers.observing import Unobserved
-from resolvers.tracing import Untraced
+from resolvers.tracing import Untraced, VendorStep
+from resolvers.types import Target
 
-from .port import in_logs
+from .port import in_logs, trace_id_of
 
 NAME = "ai-middleware"
 CLOSE_S = 5.0
@@ -48,30 +50,39 @@ def agent(licence_key: str, environment: str) -> Atatus:
 
 
 class Atatus(Untraced):
-    """Implements `Tracing`; of the queue and the ledger the agent knows nothing."""
+    """Implements `Tracing`; of the ledger and of what is put into the queue the agent knows nothing."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self.observers = (_Transactions(),)
 
+    def current(self) -> str | None:
+        transaction = execution_context.get_transaction()
+        if transaction is None:
+            return None
+        found: str = transaction.trace_parent.copy_from(span_id=transaction.id).to_string()
+        return found
+
+    def operation(self, traceparent: str | None) -> AbstractContextManager[None]:
+        return self._transaction("request", "GraphQL", traceparent)
+
+    def working(self, kind: str, origins: Sequence[str]) -> AbstractContextManager[None]:
+        named = set(origins)
+        return self._transaction("messaging", f"process {kind}", *named if len(named) == 1 else (None,))
+
+    def at_vendor(self, step: VendorStep, batch: Batch, target: Target) -> AbstractContextManager[None]:
+        return self._transaction("external", f"batch {step.value}", batch.submitter.trace)
+
     @contextmanager
-    def operation(self, traceparent: str | None) -> Iterator[None]:
-        caller = None if traceparent is None else TraceParent.from_string(traceparent)
-        transaction = self._client.begin_transaction("request", trace_parent=caller)
+    def _transaction(self, kind: str, name: str, origin: str | None) -> Iterator[None]:
+        parent = None if origin is None or trace_id_of(origin) is None else TraceParent.from_string(origin)
+        transaction = self._client.begin_transaction(kind, trace_parent=parent)
         transaction.result = "OK"
         try:
             with in_logs(transaction.trace_parent.trace_id):
                 yield
         finally:
-            self._client.end_transaction("GraphQL")
-
-    @contextmanager
-    def working(self, kind: str, origins: Sequence[str]) -> Iterator[None]:
-        self._client.begin_transaction("messaging")
-        try:
-            yield
-        finally:
-            self._client.end_transaction(f"process {kind}")
+            self._client.end_transaction(name)
 
     async def close(self) -> None:
         loop, ended = asyncio.get_running_loop(), asyncio.Event()

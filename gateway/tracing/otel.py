@@ -21,8 +21,12 @@ from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, Statu
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
+from persistence.batch_records import Batch
 from persistence.records import LedgerEntry, Outcome
+from providers.errors import ProviderError
 from resolvers.observing import Observer, Unobserved
+from resolvers.tracing import ONE_TRACE_AT_MOST, VendorStep
+from resolvers.types import Target
 
 from .otel_metrics import PROVIDERS, GenAIMetrics
 from .port import in_logs
@@ -71,6 +75,25 @@ class OpenTelemetry:
             span.set_attribute("messaging.batch.message_count", len(origins))
             yield
 
+    @contextmanager
+    def sending(self, kind: str, batch: Batch, count: int) -> Iterator[str | None]:
+        with self._of_batch(f"send {kind}", SpanKind.PRODUCER, batch) as span:
+            span.set_attribute("messaging.operation.type", "send")
+            span.set_attribute("messaging.batch.message_count", count)
+            yield self.current()
+
+    @contextmanager
+    def at_vendor(self, step: VendorStep, batch: Batch, target: Target) -> Iterator[None]:
+        with self._of_batch(f"batch {step.value} {target.model}", SpanKind.CLIENT, batch) as span:
+            span.set_attribute("gen_ai.operation.name", f"batch_{step.value}")
+            span.set_attribute("gen_ai.provider.name", PROVIDERS.get(target.provider, target.provider))
+            span.set_attribute("gen_ai.request.model", target.model)
+            try:
+                yield
+            except ProviderError as error:
+                span.set_attribute("error.type", error.code)
+                raise
+
     async def close(self) -> None:
         """A collector that is away holds the end up for CLOSE_S at most, which no thread outlives the process for."""
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
@@ -88,11 +111,21 @@ class OpenTelemetry:
                 await ended.wait()
 
     @contextmanager
-    def _following(self, name: str, kind: SpanKind, origins: Sequence[str | None]) -> Iterator[Span]:
-        """Within the one trace that it comes of; of several, in one of its own that names them."""
+    def _of_batch(self, name: str, kind: SpanKind, batch: Batch) -> Iterator[Span]:
+        apart = batch.counts.total > ONE_TRACE_AT_MOST
+        with self._following(name, kind, [batch.submitter.trace], apart=apart) as span:
+            span.set_attribute("ai_middleware.batch.id", batch.id)
+            span.set_attribute("ai_middleware.organisation", batch.organisation)
+            yield span
+
+    @contextmanager
+    def _following(
+        self, name: str, kind: SpanKind, origins: Sequence[str | None], *, apart: bool = False
+    ) -> Iterator[Span]:
+        """Within the one trace that it comes of; of several, or `apart`, in one of its own that names them."""
         found = {each: context for each in origins if each is not None and (context := _remote(each)) is not None}
         parent, links = contexts.Context(), [Link(each) for each in found.values()]
-        if len(links) == 1:
+        if len(links) == 1 and not apart:
             parent, links = trace.set_span_in_context(trace.NonRecordingSpan(links[0].context)), []
         with self._span(name, kind, parent, links) as span:
             yield span
@@ -124,15 +157,23 @@ class SpansOfAttempts(Unobserved):
         if entry.outcome is Outcome.ABANDONED:  # its trace died with its process
             return
         now = time.time_ns()
+        self._tell(entry, operation, now - entry.latency_ms * _MS, now)
+
+    def _tell(self, entry: LedgerEntry, operation: str, start: int, end: int) -> None:
         span = self._tracer.start_span(
             f"{operation} {entry.model}",
             kind=SpanKind.CLIENT,
-            start_time=now - entry.latency_ms * _MS,
+            start_time=start,
             attributes=_attributes(entry, operation),
         )
         if entry.error_code is not None:
             span.set_status(Status(StatusCode.ERROR, entry.error_code))
-        span.end(now)
+        span.end(end)
+
+    def collected(self, entry: LedgerEntry, batch: Batch) -> None:
+        """From when it was sent until its answer was had."""
+        sent = int(entry.time.timestamp() * 1_000) * _MS
+        self._tell(entry, "chat", sent, time.time_ns())
 
     def operated(self, kind: str, name: str | None, seconds: float, error_codes: Sequence[str] | None) -> None:
         span = trace.get_current_span()

@@ -9,6 +9,7 @@ from opentelemetry.metrics import Meter
 from opentelemetry.util.types import AttributeValue
 
 from gateway.metrics.labels import ModelLabels
+from persistence.batch_records import Batch
 from persistence.records import LedgerEntry, Outcome
 from resolvers.observing import Unobserved
 
@@ -53,7 +54,7 @@ class GenAIMetrics(Unobserved):
             attributes["error.type"] = entry.error_code
         self._durations.record(entry.latency_ms / 1000, attributes)
 
-    def collected(self, entry: LedgerEntry) -> None:
+    def collected(self, entry: LedgerEntry, batch: Batch) -> None:
         self._counted(entry, "chat")
 
     def _counted(self, entry: LedgerEntry, operation: str) -> dict[str, AttributeValue]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 import structlog
 
+from persistence.batch_records import Batch
 from persistence.queue_records import Job
 from resolvers.observing import Observer
-from resolvers.tracing import Tracer, Untraced
+from resolvers.tracing import Tracer, Untraced, VendorStep
+from resolvers.types import Target
 from resolvers.worker import Handler
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -34,18 +37,43 @@ class Tracing(Tracer, Protocol):
 
 
 class NoTracing(Untraced):
-    """Nothing is traced; logs tell the id of the caller's own trace. Implements `Tracing`."""
+    """Nothing is traced; logs tell the id of the caller's own trace, also of what is done for him later. Implements
+    `Tracing`."""
 
     observers = ()
 
+    def current(self) -> str | None:
+        return _callers.get()
+
     def operation(self, traceparent: str | None) -> AbstractContextManager[Any]:
-        trace_id = None if traceparent is None else trace_id_of(traceparent)
-        return _NOTHING if trace_id is None else in_logs(trace_id)
+        return _within(traceparent)
+
+    def working(self, kind: str, origins: Sequence[str]) -> AbstractContextManager[None]:
+        return _within(*set(origins)) if len(set(origins)) == 1 else _NOTHING
+
+    def at_vendor(self, step: VendorStep, batch: Batch, target: Target) -> AbstractContextManager[None]:
+        return _within(batch.submitter.trace)
 
     async def close(self) -> None: ...
 
 
 _NOTHING = nullcontext()
+_callers: ContextVar[str | None] = ContextVar("callers_trace", default=None)
+
+
+def _within(traceparent: str | None) -> AbstractContextManager[None]:
+    trace_id = None if traceparent is None else trace_id_of(traceparent)
+    return _NOTHING if traceparent is None or trace_id is None else _in_callers(traceparent, trace_id)
+
+
+@contextmanager
+def _in_callers(traceparent: str, trace_id: str) -> Iterator[None]:
+    token = _callers.set(traceparent)
+    try:
+        with in_logs(trace_id):
+            yield
+    finally:
+        _callers.reset(token)
 
 
 def trace_id_of(traceparent: str) -> str | None:

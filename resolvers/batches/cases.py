@@ -19,6 +19,7 @@ from ..errors import BadUserInputError, ConflictError, NotFoundError, ServiceUna
 from ..ids import new_id
 from ..prices import Prices
 from ..principal import Principal
+from ..tracing import UNTRACED, Tracer
 from ..types import Completion
 from ..webhooks import Webhooks
 from .asked import LIFETIME, BatchAsked
@@ -77,6 +78,7 @@ class Batches:
     now: Callable[[], datetime]
     wake: Callable[[], None]
     refused: str | None = None
+    tracer: Tracer = UNTRACED
 
     async def submit(self, principal: Principal, asked: BatchAsked, source: Source) -> Batch:
         """As `Submitting.submit`."""
@@ -178,7 +180,7 @@ class Batches:
         now = now.replace(microsecond=now.microsecond // 1000 * 1000)
         values = {
             "state": BatchState.RETRYING if only_failed else BatchState.RETRYING_ALL,
-            "submitter": submitter_of(principal),
+            "submitter": submitter_of(principal, self.tracer),
             "started_at": now,
             "deadline": now + LIFETIME,
             "run": standing.run + 1,
@@ -214,7 +216,7 @@ class Batches:
             return Link(name, await make(principal.organisation, name, seconds=seconds), expires_at)
 
     def _submitting(self) -> Submitting:
-        return Submitting(self.store, self.objects, self.configs, self.prices, self.webhooks, self.now)
+        return Submitting(self.store, self.objects, self.configs, self.prices, self.webhooks, self.now, self.tracer)
 
 
 def _check_first(first: int) -> None:

@@ -18,12 +18,13 @@ from persistence.ports import BatchStore, JobQueue, StoreUnavailableError
 from ..beside import beside
 from ..errors import ServiceUnavailableError
 from ..observing import UNOBSERVED, Observer
+from ..tracing import UNTRACED, Tracer
 from .finishing import Finisher
 from .forgetting import Forgetter
 from .moving import Mover
 from .shares import Name, name, shares
 from .sweeping import QUEUED_AT_MOST, REQUEUE_S, Sweeper
-from .tickets import ticket
+from .tickets import ITEM_JOB, ticket
 
 LEADER = "batches"
 LEAD_S = 10.0
@@ -66,6 +67,7 @@ class Dispatcher:
         now: Callable[[], datetime],
         clock: Callable[[], float],
         observer: Observer = UNOBSERVED,
+        tracer: Tracer = UNTRACED,
     ) -> None:
         self._store = store
         self._queue = queue
@@ -77,6 +79,7 @@ class Dispatcher:
         self._now = now
         self._clock = clock
         self._observer = observer
+        self._tracer = tracer
         self._holder = uuid4().hex
         self._leads_until = 0.0
         self._look_for_lapsed_at = 0.0
@@ -194,26 +197,30 @@ class Dispatcher:
         room = QUEUED_AT_MOST - sum(batch.counts.queued for batch in batches)
         given: dict[Name, int] = {}
         exhausted: set[Name] = set()
+        named = {name(batch): batch for batch in batches}
         while room > 0 and (wanted := shares(batches, given, room, exhausted)):
             for (organisation, batch_id), count in sorted(wanted.items(), key=lambda each: each[1]):  # the few first
                 states = (ItemState.WAITING,)
                 found = await self._store.due(organisation, batch_id, states=states, now=self._now(), limit=count)
                 if len(found) < count:
                     exhausted.add((organisation, batch_id))
-                queued = await self._enqueue(found) if found else 0
+                queued = await self._enqueue(named[organisation, batch_id], found) if found else 0
                 given[organisation, batch_id] = given.get((organisation, batch_id), 0) + queued
                 room -= queued
                 if queued < len(found):  # somebody else dispatches too: the next look will tell
                     exhausted.add((organisation, batch_id))
         return sum(given.values())
 
-    async def _enqueue(self, items: Sequence[Item]) -> int:
+    async def _enqueue(self, batch: Batch, items: Sequence[Item]) -> int:
         now = _whole(self._now())
         due = now + timedelta(seconds=REQUEUE_S)
         moves = [_moved(item, ItemState.WAITING, ItemState.QUEUED, due) for item in items]
         queued = [item for item in await self._mover.move_all(moves, BatchMode.LIVE) if item is not None]
+        if not queued:
+            return 0
         try:
-            await self._queue.publish([ticket(item, now) for item in queued])
+            with self._tracer.sending(ITEM_JOB, batch, len(queued)) as trace:
+                await self._queue.publish([ticket(item, now, trace) for item in queued])
         except StoreUnavailableError:
             back = [_moved(item, ItemState.QUEUED, ItemState.WAITING, now) for item in queued]
             # a ticket that is there all the same finds nothing to claim

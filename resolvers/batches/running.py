@@ -53,7 +53,7 @@ async def _read(store: BatchStore, organisation: str, batch_id: str) -> Batch | 
 
 
 class ItemRunner:
-    """Brings items to their ends, each in a trace of its own. `now` is aware UTC."""
+    """Brings items to their ends. `now` is aware UTC."""
 
     def __init__(
         self,
@@ -72,12 +72,13 @@ class ItemRunner:
         self._standing = Standing(keys, services.clock, now)
         self._brakes = Brakes(services.clock)
 
-    async def run(self, item: Item, batches: BatchesOf) -> None:
+    async def run(self, item: Item, batches: BatchesOf, trace: str | None) -> None:
         """Until its end, or what comes before another try, is kept. Cancelled, it gives the item back, if it is still
-        its own."""
+        its own. `trace`: the ticket's, None where the queue has forgotten it."""
         verdicts = Verdicts(item, self._now, self._services.random)
         try:
-            with self._tracer.working(ITEM_JOB, ()):
+            origin = trace or await _origin(item, batches)
+            with self._tracer.working(ITEM_JOB, [] if origin is None else [origin]):
                 move = await self._attempt(item, batches, verdicts)
         except asyncio.CancelledError:
             with suppress(StoreUnavailableError):  # then it comes again when its lease is over
@@ -157,6 +158,15 @@ class ItemRunner:
                 if kept is None:
                     log.warning("an item was lost before its end", batch=move.batch, item=move.index)
                 return
+
+
+async def _origin(item: Item, batches: BatchesOf) -> str | None:
+    """In which its batch was submitted."""
+    try:
+        batch = await batches.find(item)
+    except StoreUnavailableError:  # who needs the batch will tell
+        return None
+    return None if batch is None else batch.submitter.trace
 
 
 def _bounded(move: Move) -> Move:

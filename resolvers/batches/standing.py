@@ -15,7 +15,7 @@ from persistence.ports import ApiKeyStore
 from ..errors import ForbiddenError
 from ..grants import limits_of
 from ..permits import check_permitted
-from ..principal import UNLIMITED, Limits, Principal, Scope, scopes_of
+from ..principal import UNKNOWN, UNLIMITED, Limits, Origin, Principal, Scope, scopes_of
 from ..types import CompleteCommand
 
 FRESH_S = 5.0
@@ -48,6 +48,7 @@ class Standing:
             expires_at=inf,
             limits=_limits(submitter.models, submitter.configs),
             key_id=submitter.key_id,
+            origin=UNKNOWN if submitter.request_id is None else Origin(request_id=submitter.request_id),
         )
         if submitter.key_id is not None:
             await self._check(given, submitter.key_id, command)

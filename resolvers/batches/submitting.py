@@ -24,6 +24,7 @@ from ..errors import BadUserInputError, ConflictError, NotFoundError
 from ..ids import new_id
 from ..prices import Prices
 from ..principal import Principal
+from ..tracing import UNTRACED, Tracer
 from ..types import CompleteCommand
 from ..webhooks import Webhooks
 from .asked import BatchAsked, Given, ItemAsked, Problem, check_asked, check_line, end_of, lines_of, listed
@@ -66,13 +67,14 @@ class Submitting:
     prices: Prices
     webhooks: Webhooks
     now: Callable[[], datetime]
+    tracer: Tracer = UNTRACED
 
     async def submit(self, principal: Principal, asked: BatchAsked, source: Source) -> Batch:
         """Durable when it returns. By an idempotency key that was used for the same, what came of that; raises
         ConflictError where it was used for something else, or where too many batches have not ended."""
         now = _whole(self.now())
         check_asked(asked, now)
-        batch = _begun(principal, asked, now)
+        batch = _begun(submitter_of(principal, self.tracer), principal.organisation, asked, now)
         with told():
             standing = await self._standing(principal, asked)
             if standing is not None:
@@ -233,19 +235,20 @@ class _Pricing:
         return Rehearsal(self._items, self._cost, self._unpriced, tuple(self._problems), self._wrong)
 
 
-def submitter_of(principal: Principal) -> Submitter:
-    limits = principal.limits
-    return Submitter(principal.subject, principal.key_id, limits.models, limits.configs)
+def submitter_of(principal: Principal, tracer: Tracer) -> Submitter:
+    """With the operation that runs."""
+    limits, request_id = principal.limits, principal.origin.request_id or None
+    return Submitter(principal.subject, principal.key_id, limits.models, limits.configs, request_id, tracer.current())
 
 
-def _begun(principal: Principal, asked: BatchAsked, now: datetime) -> Batch:
+def _begun(submitter: Submitter, organisation: str, asked: BatchAsked, now: datetime) -> Batch:
     return Batch(
         id=new_id(ID_PREFIX)[0],
-        organisation=principal.organisation,
+        organisation=organisation,
         state=BatchState.RUNNING,
         mode=asked.mode,
         priority=asked.priority,
-        submitter=submitter_of(principal),
+        submitter=submitter,
         digest="",
         created_at=now,
         started_at=now,

@@ -13,10 +13,10 @@ from persistence.queue_records import Job
 ITEM_JOB = "batch-item"
 
 
-def ticket(item: Item, now: datetime) -> Job:
+def ticket(item: Item, now: datetime, trace: str | None = None) -> Job:
     """For an item that is queued: whoever has it may claim that."""
     body = {"organisation": item.organisation, "batch": item.batch, "index": item.index, "fence": item.fence}
-    return Job(str(uuid7()), ITEM_JOB, orjson.dumps(body).decode(), now)
+    return Job(str(uuid7()), ITEM_JOB, orjson.dumps(body).decode(), now, trace=trace)
 
 
 def claim(job: Job, due: datetime) -> Move:

@@ -4,7 +4,7 @@ collected, cancelled there too. Run by whoever dispatches."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -21,6 +21,7 @@ from ..allowances import MONEY
 from ..errors import DomainError, ServiceUnavailableError
 from ..ids import new_completion_id
 from ..run import Services
+from ..tracing import UNTRACED, Tracer, VendorStep
 from ..types import CompleteCommand, Target
 from .json_texts import Texts, command_of, completion_text, result_name
 from .moving import Mover
@@ -65,7 +66,9 @@ class VendorRuns:
         keys: ApiKeyStore,
         mover: Mover,
         now: Callable[[], datetime],
+        tracer: Tracer = UNTRACED,
     ) -> None:
+        self._tracer = tracer
         self._services = services
         self._store = store
         self._texts = Texts(objects)
@@ -99,9 +102,10 @@ class VendorRuns:
             await self._store.save_vendor_run(replace(run, ended=True))
             return
         try:
-            status = await batches.submit(
-                lines, _name(run), credentials=credentials, transport=self._services.transport
-            )
+            with self._tracer.at_vendor(VendorStep.UPLOAD, batch, part.target):
+                status = await batches.submit(
+                    lines, _name(run), credentials=credentials, transport=self._services.transport
+                )
         except ProviderError as error:
             if _is_unknown(error) and batches.codec.find() is not None:  # it is looked for by its name, later
                 log.warning("a vendor may have a batch", batch=batch.id, part=number, reason=str(error))
@@ -187,18 +191,20 @@ class VendorRuns:
             return
         if run.poll_at is not None and now < run.poll_at and not stopping:
             return
-        vendor = await self._vendor(batch.organisation, Target(run.provider, run.model), run.key_id)
+        target = Target(run.provider, run.model)
+        vendor = await self._vendor(batch.organisation, target, run.key_id)
         if vendor is None:
             await self._give_back(batch, run, None)
             return
         try:
-            seen = await self._seen(vendor, run, stopping=stopping)
+            with self._tracer.at_vendor(VendorStep.POLL, batch, target):
+                seen = await self._seen(vendor, run, stopping=stopping)
             if seen is None:
                 await self._give_back(batch, run, None)
                 return
             run, status = seen
             if status.ended and status.failure is None:
-                await self._collect(batch, vendor, status)
+                await self._collect(batch, vendor, target, status)
         except ProviderError as error:
             log.warning("a vendor's batch can't be looked at", batch=batch.id, reason=str(error))
             await self._later(run)
@@ -224,22 +230,30 @@ class VendorRuns:
                 await batches.cancel(name, credentials=credentials, transport=transport)
         return run, await batches.look(name, credentials=credentials, transport=transport)
 
-    async def _collect(self, batch: Batch, vendor: _Vendor, status: BatchStatus) -> None:
+    async def _collect(self, batch: Batch, vendor: _Vendor, target: Target, status: BatchStatus) -> None:
         batches, _, credentials = vendor
         judge = Judge(batch, await self._services.prices.book(batch.organisation), self._now)
-        outcomes: list[Outcome] = []
         arriving = batches.results(status, credentials=credentials, transport=self._services.transport)
         async with aclosing(arriving) as results:
-            async for result in results:
-                item = await self._named(batch, result)
-                if item is None:
-                    continue
-                command = command_of(await self._texts.read(item.organisation, item.input))
-                outcomes.append(judge.outcome(item, command, result))
-                if len(outcomes) >= COLLECTED_AT_ONCE:
-                    await self._keep(outcomes)
-                    outcomes = []
-        await self._keep(outcomes)
+            more = True
+            while more:
+                with self._tracer.at_vendor(VendorStep.COLLECT, batch, target):
+                    outcomes = await self._next(judge, results)
+                    await self._keep(batch, outcomes)
+                    more = len(outcomes) == COLLECTED_AT_ONCE
+
+    async def _next(self, judge: Judge, results: AsyncIterator[BatchResult]) -> Sequence[Outcome]:
+        """Fewer than COLLECTED_AT_ONCE are the last."""
+        outcomes: list[Outcome] = []
+        async for result in results:
+            item = await self._named(judge.batch, result)
+            if item is None:
+                continue
+            command = command_of(await self._texts.read(item.organisation, item.input))
+            outcomes.append(judge.outcome(item, command, result))
+            if len(outcomes) == COLLECTED_AT_ONCE:
+                break
+        return outcomes
 
     async def _named(self, batch: Batch, result: BatchResult) -> Item | None:
         """The item that a result is of; None where it was collected before."""
@@ -251,13 +265,13 @@ class VendorRuns:
             return found[0]
         return None
 
-    async def _keep(self, outcomes: Sequence[Outcome]) -> None:
+    async def _keep(self, batch: Batch, outcomes: Sequence[Outcome]) -> None:
         """Booked first: an item that has ended has its entry."""
         entries = [each.entry for each in outcomes if each.entry is not None]
         for commit in [self._services.ledger.book(entry) for entry in entries]:
             await commit
         for entry in entries:
-            self._services.observer.collected(entry)
+            self._services.observer.collected(entry, batch)
         moves = [each.move if each.completion is None else await self._with_result(each) for each in outcomes]
         await self._mover.move_all(moves, BatchMode.PROVIDER)
 

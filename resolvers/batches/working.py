@@ -95,7 +95,7 @@ class ItemWorker:
         """Without an item: the ticket was used, or its item is no longer to be had."""
         try:
             if item is not None:
-                await self._runner.run(item, batches)
+                await self._runner.run(item, batches, delivery.job.trace)
         finally:
             if item is not None:
                 self._held.pop((item.organisation, item.batch, item.index), None)

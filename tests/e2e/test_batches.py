@@ -265,8 +265,7 @@ def test_by_the_command_line_on_the_embedded_default(server: Server, tmp_path: P
 def test_a_worker_tells_of_its_items_as_a_server_does_of_completions(vendor: Vendor, tmp_path: Path) -> None:
     with running_plant(tmp_path, vendor, workers=0) as plant:
         port = free_port()
-        own = {"ENVIRONMENT": "PRODUCTION", "INTERNAL_PORT": str(port)}
-        plant.workers.environment = {**plant.workers.environment, **own}
+        plant.workers.environment = {**plant.workers.environment, "INTERNAL_PORT": str(port)}
         plant.workers.start()
         plant.ended(plant.submit(5, f"[[tokens={TOKENS}]]"), within_s=60)
         page = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text

@@ -15,20 +15,22 @@ import pytest
 
 from gateway.metrics.catalogue import WORKER_ROWS
 from tests.servers.collector import HTTPSink, SentSpan, running_sink
+from tests.servers.mongo import migrated_database
 from tests.servers.redis import free_port
 
 from .documents import COMPLETE, STREAM
 from .processes import Server, Vendor, post, running_server, server_environment
 from .scraping import scrape
-from .site import Site
+from .site import MongoProcess, Site
 from .test_cancellation import until
-from .test_metrics import SUBMIT
 from .test_providers import asked
 from .test_worker import running_worker
 
 SERVER, CLIENT, PRODUCER, CONSUMER = 2, 3, 4, 5
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+OTHER = "1bf7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE}-{CALLER}-01"
+SUBMIT = "mutation Submit($input: SubmitBatchInput!) { submitBatch(input: $input) { batch { id } } }"
 
 
 def traced(sink: HTTPSink) -> dict[str, str]:
@@ -55,13 +57,37 @@ def named(spans: list[SentSpan], name: str) -> list[SentSpan]:
     return [span for span in spans if span.name == name]
 
 
+def submit(server: Server, asked_for: dict[str, object], traceparent: str, request_id: str) -> None:
+    headers = {"authorization": f"Bearer {server.token('acme')}", "traceparent": traceparent}
+    body = {"query": SUBMIT, "variables": {"input": asked_for}}
+    answer = httpx.post(server.url, json=body, headers={**headers, "x-request-id": request_id}, timeout=60)
+    assert "errors" not in answer.json(), answer.text
+
+
+def way(span: SentSpan, spans: list[SentSpan]) -> list[str]:
+    """Its name, its parent's, and so on, to the id of one that was not sent here."""
+    known = {each.span_id: each for each in spans}
+    found = [span.name]
+    while (parent := known.get(span.parent_id)) is not None:
+        assert parent.trace_id == span.trace_id
+        found.append(parent.name)
+        span = parent
+    return [*found, span.parent_id]
+
+
+def completions_of(log: str, request_id: str, trace: str) -> list[str]:
+    """What a log in a terminal's form says of completions."""
+    lines = [line for line in log.splitlines() if "completion_id=" in line]
+    return [line for line in lines if f"request_id={request_id} " in line and f"trace_id={trace}" in line]
+
+
 async def socket_stream(server: Server, token: str) -> None:
     async with aiohttp.ClientSession() as session:
         socket = await session.ws_connect(server.socket_url, protocols=["graphql-transport-ws"])
         init = {"authorization": f"Bearer {token}", "traceparent": TRACEPARENT.replace(TRACE, "f" * 32)}
         await socket.send_json({"type": "connection_init", "payload": init})
         await socket.receive_json()
-        call = {"query": STREAM, "variables": {"input": asked("anthropic", "[[tokens=3]]")}}
+        call = {"query": STREAM, "variables": {"input": asked("anthropic", "[[soon]] [[tokens=3]]")}}
         await socket.send_json({"id": "1", "type": "subscribe", "payload": call})
         while (await socket.receive_json())["type"] != "complete":
             pass
@@ -141,22 +167,70 @@ async def test_a_trace_goes_through_the_queue_and_the_worker(site: Site, tmp_pat
     assert (operation.name, operation.parent_id) == ("mutation Complete", CALLER)
 
 
-async def test_an_item_of_a_batch_is_one_trace(vendor: Vendor, tmp_path: Path) -> None:
-    """Its calls to vendors and the commits of their entries within it."""
-    item = asked("openai", "[[503@openai]]", fallbacks=[{"model": "groq/llama-3.3-70b-versatile"}])
+async def test_a_batch_is_one_trace_with_its_submission(vendor: Vendor, tmp_path: Path) -> None:
+    """In mode LIVE by the embedded queue, each item's calls and the commits of their entries within it; in mode
+    PROVIDER what the vendor's batch API is asked. The log of each completion leads to both."""
+    live = {"inputs": [asked("openai", "[[503@openai]]", fallbacks=[{"model": "groq/llama-3.3-70b-versatile"}])]}
+    model = {"model": "openai/gpt-4o-mini", "mode": "PROVIDER"}
+    given = {
+        **model,
+        "inputs": [{"messages": [{"role": "USER", "content": each}]} for each in ("[[soon]] [[tokens=3]]", "[[400]]")],
+    }
     with running_sink() as sink:
         with running_server(server_environment(tmp_path, vendor, **traced(sink))) as server:
-            assert "errors" not in post(server, server.token("acme"), SUBMIT, {"input": {"inputs": [item]}})
-            await until(lambda: named(list(sink.spans()), "process batch-item"), within_s=60)
+            submit(server, live, TRACEPARENT, "live-1")
+            submit(server, given, TRACEPARENT.replace(TRACE, OTHER), "given-1")
+            await until(lambda: len(completions_of(server.log(), "live-1", TRACE)) == 1, within_s=60)
+            await until(lambda: len(completions_of(server.log(), "given-1", OTHER)) == 2, within_s=60)
         spans = list(sink.spans())
-        (worked,) = named(spans, "process batch-item")
-        within = [span for span in spans if span.trace_id == worked.trace_id and span is not worked]
-        assert [span.name for span in within if span.kind == CLIENT] == [
-            *["chat gpt-4o-mini"] * 3,
-            "chat llama-3.3-70b-versatile",
-        ]
-        assert "ledger commit" in {span.name for span in within}
-        assert {span.parent_id for span in within} == {worked.span_id}
+    within = [span for span in spans if span.trace_id == TRACE]
+    calls = [span for span in within if span.kind == CLIENT]
+    assert [span.name for span in calls] == [*["chat gpt-4o-mini"] * 3, "chat llama-3.3-70b-versatile"]
+    item = ["process batch-item", "send batch-item", "mutation Submit", CALLER]
+    assert [way(span, spans) for span in calls] == [[span.name, *item] for span in calls]
+    assert {tuple(way(span, spans)) for span in named(within, "ledger commit")} == {("ledger commit", *item)}
+    at_vendor = [span for span in spans if span.trace_id == OTHER and span.kind == CLIENT]
+    steps = [f"batch {step} gpt-4o-mini" for step in ("upload", "poll", "collect")]
+    assert {span.name for span in at_vendor} == {*steps, "chat gpt-4o-mini"}
+    assert {tuple(way(span, spans)) for span in at_vendor} == {
+        *((step, "mutation Submit", CALLER) for step in steps),
+        ("chat gpt-4o-mini", steps[-1], "mutation Submit", CALLER),
+    }
+    told = {span.failed: span.attributes for span in named(at_vendor, "chat gpt-4o-mini")}
+    assert told[False]["gen_ai.usage.output_tokens"] == 3
+    assert told[True]["error.type"] == "PROVIDER_INVALID_REQUEST"
+
+
+async def test_a_batch_is_one_trace_through_rabbitmq_and_a_worker(site: Site, tmp_path: Path) -> None:
+    documents = site.parts["MongoDB"]
+    assert isinstance(documents, MongoProcess)
+    own = {
+        "DATA_DIR": str(tmp_path / "data"),
+        "QUEUE_NAME": secrets.token_hex(6),
+        "CONSUMER_STATUS": "false",
+        "OBJECT_STORE_URL": f"file://{tmp_path}/files",
+        "MONGODB_CONNECTION_URI": await migrated_database(documents.mongo),  # the site's servers dispatch their own
+    }
+    log = tmp_path / "worker.log"
+    with running_sink() as sink:
+        environment = {**site.environments[0], **own, **traced(sink), "OTEL_SERVICE_NAME": "the-server"}
+        worker = {**environment, "DATA_DIR": str(tmp_path / "worker"), "OTEL_SERVICE_NAME": "the-worker"}
+        with running_server(environment) as server, running_worker(worker, log):
+            submit(server, {"inputs": [asked("openai", "")]}, TRACEPARENT, "far-1")
+            await until(lambda: named(list(sink.spans()), "process batch-item"), within_s=60)
+            await until(lambda: completions_of(log.read_text(), "far-1", TRACE), within_s=60)
+        spans = list(sink.spans())
+    (call,) = [span for span in spans if span.trace_id == TRACE and span.name == "chat gpt-4o-mini"]
+    assert way(call, spans) == [call.name, "process batch-item", "send batch-item", "mutation Submit", CALLER]
+    services = {span.name: span.service for span in spans if span.trace_id == TRACE}
+    assert services.keys() >= {"mutation Submit", "send batch-item", "process batch-item", "ledger commit", call.name}
+    assert (services["mutation Submit"], services[call.name]) == ("the-server", "the-worker")
+
+
+async def test_untraced_the_caller_s_trace_is_in_the_log_of_its_items(server: Server) -> None:
+    trace = secrets.token_hex(16)
+    submit(server, {"inputs": [asked("openai", "")]}, TRACEPARENT.replace(TRACE, trace), "untraced-1")
+    await until(lambda: completions_of(server.log(), "untraced-1", trace), within_s=60)
 
 
 def test_a_collector_that_is_away_holds_nothing_up(vendor: Vendor, tmp_path: Path) -> None:

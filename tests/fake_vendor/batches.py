@@ -1,6 +1,6 @@
 """The vendors' batch APIs, from the server's side: OpenAI's files and batches, Anthropic's message batches. Each
 request is answered as it would be by itself, and counted in the tally when its batch has ended: after two looks at it,
-or, where one of its prompts has `[[hang]]`, when it is cancelled."""
+at the first where one of its prompts has `[[soon]]`, or, where one has `[[hang]]`, when it is cancelled."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Batch:
     cancelled: bool = False
     results: list[bytes] | None = None
 
-    @property
-    def hangs(self) -> bool:
-        return any(b"[[hang]]" in orjson.dumps(line) for line in self.lines)
+    def asks(self, directive: bytes) -> bool:
+        return any(directive in orjson.dumps(line) for line in self.lines)
 
     @property
     def ended(self) -> bool:
-        return self.cancelled or (self.looks >= LOOKS and not self.hangs)
+        looks = 1 if self.asks(b"[[soon]]") else LOOKS
+        return self.cancelled or (self.looks >= looks and not self.asks(b"[[hang]]"))
 
 
 class Batches:

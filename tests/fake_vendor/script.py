@@ -12,6 +12,7 @@
 | `[[cut=5]]` | the connection is cut after 5 tokens; a plain answer's before any byte |
 | `[[hang=5]]` | nothing more comes after 5 tokens; of a plain answer nothing at all |
 | `[[echo]]` | the answer is what was asked; an error's text has that in it, and the key |
+| `[[soon]]` | a batch with it has ended when it is first looked at |
 | `[[tool]]` | the first declared tool is called, unless the last turn is a tool's result |
 """
 
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 
 _DIRECTIVE = re.compile(r"\[\[(\d{3})(?:x(\d+))?(?:@([a-z]+))?\]\]|\[\[([a-z]+)(?:=(\d+))?\]\]")
 _TOKENS = 10
-NAMES = frozenset({"tokens", "wide", "pace", "delay", "retry", "cut", "hang", "tool", "echo"})
+NAMES = frozenset({"tokens", "wide", "pace", "delay", "retry", "cut", "hang", "tool", "echo", "soon"})
 
 
 @dataclass(frozen=True, slots=True)

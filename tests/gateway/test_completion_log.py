@@ -11,12 +11,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.completion_log import MAX_TEXT, CompletionLog
+from persistence.batch_records import Submitter
 from persistence.records import Outcome
 from providers.types import ImagePart, Media, Message, ProviderCompletion, ProviderEmbeddings, Role, TextPart
 from resolvers.errors import LimitDetail
 from resolvers.observing import CompletionEnd, CompletionOutcome
 from resolvers.principal import Origin, Principal
 from resolvers.types import CompleteCommand, EmbedCommand, Target
+from tests.persistence.batches import batch
 from tests.persistence.entries import entry
 
 TARGET = Target("openai", "gpt-4.1")
@@ -76,7 +78,7 @@ def test_what_it_says() -> None:
 def test_what_a_vendor_s_batch_told_is_an_event_too() -> None:
     told = entry(cost=Decimal("0.001"), outcome=Outcome.FAILED, error_code="PROVIDER_INVALID_REQUEST")
     with capture_logs() as logs:
-        CompletionLog(content=True).collected(told)
+        CompletionLog(content=True).collected(told, batch(submitter=Submitter("key_1", request_id="r-7")))
     (event,) = logs
     assert (event["event"], event["completion_id"], event["organisation"]) == (
         "completion",
@@ -86,6 +88,7 @@ def test_what_a_vendor_s_batch_told_is_an_event_too() -> None:
     assert (event["outcome"], event["error_code"]) == ("failed", "PROVIDER_INVALID_REQUEST")
     assert (event["cost_usd"], event["input_tokens"]) == ("0.001", told.input_tokens)
     assert event.keys() <= {*logged(END), "error_code"}
+    assert event["request_id"] == "r-7"
     assert "latency_ms" not in event
 
 

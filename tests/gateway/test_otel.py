@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import structlog
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import format_trace_id
+from opentelemetry.trace import SpanKind, format_trace_id
 
 from gateway.tracing.otel import OpenTelemetry
 from gateway.tracing.port import NoTracing, trace_id_of
+from persistence.batch_records import Counts, Submitter
 from persistence.records import Outcome
+from providers.errors import ProviderUnavailableError
+from resolvers.tracing import ONE_TRACE_AT_MOST, VendorStep
+from resolvers.types import Target
+from tests.persistence.batches import batch as a_batch
 from tests.persistence.entries import entry
 
+TARGET = Target("openai", "gpt-4o-mini")
 TRACE, OTHER = "0af7651916cd43dd8448eb211c80319c", "1bf7651916cd43dd8448eb211c80319c"
 
 
@@ -74,6 +81,56 @@ def test_a_commit_of_one_trace_is_in_it(tracing: OpenTelemetry, exporter: InMemo
     assert commit.links == ()
 
 
+def test_what_a_batch_comes_to_is_in_its_submission_s_trace(
+    tracing: OpenTelemetry, exporter: InMemorySpanExporter
+) -> None:
+    """As long as it is small: in a larger one each step, with what comes of it, has a trace of its own."""
+    for waiting, joined in ((ONE_TRACE_AT_MOST, True), (ONE_TRACE_AT_MOST + 1, False)):
+        batch = a_batch(counts=Counts(waiting=waiting), submitter=Submitter("key_1", trace=traceparent(TRACE)))
+        with tracing.sending("batch-item", batch, 3) as ticket:
+            pass
+        assert ticket is not None
+        with tracing.working("batch-item", [ticket]), tracing.at_vendor(VendorStep.POLL, batch, TARGET):
+            pass
+        sent, polled, worked = exporter.get_finished_spans()
+        exporter.clear()
+        assert traces([worked]) == traces([sent])
+        assert len({*traces([sent, polled]), TRACE}) == (1 if joined else 3)
+        assert (sent.kind, worked.kind, polled.kind) == (SpanKind.PRODUCER, SpanKind.CONSUMER, SpanKind.CLIENT)
+        links = [format_trace_id(link.context.trace_id) for span in (sent, polled) for link in span.links]
+        assert links == ([] if joined else [TRACE, TRACE])
+        assert sent.attributes is not None
+        assert (sent.attributes["messaging.batch.message_count"], sent.attributes["ai_middleware.batch.id"]) == (
+            3,
+            batch.id,
+        )
+
+
+def test_what_a_vendor_s_batch_api_refuses_has_its_code(tracing: OpenTelemetry, exporter: InMemorySpanExporter) -> None:
+    refusal = ProviderUnavailableError("a secret", provider="openai")
+    with pytest.raises(ProviderUnavailableError), tracing.at_vendor(VendorStep.UPLOAD, a_batch(), TARGET):
+        raise refusal
+    (upload,) = exporter.get_finished_spans()
+    assert upload.attributes is not None
+    assert (upload.name, upload.attributes["error.type"]) == ("batch upload gpt-4o-mini", "PROVIDER_UNAVAILABLE")
+    assert not upload.status.is_ok
+    assert "a secret" not in upload.to_json()
+
+
+def test_an_answer_that_was_collected_is_a_span_since_it_was_asked(
+    tracing: OpenTelemetry, exporter: InMemorySpanExporter
+) -> None:
+    asked_at = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
+    with tracing.at_vendor(VendorStep.COLLECT, a_batch(), TARGET):
+        tracing.observers[0].collected(entry(time=asked_at), a_batch())
+    call, collect = exporter.get_finished_spans()
+    assert call.parent is not None
+    assert collect.context is not None
+    assert (call.parent.span_id, call.start_time) == (collect.context.span_id, int(asked_at.timestamp()) * 10**9)
+    assert call.end_time is not None
+    assert call.end_time > int(asked_at.timestamp() + 7000) * 10**9
+
+
 def test_a_commit_does_not_belong_to_what_runs_beside_it(
     tracing: OpenTelemetry, exporter: InMemorySpanExporter
 ) -> None:
@@ -109,6 +166,21 @@ def test_an_error_in_an_operation_keeps_its_text(tracing: OpenTelemetry, exporte
         raise ValueError("a secret")
     (operation,) = exporter.get_finished_spans()
     assert "a secret" not in operation.to_json()
+
+
+def test_untraced_what_is_done_for_a_caller_later_has_his_trace_in_its_logs() -> None:
+    tracing = NoTracing()
+    with tracing.operation(traceparent(TRACE)):
+        batch = a_batch(submitter=Submitter("key_1", trace=tracing.current()))
+    assert tracing.current() is None
+    with tracing.sending("batch-item", batch, 1) as ticket:
+        assert ticket == traceparent(TRACE)
+    for later in (tracing.working("batch-item", [ticket, ticket]), tracing.at_vendor(VendorStep.POLL, batch, TARGET)):
+        with later:
+            assert structlog.contextvars.get_contextvars()["trace_id"] == TRACE
+    for nothing in (tracing.working("ledger", [ticket, traceparent(OTHER)]), tracing.working("ledger", ["nonsense"])):
+        with nothing:
+            assert "trace_id" not in structlog.contextvars.get_contextvars()
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,16 @@ def test_production_with_both_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.INTERNAL_PORT == 8081
 
 
+@pytest.mark.parametrize(
+    ("given", "port"),
+    [({}, None), ({"INTERNAL_PORT": ""}, None), ({"INTERNAL_PORT": "8081"}, 8081), (PRODUCTION, 8081)],
+)
+def test_a_local_worker_has_a_port_of_its_own_where_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], port: int | None
+) -> None:
+    assert load(monkeypatch, given).worker_port == port
+
+
 def test_free_ports_do_not_clash_in_production(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(monkeypatch, {**PRODUCTION, "PORT": "0", "INTERNAL_PORT": "0"})
     assert (settings.PORT, settings.INTERNAL_PORT) == (0, 0)

@@ -14,6 +14,7 @@ from tests.persistence.entries import NOON
 
 ENDED_BATCH = f"bat_{'0' * 32}"
 SOON = NOON + timedelta(minutes=1)
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def batch(**changes: Any) -> Batch:
@@ -23,7 +24,7 @@ def batch(**changes: Any) -> Batch:
         "state": BatchState.RUNNING,
         "mode": BatchMode.LIVE,
         "priority": 5,
-        "submitter": Submitter("key_1", "key_1", models=("openai/*",)),
+        "submitter": Submitter("key_1", "key_1", models=("openai/*",), request_id="r-1", trace=TRACEPARENT),
         "digest": "d1",
         "created_at": NOON,
         "started_at": NOON,

@@ -26,6 +26,7 @@ from resolvers.batches.working import ItemWorker, working
 from resolvers.key_pool import KeyPool, ProviderKey
 from resolvers.principal import Principal
 from resolvers.routing import Vendor
+from resolvers.tracing import UNTRACED, Tracer
 from tests.persistence.api_keys import MemoryApiKeys
 from tests.persistence.memory_batches import MemoryBatches, MemoryObjects
 
@@ -135,6 +136,7 @@ class BatchStage:
     events: ToldEvents
     batches: Batches
     bell: asyncio.Event
+    tracer: Tracer = UNTRACED
 
     @property
     def alpha(self) -> FakeProvider:
@@ -160,7 +162,7 @@ class BatchStage:
     @asynccontextmanager
     async def worker(self, *, prefetch: int = 10, drain_s: float = 5.0) -> AsyncIterator[None]:
         async with open_mover(self.store, self.scene.services.observer) as mover:
-            runner = ItemRunner(self.scene.services, self.objects, self.keys, mover, loop_time)
+            runner = ItemRunner(self.scene.services, self.objects, self.keys, mover, loop_time, self.tracer)
             made = ItemWorker(self.queue, self.store, mover, runner, prefetch=prefetch, drain_s=drain_s, now=loop_time)
             async with working(made):
                 yield
@@ -172,7 +174,7 @@ class BatchStage:
         async with open_mover(self.store, self.scene.services.observer) as mover:
             finisher = Finisher(self.store, self.objects, self.events, loop_time)
             forgetter = Forgetter(self.store, self.objects, KEPT_FOR, loop_time)
-            runs = VendorRuns(self.scene.services, self.store, self.objects, self.keys, mover, loop_time)
+            runs = VendorRuns(self.scene.services, self.store, self.objects, self.keys, mover, loop_time, self.tracer)
             side = runs if vendors else None
             made = Dispatcher(
                 self.store,
@@ -185,6 +187,7 @@ class BatchStage:
                 now=loop_time,
                 clock=clock,
                 observer=self.scene.services.observer,
+                tracer=self.tracer,
             )
             async with dispatching(made):
                 yield

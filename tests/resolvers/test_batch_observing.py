@@ -26,7 +26,7 @@ class Listener(Unobserved):
         self.standing: list[tuple[int, int]] = []
         """Batches and their open items, at each look."""
 
-    def collected(self, entry: LedgerEntry) -> None:
+    def collected(self, entry: LedgerEntry, batch: Batch) -> None:
         self.collected_ids.append(entry.completion_id)
 
     def item_ended(self, mode: BatchMode, outcome: ItemState) -> None:

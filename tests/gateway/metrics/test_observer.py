@@ -11,6 +11,7 @@ from gateway.metrics.catalogue import ROWS
 from gateway.metrics.instruments import Instruments
 from gateway.metrics.observer import JobMetrics, ServerMetrics
 from persistence.records import Outcome
+from tests.persistence.batches import batch
 from tests.persistence.entries import entry
 
 
@@ -30,7 +31,7 @@ def test_what_a_vendors_batch_told_has_no_duration(metrics: ServerMetrics, regis
     done = entry(**openai, input_tokens=30, cost=Decimal("0.25"), error_code=None)
     failed = entry(**openai, input_tokens=0, cost=Decimal(0), outcome=Outcome.FAILED, error_code="PROVIDER_UNAVAILABLE")
     for each in (done, failed):
-        metrics.collected(each)
+        metrics.collected(each, batch())
     read = registry.get_sample_value
     assert read("ai_requests_total", {**openai, "outcome": "succeeded"}) == 1
     assert read("ai_requests_total", {**openai, "outcome": "failed"}) == 1

@@ -24,6 +24,7 @@ from .traffic import SUBMIT, limit
 CLIENTS = 4
 PAUSE_S = 0.4
 """On average between two calls of a client."""
+UNPRICED = "openai/of-my-own"
 PROVIDERS = ("openai", "openai", "anthropic", "google", "groq", "mistral")
 PROMPTS = ("[[tokens=40]] [[delay=150]]",) * 8 + (
     "[[tokens=200]] [[pace=5]]",
@@ -58,6 +59,8 @@ async def client(server: Server) -> None:
 
 def call() -> dict[str, Any]:
     prompt = f"{random.choice(PROMPTS)} {random.random()}"  # a prompt of its own, so that `503x2` is counted anew
+    if random.random() < 0.05:
+        return {**asked("openai", prompt), "model": UNPRICED}
     more = {"fallbacks": [{"model": "groq/llama-3.3-70b-versatile"}]} if random.random() < 0.3 else {}
     return asked(random.choice(PROVIDERS), prompt, **more)
 
@@ -71,6 +74,7 @@ def tell(server: Server, prometheus: Prometheus, alertmanager: str) -> None:
     for name, expression in GRAPHS.items():
         graph = urlencode({"g0.expr": expression, "g0.tab": 0, "g0.range_input": "15m"})
         print(f"  {name:22}{prometheus.url}/graph?{graph}")
+    print("The server keeps all in files: panels of databases, of Kubernetes and of certificates stay empty.")
     print("Ctrl-C ends it all.", flush=True)
 
 
@@ -89,8 +93,10 @@ async def load(server: Server) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ai-middleware-observe-") as name, running_vendor() as vendor:
         folder = Path(name)
+        (folder / "files").mkdir()
+        files = f"file://{folder}/files"  # a server behind ours, which has its panel
         with (
-            running_server(server_environment(folder / "server", vendor)) as server,
+            running_server(server_environment(folder / "server", vendor, OBJECT_STORE_URL=files)) as server,
             running_alertmanager(folder / "alertmanager") as alertmanager,
         ):
             pods = [

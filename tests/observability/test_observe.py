@@ -37,6 +37,7 @@ def test_metrics_move_until_it_is_ended() -> None:
             assert log
             prometheus = Prometheus(found[1], Path())
             until_told(prometheus, "sum(rate(ai_requests_total[1m])) > 0")
+            until_told(prometheus, "min by (dependency) (dependency_up)")
             names = set()
             end = time.monotonic() + 60
             while "Watchdog" not in names:  # by Prometheus' rules, through its discovery of Alertmanager

@@ -105,6 +105,11 @@ tests/clients/node_modules: tests/clients/package-lock.json
 	@if command -v npm >/dev/null; then (cd $(@D) && npm ci --no-audit --no-fund --silent); else false; fi \
 	  && touch $@ || echo "GraphQL's public clients could not be installed: Node and npm are needed"
 
+# Elastic's own types, to which what Elasticsearch is told is held. Without Node the test says so.
+tests/observability/elastic/node_modules: tests/observability/elastic/package-lock.json
+	@if command -v npm >/dev/null; then (cd $(@D) && npm ci --no-audit --no-fund --silent); else false; fi \
+	  && touch $@ || echo "Elastic's types could not be installed: Node and npm are needed"
+
 # The tests' own mongod comes with the packages; this is the one library that it asks of the system.
 $(VENV)/.mongo: | $(VENV)/.installed-dev
 	@if [ "$$(uname -s)" != Linux ] || ldconfig -p | grep -q 'libcurl\.so\.4 '; then :; \
@@ -126,7 +131,7 @@ run: $(VENV)/.installed $(VENV)/.page ## Install, start the server on http://loc
 	@exec $(BIN)/ai-middleware serve
 
 .PHONY: test
-test: $(VENV)/.installed-dev lint $(VENV)/.page $(VENV)/.browser $(VENV)/.postgres $(VENV)/.mongo $(VENV)/.redis $(VENV)/.rabbitmq $(VENV)/.prometheus $(VENV)/.balancers $(VENV)/.timescaledb tests/servers/pglite/node_modules tests/clients/node_modules ## Everything that CI runs: linters, types, import contracts, tests
+test: $(VENV)/.installed-dev lint $(VENV)/.page $(VENV)/.browser $(VENV)/.postgres $(VENV)/.mongo $(VENV)/.redis $(VENV)/.rabbitmq $(VENV)/.prometheus $(VENV)/.balancers $(VENV)/.timescaledb tests/servers/pglite/node_modules tests/clients/node_modules tests/observability/elastic/node_modules ## Everything that CI runs: linters, types, import contracts, tests
 	$(BIN)/pytest --numprocesses $(WORKERS)
 
 .PHONY: lint
@@ -191,4 +196,4 @@ bench-batches: $(VENV)/.installed-dev $(VENV)/.postgres $(VENV)/.rabbitmq $(VENV
 
 .PHONY: clean
 clean: ## Remove what was installed and built; DATA_DIR stays
-	rm -rf $(VENV) dist gateway/static web/node_modules tests/servers/pglite/node_modules tests/clients/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist gateway/static web/node_modules tests/servers/pglite/node_modules tests/clients/node_modules tests/observability/elastic/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -12,6 +12,7 @@ import pytest
 
 from tests.deploy.test_load_balancers import KINDS
 from tests.e2e.test_public_clients import clients_or_skip
+from tests.observability.test_elastic_types import refusals
 from tests.servers import community, mongo, postgres, prometheus, rabbit, redis, s3, together
 
 NOWHERE = Path("/nowhere")
@@ -57,6 +58,10 @@ def _clients(patch: pytest.MonkeyPatch) -> None:
     clients_or_skip()
 
 
+def _elastic(patch: pytest.MonkeyPatch) -> None:
+    refusals(NOWHERE, [])
+
+
 def _several(patch: pytest.MonkeyPatch) -> None:
     with ExitStack() as stack:
         together.entered(stack, redis.running_redis())
@@ -83,6 +88,7 @@ CASES: list[tuple[Callable[[pytest.MonkeyPatch], None], str]] = [
     (_oldest, "Node and npm"),
     (_community, "Node and npm"),
     (_clients, "Node and npm"),
+    (_elastic, "Node and npm"),
     (_several, "apt-get install redis-server"),
     (_balancers, "apt-get install haproxy"),
     (_prometheus, "apt-get install prometheus"),

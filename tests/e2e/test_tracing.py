@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import httpx
@@ -264,22 +265,36 @@ asyncio.run(main())
     assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
 
 
-def test_atatus_is_told_of_operations_and_calls(vendor: Vendor, tmp_path: Path) -> None:
-    """By its own agent, to a server on a real socket: sums of times by name, and no text."""
+async def test_atatus_is_told_of_operations_and_calls(vendor: Vendor, tmp_path: Path) -> None:
+    """By its own agent, to a server on a real socket: sums of times by name, and no text. Items of batches are in their
+    submission's trace."""
     with running_sink() as sink:
         settings = {"ATATUS_LICENSE_KEY": "lic_1", "ATATUS_NOTIFY_HOST": sink.url, "ATATUS_APP_NAME": "gateway-eu"}
         with running_server(server_environment(tmp_path, vendor, **settings)) as server:
             token = server.token("acme")
             ask(server, token, asked("openai", "[[echo]] my question"), TRACEPARENT)
             ask(server, token, asked("groq", "[[400]]"))
+            submit(server, {"inputs": [asked("mistral", "")]}, TRACEPARENT, "atatus-1")
+            await until(lambda: completions_of(server.log(), "atatus-1", TRACE), within_s=60)
         (sent,) = [json.loads(body) for body in sink.bodies("/track/apm/txn")]
         assert sent["appName"] == "gateway-eu"
-        (transaction,) = sent["transactions"]
-        assert (transaction["name"], transaction["durations"][0]) == ("mutation Complete", 2)
-        calls = {each["name"]: each["durations"][0] for each in transaction["traces"] if each["kind"] == "Remote"}
-        assert calls == {"chat openai/gpt-4o-mini": 1, "chat groq/llama-3.3-70b-versatile": 1}
+        told = {each["name"]: each for each in sent["transactions"]}
+        assert {name: each["durations"][0] for name, each in told.items()} == {
+            "mutation Complete": 2,
+            "mutation Submit": 1,
+            "process batch-item": 1,
+        }
+        assert calls_in(told["mutation Complete"]) == {
+            "chat openai/gpt-4o-mini": 1,
+            "chat groq/llama-3.3-70b-versatile": 1,
+        }
+        assert calls_in(told["process batch-item"]) == {"chat mistral/mistral-small-latest": 1}
         assert not [each for each in sink.received if b"my question" in each.body or token.encode() in each.body]
         assert f"trace_id={TRACE}" in server.log()
+
+
+def calls_in(transaction: dict[str, Any]) -> dict[str, int]:
+    return {each["name"]: each["durations"][0] for each in transaction["traces"] if each["kind"] == "Remote"}
 
 
 @pytest.mark.parametrize("extra", ["otel", "atatus"])

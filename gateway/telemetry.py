@@ -31,6 +31,7 @@ def configure_logging(environment: Environment) -> None:
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.captureWarnings(True)
+    logging.getLogger("aiormq.channel").setLevel(logging.ERROR)  # it warns of calls that we ended ourselves
 
 
 def _renderers(environment: Environment) -> list[Any]:

@@ -133,7 +133,8 @@ def test_what_keeps_a_process_from_starting_is_one_line_and_ends_the_server(envi
     (data / "process-1").write_text("not a folder")
     done = served(environment)
     assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    line, *more = done.stderr.splitlines()
+    assert not more, done.stderr
     assert line.startswith("ai-middleware: DATA_DIR: ")
     assert "process-1" in line
     assert done.stdout == ""

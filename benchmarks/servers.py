@@ -24,6 +24,7 @@ from persistence.ports import JobQueue
 from persistence.queue_records import Job
 from persistence.rabbit.queue import open_rabbit
 from persistence.sqlite.database import open_database
+from persistence.sqlite.job_failures import SQLiteJobFailures
 from persistence.sqlite.queue import SQLiteQueue
 from resolvers.sinks import ENTRIES_A_JOB, job_of
 from tests.e2e.documents import COMPLETE, STREAM
@@ -130,10 +131,10 @@ async def queues(folder: Path) -> Sequence[Rate]:
     migrate(folder / "queue.db")
     async with open_database(folder / "queue.db") as database:
         found = [*await measure("embedded", SQLiteQueue(database, lambda: datetime.now(UTC)), None)]
-    with running_rabbit() as broker:
-        async with open_rabbit(broker.url, "bench") as queue:
-            await queue.probe()
-            found += await measure("RabbitMQ", queue, psutil.Process(broker.pid))
+        with running_rabbit() as broker:
+            async with open_rabbit(broker.url, "bench", SQLiteJobFailures(database)) as queue:
+                await queue.probe()
+                found += await measure("RabbitMQ", queue, psutil.Process(broker.pid))
     return found
 
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from persistence.ports import JobQueue
 from persistence.queue_records import Job
 from persistence.rabbit.queue import open_rabbit
 from persistence.sqlite.database import open_database
+from persistence.sqlite.job_failures import SQLiteJobFailures
 from persistence.sqlite.queue import SQLiteQueue
 from resolvers.sinks import ENTRIES_A_JOB, job_of
 from tests.e2e.documents import COMPLETE, STREAM
@@ -35,10 +37,10 @@ from tests.servers.redis import running_redis
 from .results import write_chapter
 
 ALONE, TOGETHER, AT_ONCE, PREFETCH = 300, 10_000, 100, 50
-COMPLETIONS, STREAMS = 200, 20
-_OWN = {"cmdstat_ping", "cmdstat_info", "cmdstat_config|resetstat", "cmdstat_hello", "cmdstat_client|setinfo"}
-_INSIDE = {f"cmdstat_{name}" for name in ("get", "del", "xadd", "xrevrange", "pexpire")}
-"""What a script does on the server is no round trip."""
+COMPLETIONS, STREAMS, CLIENTS = 200, 20, 20
+_OWN = {"PING", "INFO", "HELLO", "CLIENT", "MONITOR"}
+_END = "bench-end"
+_LIMIT = "mutation { setLimits(input: { requestsPerMinute: 100000 }) { limited } }"
 
 _PAGE = """\
 # What the servers between processes cost
@@ -58,8 +60,9 @@ A job of {entries} ledger entries has {size:,} bytes: one message for {entries} 
 
 ## Redis
 
-What a server asks of it while it answers {completions} completions, and {streams} streams, which wait for none of it:
-what they tell is kept for whoever resumes them. Counted by Redis itself.
+What a server asks of it while it answers {completions} completions one after the other, and {streams} streams, which
+wait for none of it: what they tell is kept for whoever resumes them. What processes tell each other is in it, which is
+the less a completion the more there are at once; what a script does on the server is not. By Redis' own MONITOR.
 
 | completions | round trips each |
 |---|---|
@@ -130,10 +133,10 @@ async def queues(folder: Path) -> Sequence[Rate]:
     migrate(folder / "queue.db")
     async with open_database(folder / "queue.db") as database:
         found = [*await measure("embedded", SQLiteQueue(database, lambda: datetime.now(UTC)), None)]
-    with running_rabbit() as broker:
-        async with open_rabbit(broker.url, "bench") as queue:
-            await queue.probe()
-            found += await measure("RabbitMQ", queue, psutil.Process(broker.pid))
+        with running_rabbit() as broker:
+            async with open_rabbit(broker.url, "bench", SQLiteJobFailures(database)) as queue:
+                await queue.probe()
+                found += await measure("RabbitMQ", queue, psutil.Process(broker.pid))
     return found
 
 
@@ -149,15 +152,36 @@ def round_trips(folder: Path) -> Sequence[tuple[str, float]]:
         began = time.monotonic()
         streamed = asked(asking, STREAMS, lambda number: stream(server))
         took = (time.monotonic() - began) / STREAMS
-        return [("without a key", plain), ("with one", keyed), (f"a stream of {took:.1f} s", streamed)]
+        post(server, server.token("bench"), _LIMIT, {})
+        complete(server, None)
+        limited = asked(asking, COMPLETIONS, lambda number: complete(server, None))
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            together = asked(asking, 1, lambda _: some(clients, server)) / COMPLETIONS
+        return [
+            ("without a key", plain),
+            ("with one", keyed),
+            ("without a key, under a limit", limited),
+            (f"the same, by {CLIENTS} clients at once", together),
+            (f"a stream of {took:.1f} s", streamed),
+        ]
+
+
+def some(clients: ThreadPoolExecutor, server: Server) -> None:
+    for _ in clients.map(lambda _: complete(server, None), range(COMPLETIONS)):
+        pass
 
 
 def asked(asking: redis.Redis, count: int, call: Callable[[int], None]) -> float:
-    asking.config_resetstat()
-    for number in range(count):
-        call(number)
-    calls = {name: about["calls"] for name, about in asking.info("commandstats").items()}
-    return sum(times for name, times in calls.items() if name not in _OWN | _INSIDE) / count
+    with asking.monitor() as seen:
+        for number in range(count):
+            call(number)
+        asking.echo(_END)
+        times = 0
+        for command in seen.listen():
+            if _END in command["command"]:
+                return times / count
+            times += command["client_type"] != "lua" and command["command"].split()[0].upper() not in _OWN
+    raise RuntimeError("the server has closed its connection")
 
 
 def stream(server: Server) -> None:

@@ -149,12 +149,13 @@ class RedisEvents:
 
 
 async def _publish(client: Client, name: str, message: str) -> None:
-    """In a cluster by any node: left alone, its client asks the one whose keys would have this name."""
+    """In a cluster any node will do, and always the same one, so that messages come in their order: the one that has
+    the keys of this slot, and while it is away the first of the others."""
     if not isinstance(client, RedisCluster):
         await client.publish(name, message)
         return
-    nodes = client.get_nodes()
-    random.shuffle(nodes)
+    own = client.get_node_from_key(name)
+    nodes = sorted(client.get_nodes(), key=lambda node: (node != own, node.name))
     for node in nodes[:-1]:
         with suppress(BrokenError, RedisTimeoutError):
             await client.execute_command("PUBLISH", name, message, target_nodes=node)

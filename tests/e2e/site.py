@@ -79,7 +79,7 @@ class PostgresProcess:
 
 @dataclass(frozen=True)
 class Site:
-    """`ways` lead to all of them but MongoDB, whose client finds its members' own addresses."""
+    """`ways` lead to all of them; to MongoDB too, whose client goes by the addresses that its members are known by."""
 
     servers: Sequence[Server]
     parts: Mapping[str, Process]
@@ -98,12 +98,14 @@ def running_site(folder: Path, vendor: Vendor, *, processes: int = 2, **more: st
         documents = asyncio.run(migrated_documents(mongo))
         ledger = postgres.url(asyncio.run(new_database(postgres)))
         ways = {
+            "MongoDB": stack.enter_context(proxy_beside(mongo.nodes[0].port)),
             "TimescaleDB": stack.enter_context(proxy_beside(urlsplit(ledger).port or 5432)),
             "Redis": stack.enter_context(proxy_beside(redis.port)),
             "RabbitMQ": stack.enter_context(proxy_beside(broker.port)),
         }
+        mongo.lead_through(ways["MongoDB"].port)
         variables = {
-            "MONGODB_CONNECTION_URI": documents,
+            "MONGODB_CONNECTION_URI": through(documents, ways["MongoDB"]),
             "MONGODB_TIMEOUT_S": "2",
             "TIMESCALE_SERVICE_URL": through(ledger, ways["TimescaleDB"]),
             "TIMESCALE_TIMEOUT_S": "2",
@@ -161,30 +163,18 @@ def freeze(site: Site, *names: str) -> None:
 
 
 def slow(site: Site, *names: str) -> None:
-    """Each chunk comes late, and now and then every connection is cut; where no proxy leads, it does its work in a
-    fifth of the time."""
-    ways = [site.ways[name] for name in names if name in site.ways]
-    others = [site.parts[name] for name in names if name not in site.ways]
+    """Each chunk comes late, and now and then every connection is cut."""
+    ways = [site.ways[name] for name in names]
     for way in ways:
         way.delay_s = 0.1
     try:
         for _ in range(5):
-            _halting(others, 0.6)
+            time.sleep(0.6)
             for way in ways:
                 way.cut_now()
     finally:
         for way in ways:
             way.delay_s = 0.0
-
-
-def _halting(parts: Sequence[Process], seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        with ExitStack() as stack:
-            for part in parts:
-                stack.enter_context(part.frozen())
-            time.sleep(0.12)
-        time.sleep(0.03)
 
 
 def _down(ends: Sequence[Callable[[], None]], beginnings: Sequence[Callable[[], None]]) -> None:

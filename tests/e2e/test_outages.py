@@ -8,7 +8,7 @@ import asyncio
 import os
 import random
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from gateway.runtime import open_runtime
+from gateway.runtime import Runtime, open_runtime
 from gateway.settings import Settings, load_settings
 from gateway.stores import DATABASE_FILE
 from persistence.migrations.sqlite import migrate
@@ -30,6 +30,8 @@ SERVERS = ("MongoDB", "TimescaleDB", "Redis", "RabbitMQ")
 REFUSING = ({"TimescaleDB", "RabbitMQ"}, {"TimescaleDB", "Redis"})
 """While both of the first are away new calls are refused, before a vendor is called; of the second, those with keys."""
 
+NEARLY = {"files": 5, "threads": 5, "bytes": 10 * 2**20}
+"""So much more is as much as before."""
 Disturbance = Callable[..., None]
 
 ALONE = [
@@ -66,7 +68,8 @@ async def test_completions_go_on(site: Site, vendor: Vendor, case: tuple[Any, ..
 
 
 async def test_nothing_is_left_open(site: Site, vendor: Vendor) -> None:
-    """After a first outage, which opens what is needed later, no more of them adds a socket, a file or a thread."""
+    """After a first outage, which opens what is needed later, no more of them adds a socket, a file or a thread; nor
+    does memory grow."""
     organisation = f"outage-{secrets.token_hex(4)}"
     load = Load(site, organisation)
     await load.through(partial(kill, site, "Redis"))
@@ -77,12 +80,12 @@ async def test_nothing_is_left_open(site: Site, vendor: Vendor) -> None:
     await all_is_booked(load, vendor)
     for server, held in zip(site.servers, before, strict=True):
         for kind, count in holds(server).items():
-            assert count <= held[kind] + 5, kind
+            assert count <= held[kind] + NEARLY[kind], kind
 
 
 def holds(server: Server) -> dict[str, int]:
     process = psutil.Process(server.process.pid)
-    return {"files": process.num_fds(), "threads": process.num_threads()}
+    return {"files": process.num_fds(), "threads": process.num_threads(), "bytes": process.memory_info().rss}
 
 
 # Of a connection that breaks while it is closed, the broker's client leaves the closing itself to the collector.
@@ -95,14 +98,30 @@ async def test_no_task_and_no_socket_outlives_a_process(site: Site, tmp_path: Pa
     migrate(tmp_path / DATABASE_FILE)
     before = asyncio.all_tasks()
     async with open_runtime(settings) as runtime:
-        await asyncio.to_thread(kill, site, "TimescaleDB", "Redis", "RabbitMQ")
-        async with asyncio.timeout(60):
-            while str(await runtime.readiness()) != "ready":  # noqa: ASYNC110  # nobody tells
+        await is_ready(runtime)
+        running = len(asyncio.all_tasks())
+        await asyncio.to_thread(kill, site, *SERVERS)
+        await is_ready(runtime)
+        async with asyncio.timeout(30):
+            while len(asyncio.all_tasks()) > running:  # noqa: ASYNC110  # nobody tells
                 await asyncio.sleep(0.1)
     assert asyncio.all_tasks() == before
+    async with asyncio.timeout(30):
+        while sockets(site):  # noqa: ASYNC110  # MongoDB's client has a thread that closes its own half a second later
+            await asyncio.sleep(0.05)
+
+
+async def is_ready(runtime: Runtime) -> None:
+    async with asyncio.timeout(60):
+        while str(await runtime.readiness()) != "ready":  # noqa: ASYNC110  # nobody tells
+            await asyncio.sleep(0.1)
+
+
+def sockets(site: Site) -> Sequence[int]:
+    """This process's own to the site's servers, by their ports."""
     ports = {way.port for way in site.ways.values()}
-    left = [each for each in psutil.Process().net_connections("tcp") if each.raddr and each.raddr.port in ports]
-    assert [each for each in left if each.status == psutil.CONN_ESTABLISHED] == []
+    found = psutil.Process().net_connections("tcp")
+    return [each.raddr.port for each in found if each.status == psutil.CONN_ESTABLISHED and each.raddr.port in ports]
 
 
 @pytest.mark.soak

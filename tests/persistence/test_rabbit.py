@@ -11,10 +11,11 @@ from uuid import uuid4
 
 import aio_pika
 import pytest
+from aio_pika.exceptions import ChannelPreconditionFailed
 from uuid_utils import uuid7
 
 from persistence.ports import Delivery, StoreUnavailableError
-from persistence.queue_records import Job
+from persistence.queue_records import RETRY_DELAYS_S, Job
 from persistence.rabbit import link
 from persistence.rabbit.address import address
 from persistence.rabbit.queue import RabbitQueue, open_rabbit
@@ -86,6 +87,30 @@ async def test_what_was_confirmed_outlives_a_broker_that_is_killed(broker: Broke
         more = jobs(3)
         await queue.publish(more)
         assert set(await drained(queue, 53)) == {each.id for each in [*sent, *more]}
+
+
+async def test_each_queue_is_kept_by_a_majority_and_counts_no_deliveries(queue: RabbitQueue) -> None:
+    """The broker refuses to hear of a queue that it has otherwise."""
+    await queue.probe()
+    name = queue.parking.removesuffix(".parked")
+    rests = {f"{name}.retry-{seconds}s": seconds for seconds in RETRY_DELAYS_S}
+    kept: dict[str, object] = {"x-queue-type": "quorum", "x-delivery-limit": 2**31 - 1}
+    async with await aio_pika.connect(rabbit_or_skip().url) as connection:
+        for each in (name, queue.parking, *rests):
+            back = {
+                "x-message-ttl": rests.get(each, 0) * 1000,
+                "x-dead-letter-exchange": "",
+                "x-dead-letter-routing-key": name,
+                "x-dead-letter-strategy": "at-least-once",
+                "x-overflow": "reject-publish",
+            }
+            right = {**kept, **(back if each in rests else {})}
+            async with connection.channel() as channel:
+                await channel.declare_queue(each, durable=True, arguments=right)
+            for wrong in ({**right, "x-queue-type": "classic"}, {**right, "x-delivery-limit": 20}):
+                channel = await connection.channel()
+                with pytest.raises(ChannelPreconditionFailed):
+                    await channel.declare_queue(each, durable=True, arguments=wrong)
 
 
 async def test_one_that_freezes_is_given_up_in_time_and_used_again(broker: Broker) -> None:

@@ -136,6 +136,15 @@ class Mongo:
             client.admin.command("replSetInitiate", asked)
             _wait_for(lambda: client.admin.command("hello")["isWritablePrimary"])
 
+    def lead_through(self, port: int) -> None:
+        """A set of one is known by this port from then on, so that its clients come by no other way."""
+        with self.client(self.nodes[0]) as client:
+            config = client.admin.command("replSetGetConfig")["config"]
+            (member,) = config["members"]
+            member["host"] = f"127.0.0.1:{port}"
+            config["version"] += 1
+            client.admin.command("replSetReconfig", config)
+
     def primary(self) -> Node:
         with self.client() as client:
             _wait_for(lambda: client.primary is not None)

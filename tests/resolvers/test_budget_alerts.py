@@ -177,6 +177,16 @@ async def test_no_budget_no_alert(scene: Scene) -> None:
     assert told.times == 0
 
 
+async def test_a_budget_of_nothing_is_no_news(scene: Scene) -> None:
+    told = Told()
+    limit(scene, usd_per_day=Decimal(0))
+    async with watching(scene, told):
+        with pytest.raises(BudgetExceededError):
+            await called(scene)
+        await asyncio.sleep(1)
+    assert told.times == 0
+
+
 def test_thresholds_unless_they_are_given() -> None:
     assert thresholds(limit_rule(alert_at=None)) == DEFAULT_ALERT_AT == (50, 80, 90, 100)
     assert thresholds(limit_rule(alert_at=(7,))) == (7,)

@@ -14,10 +14,8 @@ HEAD_TIMEOUT_S = 20.0  # from the connection's start, or a later request's first
 BODY_TIMEOUT_S = 60.0  # from there to the end of the request
 STALL_TIMEOUT_S = 60.0  # for a client that takes nothing of what waits for it
 MAX_READS = 2_000  # of one head, or of a body whose answer is out: they take 25 ms, however little each one brings
-MAX_LATE_BYTES = (
-    32 * 1024 * 1024
-)  # of a body whose answer is out; as extensions of chunks, the dearest, they take 40 ms
-MAX_LATE_PIECES = 50_000  # of the same: in chunks of a byte they take 10 ms
+MAX_LATE_BYTES = 32 * 1024 * 1024  # of such a body: as extensions of chunks, the dearest, they take 40 ms
+MAX_LATE_PIECES = 50_000  # of such a body: in chunks of a byte they take 10 ms
 
 _TOO_SLOW = (
     b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 28\r\n"

@@ -13,7 +13,9 @@ MAX_HEAD_BYTES = 64 * 1024  # request line and headers, or trailers
 HEAD_TIMEOUT_S = 20.0  # from the connection's start, or a later request's first byte, to the end of its head
 BODY_TIMEOUT_S = 60.0  # from there to the end of the request
 STALL_TIMEOUT_S = 60.0  # for a client that takes nothing of what waits for it
-MAX_LATE_PIECES = 50_000  # of a body whose answer is out: read in large pieces that is 3 GB, in chunks of a byte 10 ms
+MAX_READS = 2_000  # of one head, or of a body whose answer is out: they take 25 ms, however little each one brings
+MAX_LATE_BYTES = 32 * 1024 * 1024  # of such a body: as extensions of chunks, the dearest, they take 40 ms
+MAX_LATE_PIECES = 50_000  # of such a body: in chunks of a byte they take 10 ms
 
 _TOO_SLOW = (
     b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 28\r\n"
@@ -32,12 +34,12 @@ class _Wait:
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """The parser keeps heads of any length: past MAX_HEAD_BYTES the answer is 400, and the connection is closed. So is
-    one that has not brought a whole head within HEAD_TIMEOUT_S (uvicorn's keep-alive timeout rules between an answer
-    and the next byte), or the body within BODY_TIMEOUT_S (408), and one whose client reads nothing for STALL_TIMEOUT_S.
-    What comes of a body after its answer, as where a stranger was refused by the head, is read so that the client sees
-    the answer, but for MAX_LATE_PIECES at most.
-    A request that one read brings whole, as most do, is not timed at all.
+    """The parser keeps heads of any length: past MAX_HEAD_BYTES, or MAX_READS, the answer is 400, and the connection is
+    closed. So is one that has not brought a whole head within HEAD_TIMEOUT_S (uvicorn's keep-alive timeout rules
+    between an answer and the next byte), or the body within BODY_TIMEOUT_S (408), and one whose client reads nothing
+    for STALL_TIMEOUT_S. What comes of a body after its answer, as where a stranger was refused by the head, is read so
+    that the client sees the answer, but only so much of it. A request that one read brings whole, as most do, is
+    neither timed nor counted.
 
     A request behind one that is being answered is not taken: the connection closes after the answer, as RFC 9112, 9.3.2
     allows. uvicorn would stop reading, and not notice that the client has left; each request's Departure tells of that.
@@ -49,6 +51,8 @@ class BoundedConnection(HttpToolsProtocol):
     _stalled: asyncio.TimerHandle | None = None
     _unread = 0  # bytes, when the reader was looked at last
     _head_bytes = 0  # since a head or a piece of a body was complete; over by less than one read where they share it
+    _reads = 0  # of the head, or of the body since its answer
+    _late_bytes = 0
     _late_pieces = 0
     _deaf = False
     _departure: Departure | None = None  # of the last request
@@ -77,13 +81,26 @@ class BoundedConnection(HttpToolsProtocol):
         super().data_received(data)
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(f"The head is larger than {MAX_HEAD_BYTES} bytes.")
-        if self._late_pieces > MAX_LATE_PIECES:
-            self.transport.abort()
+        if self._missing is not None:
+            self._count_the_rest(self._missing, len(data))
         if self._missing is not self._timed:
             self._time_the_rest()
 
     def _expect_head(self) -> None:
+        self._reads = 0
         self._missing = _Wait(HEAD_TIMEOUT_S, for_body=False)
+
+    def _count_the_rest(self, missing: _Wait, size: int) -> None:
+        """Of a head, or of a body that nobody waits for any more."""
+        if not missing.for_body:
+            self._reads += 1
+            if self._reads > MAX_READS and not self.transport.is_closing():
+                self.send_400_response(f"The head came in more than {MAX_READS} pieces.")
+        elif self.cycle is not None and self.cycle.response_complete:
+            self._reads += 1
+            self._late_bytes += size
+            if self._reads > MAX_READS or self._late_bytes > MAX_LATE_BYTES or self._late_pieces > MAX_LATE_PIECES:
+                self.transport.abort()
 
     def _answering(self) -> bool:
         """Whether a request is here as a whole, and its answer is not."""
@@ -99,7 +116,7 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._head_bytes = self._late_pieces = 0
+        self._head_bytes = self._reads = self._late_bytes = self._late_pieces = 0
         if not self._deaf:
             self._missing = _Wait(BODY_TIMEOUT_S, for_body=True)
             self._departure = Departure()

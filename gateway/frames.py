@@ -12,8 +12,11 @@ from websockets.frames import Frame
 from websockets.http11 import Request
 from websockets.protocol import State
 
+from .connections import MAX_LATE_BYTES, MAX_READS
+
 MAX_UNREAD_BYTES = 8 * 1024 * 1024  # more than any one message of ours
-MAX_STRANGER_BYTES = 64 * 1024  # after the handshake, until it is known who the peer is: 10,000 pings take 30 ms
+MAX_STRANGER_BYTES = 32 * 1024  # after the handshake, until it is known who the peer is: messages in it take 20 ms
+MAX_STRANGER_READS = 500  # of the same: with a message in each they take 20 ms
 MAX_FRAGMENTS = 1024  # of one message: empty ones would be no bytes, and memory all the same
 CLOSE_TIMEOUT_S = 10.0
 
@@ -29,31 +32,30 @@ class BoundedSocket(WebSocketsSansIOProtocol):
     abort here, and the application hears of it as of any other disconnect. The first data is a whole head
     (`gateway.connections`); one that the library doesn't take as a handshake it would leave without a word. Text that
     is not UTF-8 it would log with a traceback. A whole message is kept for a peer that the application has called
-    welcome, by the function under WELCOME in the scope's extensions, and no more than MAX_STRANGER_BYTES for others.
+    welcome, by the function under WELCOME in the scope's extensions, and no more than MAX_STRANGER_BYTES for others. As
+    little is looked at after our close: the library would answer pings to the end.
     """
 
     WELCOME = "ai_middleware.welcome"
     _is_stranger = True
-    _stranger_bytes = 0
+    _bytes = 0  # of a stranger, or since our close; then of what is dropped
+    _reads = 0
     _closing: asyncio.TimerHandle | None = None
-    _failed = False
+    _deaf = False
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
-        self._stranger_bytes = 0
         if not self.close_sent:
             self.scope["extensions"][self.WELCOME] = self._welcome  # type: ignore[assignment]  # ASGI says: a dict
 
     def _welcome(self) -> None:
         self._is_stranger = False
+        self._bytes = self._reads = 0
 
     def data_received(self, data: bytes) -> None:
-        if self._failed:
-            return
-        if self._is_stranger:
-            self._stranger_bytes += len(data)
-        if self._is_stranger and self._stranger_bytes > MAX_STRANGER_BYTES:
-            self._fail(1009, "too much before connection_init")
+        if self.handshake_initiated and (self._deaf or self._is_stranger or self.close_sent):
+            self._count(len(data))
+        if self._deaf:
             return
         super().data_received(data)
         if self.conn.handshake_exc is not None:
@@ -61,6 +63,20 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         if self.transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
             self.transport.abort()
         self._expect_the_end()
+
+    def _count(self, size: int) -> None:
+        self._bytes += size
+        self._reads += 1
+        if self._deaf:
+            if self._bytes > MAX_LATE_BYTES or self._reads > MAX_READS:
+                self.transport.abort()
+        elif self._bytes > MAX_STRANGER_BYTES or self._reads > MAX_STRANGER_READS:
+            self._fail(1009, "too much before connection_init")
+            self._turn_deaf()
+
+    def _turn_deaf(self) -> None:
+        self._deaf = True
+        self._bytes = self._reads = 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._closing is not None:
@@ -101,7 +117,8 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         code, reason = self.conn.close_sent.code, self.conn.close_sent.reason
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         self.transport.write(b"".join(self.conn.data_to_send()))
-        self._failed = self.close_sent = True
+        self.close_sent = True
+        self._turn_deaf()
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()

@@ -154,10 +154,8 @@ def divided(asked: Sequence[Need], share: int) -> Sequence[Need]:
 
 
 def came_to(asked: Allowance, entry: LedgerEntry) -> int:
-    """Where the cost is not known, it may have been all that was reserved."""
+    """Where the cost is not known, it may have been all that was reserved. A place is left whatever it says."""
     measure = asked.key.partition(":")[0]
-    if measure == Measure.STREAMS:
-        return 0
     if measure == Measure.TOKENS:
         return entry.input_tokens + entry.output_tokens
     if measure in MONEY and entry.cost is not None:

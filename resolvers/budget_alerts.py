@@ -24,7 +24,7 @@ DEFAULT_ALERT_AT = (50, 80, 90, 100)
 GATHER_S = 0.2
 """What is settled meanwhile is looked at together."""
 TRIAL_INTERVAL_S = 2.0
-"""Longer than settling rests: what was in trouble is settled by then."""
+"""Between two looks while they can't be had, or told of."""
 END_S = 2.0
 MAX_TOUCHED = 20_000
 MAX_TOLD = 50_000
@@ -100,17 +100,16 @@ class BudgetAlerts:
                 self._wake.set()
 
     async def work(self) -> None:
-        troubled = False
+        whole = True
         while True:
             await self._wake.wait()
             self._wake.clear()
-            await asyncio.sleep(TRIAL_INTERVAL_S if troubled else GATHER_S)
+            await asyncio.sleep(GATHER_S if whole else TRIAL_INTERVAL_S)
             batch = dict(self._touched)
             whole = await self.flush()
-            if troubled or not whole:  # once more where the trouble is just over: some may not be settled yet
+            if not whole:
                 self._touched = {**batch, **self._touched}
                 self._wake.set()
-            troubled = not whole
 
     async def flush(self) -> bool:
         """Looks at all that was touched; whether it could."""

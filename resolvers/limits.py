@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 
 import structlog
 
@@ -177,10 +178,13 @@ class Limiter:
     ) -> None:
         done = done or asyncio.get_running_loop().create_future()
         allowances = [need.asked for need in asked]
-        if (touched := self.touched) is not None:
-            done.add_done_callback(lambda _: touched(truth.organisation, store, asked))
+        counted = partial(self._touch, truth.organisation, store, asked)
         name = name or reservation_of(truth)
-        self._settler.put(Settlement(store, truth.organisation, name, allowances, amounts, truth, done))
+        self._settler.put(Settlement(store, truth.organisation, name, allowances, amounts, truth, done, counted))
+
+    def _touch(self, organisation: str, store: Reservations, asked: Sequence[Need]) -> None:
+        if self.touched is not None:
+            self.touched(organisation, store, asked)
 
     async def count(self, entry: LedgerEntry, reserved: frozenset[str] = frozenset()) -> None:
         """What is booked beside any reservation, such as a correction: against the budgets of its day and month."""
@@ -280,8 +284,7 @@ class Limiter:
                 return self._held(call, asked, store, kept)
             need = by_key[answer.allowance.key]
             if isinstance(answer, Refused):
-                if self.touched is not None:
-                    self.touched(organisation, store, [need])
+                self._touch(organisation, store, [need])
                 raise refusal(need, answer, self._now())
             assert isinstance(answer, Unbegun)  # noqa: S101  # there is no fourth
             await self._begin(store, organisation, need)

@@ -25,8 +25,8 @@ log = structlog.get_logger("limits")
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """`truth`: what the attempt came to, by whom made it. `done` resolves when it is told, or given up: then its lease
-    runs out."""
+    """`truth`: what the attempt came to, by whom made it. `done` resolves when it is told, or can't be now: then its
+    lease may run out. `counted` is called once it is told, however late."""
 
     store: Reservations
     organisation: str
@@ -35,6 +35,7 @@ class Settlement:
     amounts: Sequence[int]
     truth: LedgerEntry
     done: asyncio.Future[None]
+    counted: Callable[[], None]
 
 
 class Settler:
@@ -92,6 +93,7 @@ class Settler:
             for each in group:
                 _done(each)
         for each in group:
+            each.counted()
             if self._left is not None and each.reservation in left:
                 self._left(each)
         return True

@@ -94,13 +94,16 @@ def server_environment(folder: Path, vendor: Vendor | None, **more: str) -> dict
 
 
 @contextmanager
-def running_server(environment: Mapping[str, str]) -> Iterator[Server]:
-    """Starts `ai-middleware serve`, and stops it as Kubernetes would. Its log is in DATA_DIR/server.log."""
+def running_server(environment: Mapping[str, str], *, first: str = "") -> Iterator[Server]:
+    """Starts `ai-middleware serve`, and stops it as Kubernetes would. Its log is in DATA_DIR/server.log. `first` is
+    Python that it runs before."""
     folder = Path(environment["DATA_DIR"])
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "server.log").open("a") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "gateway", "serve"],
+            [sys.executable, "-c", f"{first}\nfrom gateway.cli import main\nraise SystemExit(main())", "serve"]
+            if first
+            else [sys.executable, "-m", "gateway", "serve"],
             cwd=_ROOT,
             env=dict(environment),
             stdout=subprocess.PIPE,

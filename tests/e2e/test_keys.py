@@ -121,18 +121,22 @@ def test_another_organisation_s_key_is_none(server: Server, organisation: str) -
         assert code(post(server, stranger, document, asked)) == "NOT_FOUND"
 
 
-def test_a_key_of_one_network(tmp_path: Path) -> None:
-    """The address is the one that the trusted proxy tells."""
+async def test_a_key_of_one_network(tmp_path: Path) -> None:
+    """The address is the one that the trusted proxy tells, on each transport."""
     environment = server_environment(tmp_path, None, TRUSTED_PROXIES="127.0.0.1")
     with running_server(environment) as server:
         key, _ = made(server, "acme", grant={**CALLS, "networks": ["198.51.100.0/24"]})
         for forwarded, status in (("198.51.100.7", 200), ("203.0.113.7", 401), ("198.51.100.7, 203.0.113.7", 401)):
-            answer = httpx.post(
-                server.url,
-                json={"query": VIEWER},
-                headers={"authorization": f"Bearer {key}", "x-forwarded-for": forwarded},
-            )
-            assert answer.status_code == status
+            headers = {"authorization": f"Bearer {key}", "x-forwarded-for": forwarded}
+            async with aiohttp.ClientSession(headers=headers) as session:
+                for accept in ("application/json", "text/event-stream"):
+                    answer = await session.post(server.url, json={"query": VIEWER}, headers={"accept": accept})
+                    assert answer.status == status
+                socket = await session.ws_connect(server.socket_url, protocols=["graphql-transport-ws"])
+                await socket.send_json({"type": "connection_init"})
+                message = await socket.receive(timeout=30)
+                assert (message.type is aiohttp.WSMsgType.TEXT) == (status == 200)
+                assert socket.close_code == (None if status == 200 else 4403)
         assert not opens(server, key)
 
 

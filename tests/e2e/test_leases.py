@@ -244,6 +244,33 @@ async def test_while_redis_is_away(pair: Pair, vendor: Vendor, organisation: str
     assert len(poor.answered) == 16, "what the processes had counted by themselves is theirs"
 
 
+async def test_how_limits_stand_is_seen_in_every_process(pair: Pair, vendor: Vendor, organisation: str) -> None:
+    callers, prompt = Callers(pair, organisation), "[[tokens=4]] [[hang=2]]"
+    pair.limit(organisation, requestsPerMinute=5, usdPerDay="100", streams=2)
+
+    def seen(name: str) -> list[tuple[Decimal, ...]]:
+        """The limit, what is used, and what is left, by each process."""
+        told = [pair.seen(organisation, number)[name] for number in range(2)]
+        return [tuple(Decimal(each[field]) for field in ("limit", "used", "left")) for each in told]
+
+    async with session(pair, organisation) as asking:
+        calling = asyncio.create_task(callers.call(asking, pair.servers[0], prompt))
+        await until(lambda: open_calls(vendor, "openai", organisation) == 1)
+        assert seen("REQUESTS") == [(5, 1, 4)] * 2
+        assert seen("STREAMS") == [(2, 0, 2)] * 2
+        assert seen("USD_A_DAY") == [(100, most_usd(prompt), 100 - most_usd(prompt))] * 2
+        stream = await callers.streaming(asking, pair.servers[1], prompt)
+        await until(lambda: open_calls(vendor, "openai", organisation) == 2)
+        assert seen("REQUESTS") == [(5, 2, 3)] * 2
+        assert seen("STREAMS") == [(2, 1, 1)] * 2
+        calling.cancel()
+        stream.close()
+    await until(lambda: all_is_settled(pair.kept(organisation)))
+    spent = sum((entry.cost or Decimal(0) for entry in await pair.booked(organisation)), Decimal(0))
+    assert seen("STREAMS") == [(2, 0, 2)] * 2
+    assert seen("USD_A_DAY") == [(100, spent, 100 - spent)] * 2
+
+
 async def test_streams_at_once(pair: Pair, vendor: Vendor, organisation: str) -> None:
     """Two over both processes: held for as long as they run, free when their client leaves."""
     callers = Callers(pair, organisation)

@@ -7,6 +7,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -26,6 +27,8 @@ from .site import Site
 from .test_cancellation import open_calls, until
 
 PROCESSES = 2
+SLOW = 200
+HEAD_TIMEOUT_S = 2.0
 
 
 @pytest.fixture
@@ -102,6 +105,40 @@ async def test_processes_count_together_and_what_a_dead_one_counted_stands(
         children(server)[0].kill()
         await until(lambda: len(children(server)) == told("ai_middleware_processes") == PROCESSES, within_s=60)
         assert told("ai_requests_total") == 6
+
+
+async def slow_head(server: Server, opened: asyncio.Barrier) -> float:
+    """Sends a byte now and then; how many seconds the server looks on."""
+    loop = asyncio.get_running_loop()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        writer.write(b"POST /graphql HTTP/1.1\r\nhost: x\r\nx-padding: ")
+        await opened.wait()
+        begun, ended = loop.time(), asyncio.create_task(reader.read())
+        while not (await asyncio.wait([ended], timeout=0.2))[0]:
+            writer.write(b"y")
+        with suppress(ConnectionResetError):
+            assert await ended == b""
+        return loop.time() - begun
+    finally:
+        writer.close()
+
+
+async def test_slow_heads_are_cut_off_by_each_process_and_others_are_served_meanwhile(
+    environment: dict[str, str], model: str
+) -> None:
+    quicker = f"from gateway import connections\nconnections.HEAD_TIMEOUT_S = {HEAD_TIMEOUT_S}"
+    with running_server(environment, first=quicker) as server:
+        opened = asyncio.Barrier(SLOW + 1)
+        slow = [asyncio.create_task(slow_head(server, opened)) for _ in range(SLOW)]
+        await opened.wait()
+        served = 0
+        async with asyncio.timeout(60):
+            while not all(each.done() for each in slow):
+                assert (await asyncio.to_thread(complete, server, model, "[[tokens=1]]"))["data"]
+                served += 1
+        assert served > 1
+        assert max(await asyncio.gather(*slow)) < HEAD_TIMEOUT_S + 10, "each byte won it more time"
 
 
 async def test_one_process_books_what_several_left(

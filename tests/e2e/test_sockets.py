@@ -71,7 +71,7 @@ MALFORMED: dict[str, bytes] = {
     "a type that is long": json.dumps({"type": "é" * 5000}).encode(),
     "the server's own type": b'{"type": "connection_ack"}',
     "deep": b"[" * 30_000,
-    "deep where values are taken": b'{"type": "ping", "payload": {"a":' + b"[" * 30_000 + b"]" * 30_000 + b"}}",
+    "deep where values are taken": b'{"type": "ping", "payload": {"a":' + b"[" * 15_000 + b"]" * 15_000 + b"}}",
     "deep within what could be read": b'{"type": "ping", "payload": ' + b'{"a":' * 1000 + b"1" + b"}" * 1001,
     "half a character": b'{"type": "ping", "payload": {"a": "\\ud800"}}',
     "two messages": b'{"type": "ping"}{"type": "ping"}',
@@ -333,6 +333,13 @@ async def handshake(server: Server, *headers: str) -> int:
     ],
 )
 async def test_only_pages_of_its_own_may_open_one(server: Server, headers: list[str], status: int) -> None:
+    assert await handshake(server, *headers) == status
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"), [([f"x-{number}: {'y' * 8000}" for number in range(7)], 101), (["x: y"] * 8000, 400)]
+)
+async def test_a_large_handshake_is_answered(server: Server, headers: list[str], status: int) -> None:
     assert await handshake(server, *headers) == status
 
 

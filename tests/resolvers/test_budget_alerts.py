@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -11,7 +11,9 @@ from decimal import Decimal
 
 import pytest
 
+from persistence.memory_reservations import MemoryReservations
 from persistence.ports import Events, StoreUnavailableError
+from persistence.reservation_records import Settled
 from resolvers.alert_feed import BACKLOG, AlertFeed, open_alert_feed
 from resolvers.budget_alerts import DEFAULT_ALERT_AT, BudgetAlert, open_budget_alerts, thresholds
 from resolvers.errors import BadUserInputError, BudgetExceededError, ServiceUnavailableError, UnauthenticatedError
@@ -116,9 +118,31 @@ async def test_while_the_store_is_away_it_is_told_later(scene: Scene) -> None:
     async with watching(scene, told):
         await called(scene)
         assert told.alerts == []
+        await asyncio.sleep(20)
+        assert 5 <= told.times <= 11, "it is asked every two seconds"
         told.down = False
         await asyncio.sleep(5)
         assert told.percents == [1]
+
+
+async def test_what_is_settled_late_is_told_then(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where budgets can be looked at all the time."""
+    told, settle, away = Told(), MemoryReservations.settle, True
+
+    async def late(self: MemoryReservations, organisation: str, settled: Sequence[Settled]) -> Sequence[str]:
+        if away:
+            raise StoreUnavailableError("down")
+        return await settle(self, organisation, settled)
+
+    monkeypatch.setattr(MemoryReservations, "settle", late)
+    limit(scene, usd_per_day=Decimal(500), alert_at=(1,))
+    async with watching(scene, told):
+        await called(scene)
+        await asyncio.sleep(10)
+        assert told.alerts == []
+        away = False
+        await asyncio.sleep(5)
+        assert [(each.percent, each.spent) for each in told.alerts] == [(1, COST)]
 
 
 async def test_what_was_not_told_before_the_end_is_told_when_a_call_has_no_room(scene: Scene) -> None:
@@ -150,6 +174,16 @@ async def test_no_budget_no_alert(scene: Scene) -> None:
         await called(scene)
         limit(scene, usd_per_day=Decimal(500), alert_at=())
         await called(scene)
+    assert told.times == 0
+
+
+async def test_a_budget_of_nothing_is_no_news(scene: Scene) -> None:
+    told = Told()
+    limit(scene, usd_per_day=Decimal(0))
+    async with watching(scene, told):
+        with pytest.raises(BudgetExceededError):
+            await called(scene)
+        await asyncio.sleep(1)
     assert told.times == 0
 
 

@@ -15,6 +15,7 @@ from persistence.limit_records import Limited, LimitRule
 from persistence.price_records import Discount, Override
 from persistence.records import CostSource
 from providers.types import Finished, FinishReason, TextDelta, Usage
+from resolvers.allowances import SOON_MS, Most, divided, needs
 from resolvers.audit import AuditLog
 from resolvers.corrections import CorrectCommand, correct
 from resolvers.errors import (
@@ -142,6 +143,27 @@ async def test_what_is_said_of_a_budget(scene: Scene) -> None:
     now = datetime.now(UTC)
     ends = (now.replace(day=1, hour=0, minute=0, second=0, microsecond=0) + timedelta(days=32)).replace(day=1)
     assert abs(min(2**31 - 1, (ends - now).total_seconds() * 1000) - error.retry_after_ms) < 60_000
+
+
+async def test_where_what_runs_holds_the_room_it_is_worth_another_try_soon(scene: Scene) -> None:
+    priced(scene)
+    limit(scene, usd_per_day=Decimal(MOST + 27))
+    hold = Hold()
+    scene.alpha.will([hold, *texts("hi")], texts("hi"))
+    running = scene.started(max_tokens=4)
+    await hold.reached.wait()
+    assert (await refusal(scene, BudgetExceededError, max_tokens=4)).retry_after_ms == SOON_MS
+    hold.free.set()
+    await running
+    await scene.complete(max_tokens=4)
+
+
+async def test_while_they_are_counted_apart_each_process_has_its_share(scene: Scene) -> None:
+    """Of one that is none nobody has any; of others each has at least one."""
+    rule = limit_rule(requests_per_minute=9, tokens_per_minute=0, usd_per_day=None, usd_per_month=None, streams=1)
+    asked = needs([rule], Most(1, 1, Decimal(0), "cmp_1"), datetime.now(UTC))
+    shares = {need.measure.value: need.asked.limit for need in divided(asked, 2)}
+    assert shares == {"requests_per_minute": 4, "tokens_per_minute": 0, "streams": 1}
 
 
 async def test_a_budget_begins_with_what_the_ledger_says_was_spent(scene: Scene) -> None:

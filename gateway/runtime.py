@@ -26,6 +26,7 @@ from providers.registry import ProviderRow
 from providers.types import Credentials
 from resolvers.api_keys import ApiKeys
 from resolvers.audit import AuditLog
+from resolvers.batches.vendor_budgets import held_at_vendors
 from resolvers.config_cache import ConfigCache
 from resolvers.configs import Configs, VendorsOf
 from resolvers.draining import Drain
@@ -291,9 +292,9 @@ async def _open_limiter(settings: Settings, stores: Stores, ledger: Ledger, stac
     cache = LimitCache(stores.documents.limits, time.monotonic)
     redis = stores.redis
     shared = None if redis is None else Shared(redis.reservations, redis.leases, stores.documents.prices)
-    local = MemoryReservations(time.monotonic)
+    local, outstanding = MemoryReservations(time.monotonic), partial(held_at_vendors, stores.documents.batches)
     opening = open_limiter(
-        cache, ledger, local, shared, share=settings.LIMIT_FALLBACK_SHARE, now=_now, clock=time.monotonic
+        cache, ledger, local, outstanding, shared, share=settings.LIMIT_FALLBACK_SHARE, now=_now, clock=time.monotonic
     )
     return await stack.enter_async_context(opening)
 

@@ -8,6 +8,8 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
+from .reservation_records import Allowance
+
 
 class BatchMode(StrEnum):
     """LIVE: our workers make each call. PROVIDER: the vendor's own batch API does the work."""
@@ -187,7 +189,7 @@ class Move:
 class VendorRun:
     """A part of a batch that was given to the vendor as a batch of its own. `vendor_id` is the vendor's name of it,
     None until it has answered; `key_id` the key that it was given by. `cancelled`: the vendor was told to stop.
-    `ended`: its results are collected."""
+    `ended`: its results are collected. `reserved`: what it is to hold of budgets until then; `holds`: it has got it."""
 
     organisation: str
     batch: str
@@ -201,6 +203,8 @@ class VendorRun:
     poll_at: datetime | None = None
     cancelled: bool = False
     ended: bool = False
+    reserved: tuple[Allowance, ...] = ()
+    holds: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import floor
 
-from .reservation_records import PARTS, Allowance, Kind, Opening, Refused, Settled, Unbegun
+from .reservation_records import PARTS, Allowance, Kept, Kind, Opening, Refused, Settled, Unbegun
 
 _Name = tuple[str, str]
 
@@ -81,6 +81,19 @@ class MemoryReservations:
         parts = [self._take((organisation, each.key), each, now) for each in asked]
         self._held[organisation][reservation] = _Held(tuple(asked), parts)
         return None
+
+    async def keep(self, organisation: str, kept: Sequence[Kept], *, lease_s: float) -> None:
+        self._forget()
+        for each in kept:
+            if each.reservation in self._held.get(organisation, {}):
+                continue
+            for allowance in each.asked:
+                name = organisation, allowance.key
+                if allowance.kind is Kind.BUDGET:
+                    self._budget(name, allowance).reserved += allowance.amount
+                elif allowance.kind is Kind.PLACES:
+                    self._places[name].add(allowance.holder)
+            self._held[organisation][each.reservation] = _Held(tuple(each.asked), [-1] * len(each.asked))
 
     async def settle(self, organisation: str, settled: Sequence[Settled]) -> Sequence[str]:
         self._forget()

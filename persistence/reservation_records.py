@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 PARTS = 60
 """Of a WINDOW: what was taken leaves it in so many steps, never too early."""
@@ -30,6 +31,11 @@ class Allowance:
     limit: int
     seconds: float
     holder: str = ""
+
+
+def allowance_of(values: Mapping[str, Any]) -> Allowance:
+    """Of one's fields as plain values."""
+    return Allowance(**{**values, "kind": Kind(values["kind"])})
 
 
 @dataclass(frozen=True, slots=True)

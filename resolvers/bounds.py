@@ -13,7 +13,7 @@ from providers.prices import context_window, cost_of
 from providers.types import TextPart, Usage
 
 from .booking import input_bytes
-from .errors import ServiceUnavailableError
+from .errors import BadUserInputError, ServiceUnavailableError
 from .price_book import UNKNOWN_RULES, PriceBook
 from .types import Command, CompleteCommand, EmbedCommand, Target
 
@@ -67,6 +67,41 @@ def most_output(command: Command, target: Target) -> int | None:
         return command.max_tokens
     facts = FACTS.get((target.provider, target.model))
     return None if facts is None else facts.max_output_tokens
+
+
+def most_tokens(command: Command, input_size: int, target: Target) -> tuple[int, int]:
+    """Of input and output, where a limit applies. Raises BadUserInputError where nobody knows."""
+    most_out = most_output(command, target)
+    if most_out is None:
+        raise BadUserInputError(
+            f"how much {target} writes at most is not known, and a limit of tokens or USD applies: give maxTokens",
+            path=("input", "maxTokens"),
+        )
+    return most_input(command, input_size, target), most_out
+
+
+def most_usd(
+    prices: PriceBook,
+    command: Command,
+    target: Target,
+    tokens: tuple[int, int],
+    at: datetime,
+    *,
+    batched: bool = False,
+) -> Decimal:
+    """As `most_cost`, where a budget applies. Raises BadUserInputError where nobody knows, ServiceUnavailableError."""
+    if command.provider_options.get(target.provider):
+        raise BadUserInputError(
+            "a call under a USD budget takes no providerOptions: they may make it dearer than what is reserved",
+            path=("input", "providerOptions"),
+        )
+    cost = most_cost(prices, target, tokens, at, media=has_media(command), batched=batched)
+    if cost is None:
+        raise BadUserInputError(
+            f"{target} has no known price, and a USD budget applies: set a price for it, or use another model",
+            path=("input", "model"),
+        )
+    return cost
 
 
 def most_cost(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from persistence.ports import Leases, StoreUnavailableError
+from persistence.ports import Leases, Reservations, StoreUnavailableError
 from persistence.records import LedgerEntry
 from persistence.reservation_records import Kept
 
@@ -53,8 +53,11 @@ class LeaseKeeper:
     `order` is held while something is told of, and while it is settled, so that what has ended is not held again.
     """
 
-    def __init__(self, store: Leases, order: asyncio.Lock, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Leases, reservations: Reservations, order: asyncio.Lock, clock: Callable[[], float]
+    ) -> None:
         self._store = store
+        self._reservations = reservations
         self._order = order
         self._clock = clock
         self._live: defaultdict[str, dict[str, Lease]] = defaultdict(dict)
@@ -137,7 +140,7 @@ class LeaseKeeper:
                 for lease in group:
                     lease.told = True
                 try:
-                    await self._store.keep(organisation, [lease.kept for lease in group], lease_s=LEASE_S)
+                    await self._reservations.keep(organisation, [lease.kept for lease in group], lease_s=LEASE_S)
                 except StoreUnavailableError:
                     for lease in group:
                         lease.told = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -16,8 +16,7 @@ from persistence.entry_json import encoded
 from persistence.limit_records import LimitRule
 from persistence.ports import Leases, PriceStore, Reservations, StoreUnavailableError
 from persistence.records import LedgerEntry
-from persistence.reservation_records import Allowance, Kept, Refused, Unbegun
-from persistence.usage_records import UsageSelection
+from persistence.reservation_records import Allowance, Kept, Refused, Settled
 
 from . import booking
 from .abandoned import Finder
@@ -27,22 +26,21 @@ from .allowances import (
     Need,
     budgets_of,
     came_to,
-    counted_as,
     divided,
     has_budget,
     leaving_room,
     needs,
     refusal,
-    units,
 )
 from .beside import beside
-from .bounds import has_media, most_cost, most_input, most_output
-from .errors import BadUserInputError, DomainError, ServiceUnavailableError
+from .bounds import most_tokens, most_usd
+from .errors import DomainError, ServiceUnavailableError
 from .holds import Call, Hold
-from .leases import GRACE_S, LEASE_S, Lease, LeaseKeeper, reservation_of
+from .leases import LEASE_S, Lease, LeaseKeeper, reservation_of
 from .ledger import Ledger
 from .limit_cache import LimitCache, Rules
 from .settling import Settlement, Settler, open_settler
+from .taking import HELD_S, Outstanding, Taker
 
 AT_ONCE = 40
 """Reservations that are made in the shared store at the same time."""
@@ -74,18 +72,18 @@ class Limiter:
     def __init__(
         self,
         cache: LimitCache,
-        ledger: Ledger,
         settler: Settler,
         local: Reservations,
         shared: Shared | None,
         keeper: LeaseKeeper | None,
+        taker: Taker,
         *,
         share: int,
         now: Callable[[], datetime],
         clock: Callable[[], float],
     ) -> None:
         self.cache = cache
-        self._ledger = ledger
+        self._taker = taker
         self._settler = settler
         self._local = local
         self._shared = None if shared is None else shared.reservations
@@ -96,7 +94,6 @@ class Limiter:
         self._clock = clock
         self._failed_at = -AWAY_S
         self._turns = asyncio.Semaphore(AT_ONCE)
-        self._beginning: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._counting: set[asyncio.Task[None]] = set()
         self.touched: Callable[[str, Reservations, Sequence[Need]], None] | None = None
         """Told of what was settled, and of what had no room."""
@@ -149,13 +146,15 @@ class Limiter:
         task.add_done_callback(self._counting.discard)
 
     def _count(self, rules: Rules, entry: LedgerEntry, reserved: frozenset[str]) -> None:
-        """Under another name than the reservation's, which is settled once."""
-        applying = rules.applying(entry.principal, entry.provider, entry.model)  # as `counted_as` has it
-        budgets = budgets_of(applying, entry.cost or Decimal(0), entry.time)
-        asked = [each for each in budgets if each.asked.key not in reserved]
+        asked = [each for each in self._budgets(rules, entry) if each.asked.key not in reserved]
         if asked:
             amounts = [need.asked.amount for need in asked]
-            self._tell(self._shared or self._local, asked, amounts, entry, name=f"{reservation_of(entry)}/unreserved")
+            self._tell(self._shared or self._local, asked, amounts, entry, name=_unreserved(entry))
+
+    def _budgets(self, rules: Rules, entry: LedgerEntry) -> Sequence[Need]:
+        """What its cost counts against."""
+        applying = rules.applying(entry.principal, entry.provider, entry.model)  # as `counted_as` has it
+        return budgets_of(applying, entry.cost, entry.time) if entry.cost else ()
 
     def _settle_held(self, hold: Hold, entry: LedgerEntry | None) -> None:
         truth = booking.unsent(hold.opening) if entry is None else entry
@@ -200,10 +199,46 @@ class Limiter:
                 return [each or 0 for each in found]
             for need, each in zip(asked, found, strict=True):
                 if each is None:
-                    await self._begin(store, organisation, need)
+                    await self._taker.begin(store, organisation, need)
             return [each or 0 for each in await store.used(organisation, [need.asked for need in asked])]
         except StoreUnavailableError as error:
             raise _unavailable("limits can't be looked at at the moment") from error
+
+    async def hold(self, organisation: str, name: str, budgets: Sequence[Need]) -> tuple[Need, Refused] | None:
+        """Reserved under that name until `release`, whatever becomes of this process; or what has no room. Who calls
+        this has written it down for `Outstanding`. Raises ServiceUnavailableError."""
+        store, kept = self._shared or self._local, Kept(name, "", [need.asked for need in budgets])
+        try:
+            return await self._taker.take(store, organisation, kept, budgets, HELD_S)
+        except StoreUnavailableError as error:
+            raise _unavailable("a USD budget applies, and can't be looked at at the moment") from error
+
+    async def release(self, organisation: str, name: str, held: Sequence[Allowance]) -> None:
+        """What `hold` has reserved; what it came to is counted by itself. May be repeated. Raises
+        ServiceUnavailableError."""
+        try:
+            await (self._shared or self._local).settle(organisation, [Settled(name, held, [0] * len(held))])
+        except StoreUnavailableError as error:
+            raise _unavailable("a USD budget can't be looked at at the moment") from error
+
+    async def count_all(self, organisation: str, entries: Sequence[LedgerEntry]) -> None:
+        """As `count`, for entries of one organisation; counted when it returns. Raises ServiceUnavailableError."""
+        rules = await self.cache.rules(organisation)
+        settled, counted = [], list[Need]()
+        for entry in entries:
+            asked = self._budgets(rules, entry)
+            allowances = [need.asked for need in asked]
+            amounts = [each.amount for each in allowances]
+            settled.append(Settled(_unreserved(entry), allowances, amounts))
+            counted += asked
+        if not counted:
+            return
+        store = self._shared or self._local
+        try:
+            await store.settle(organisation, settled)
+        except StoreUnavailableError as error:
+            raise _unavailable("a USD budget can't be looked at at the moment") from error
+        self._touch(organisation, store, list({need.asked.key: need for need in counted}.values()))
 
     def _needs(self, rules: Sequence[LimitRule], call: Call) -> Sequence[Need]:
         """A budget is of the day and month that the ledger has the call in."""
@@ -221,29 +256,10 @@ class Limiter:
         budgeted = any(getattr(rule, measure) is not None for rule in rules for measure in MONEY)
         if not budgeted and all(rule.tokens_per_minute is None for rule in rules):
             return 0, Decimal(0)
-        most_in = most_input(call.command, call.input_size, call.target)
-        most_out = most_output(call.command, call.target)
-        if most_out is None:
-            raise BadUserInputError(
-                f"how much {call.target} writes at most is not known, and a limit of tokens or USD applies: "
-                "give maxTokens",
-                path=("input", "maxTokens"),
-            )
+        tokens = most_tokens(call.command, call.input_size, call.target)
         if not budgeted:
-            return most_in + most_out, Decimal(0)
-        if call.command.provider_options.get(call.target.provider):
-            raise BadUserInputError(
-                "a call under a USD budget takes no providerOptions: they may make it dearer than what is reserved",
-                path=("input", "providerOptions"),
-            )
-        tokens, media = (most_in, most_out), has_media(call.command)
-        cost = most_cost(call.prices, call.target, tokens, call.opening.time, media=media)
-        if cost is None:
-            raise BadUserInputError(
-                f"{call.target} has no known price, and a USD budget applies: set a price for it, or use another model",
-                path=("input", "model"),
-            )
-        return most_in + most_out, cost
+            return sum(tokens), Decimal(0)
+        return sum(tokens), most_usd(call.prices, call.command, call.target, tokens, call.opening.time)
 
     async def _reserve(self, call: Call, asked: Sequence[Need]) -> Hold:
         if self._shared is not None and (self._clock() >= self._failed_at + AWAY_S or has_budget(asked)):
@@ -273,21 +289,15 @@ class Limiter:
 
     async def _reserve_in(self, store: Reservations, call: Call, asked: Sequence[Need]) -> Hold:
         organisation, allowances = call.opening.organisation, [need.asked for need in asked]
-        by_key = {need.asked.key: need for need in asked}
         is_shared = store is self._shared
         kept = self._kept(call, allowances if is_shared else ())
         if is_shared and self._keeper is not None:
             await self._keeper.enrol(organisation)
-        while True:
-            answer = await store.reserve(organisation, kept.reservation, allowances, lease_s=LEASE_S, note=kept.note)
-            if answer is None:
-                return self._held(call, asked, store, kept)
-            need = by_key[answer.allowance.key]
-            if isinstance(answer, Refused):
-                self._touch(organisation, store, [need])
-                raise refusal(need, answer, self._now())
-            assert isinstance(answer, Unbegun)  # noqa: S101  # there is no fourth
-            await self._begin(store, organisation, need)
+        refused = await self._taker.take(store, organisation, replace(kept, asked=allowances), asked, LEASE_S)
+        if refused is None:
+            return self._held(call, asked, store, kept)
+        self._touch(organisation, store, [refused[0]])
+        raise refusal(*refused, self._now())
 
     def _kept(self, call: Call, asked: Sequence[Allowance]) -> Kept:
         note = "" if self._keeper is None else encoded(call.opening).decode()
@@ -300,33 +310,6 @@ class Limiter:
             self._keeper.begin(lease)
         return Hold(call.opening, asked, store, lease)
 
-    async def _begin(self, store: Reservations, organisation: str, need: Need) -> None:
-        """All that ask at once wait for one and the same look at the ledger."""
-        name = organisation, need.asked.key
-        beginning = self._beginning.get(name)
-        if beginning is None:
-            beginning = self._beginning[name] = asyncio.create_task(
-                self._begin_by_ledger(store, organisation, need), name="budget-begin"
-            )
-            beginning.add_done_callback(lambda task: self._begun(name, task))
-        await asyncio.shield(beginning)
-
-    async def _begin_by_ledger(self, store: Reservations, organisation: str, need: Need) -> None:
-        assert need.begun_at is not None  # noqa: S101  # a budget has a period
-        assert need.ends_at is not None  # noqa: S101
-        while (opening := await store.open(organisation, need.asked, grace_s=GRACE_S)).wait_s:  # noqa: ASYNC110  # others' doing
-            await asyncio.sleep(opening.wait_s)
-        if opening.number is None:
-            return  # another process has begun it
-        selection = UsageSelection([(need.begun_at, need.ends_at)], where=counted_as(need.rule), to_date=True)
-        spent = await self._ledger.spent(organisation, selection)
-        await store.begin(organisation, need.asked, max(0, units(spent)), opening)
-
-    def _begun(self, name: tuple[str, str], task: asyncio.Task[None]) -> None:
-        self._beginning.pop(name, None)
-        if not task.cancelled():
-            task.exception()  # seen: whoever waited for it may be gone
-
     async def outdate(self, organisation: str, budgets: Sequence[Need]) -> None:
         """Before they are set: what was spent meanwhile, the ledger says. Raises StoreUnavailableError."""
         await (self._shared or self._local).outdate(organisation, [need.asked for need in budgets])
@@ -338,12 +321,9 @@ class Limiter:
                 await self._leases.nothing_lost(organisation)
 
     async def close(self) -> None:
-        tasks = list(self._beginning.values())
-        for task in tasks:
-            task.cancel()
-        tasks += self._counting
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._taker.close()
+        if self._counting:
+            await asyncio.wait(self._counting)
 
     def _let_go(self, reserving: asyncio.Future[Hold]) -> None:
         """Its caller has gone meanwhile."""
@@ -356,6 +336,7 @@ async def open_limiter(
     cache: LimitCache,
     ledger: Ledger,
     local: Reservations,
+    outstanding: Outstanding,
     shared: Shared | None = None,
     *,
     share: int,
@@ -367,19 +348,25 @@ async def open_limiter(
         keeper = finder = None
         if shared is not None:
             finder = Finder(shared.leases, shared.reservations, ledger, shared.prices)
-            keeper = LeaseKeeper(shared.leases, order, clock)
+            keeper = LeaseKeeper(shared.leases, shared.reservations, order, clock)
         settler = await stack.enter_async_context(open_settler(order, None if finder is None else finder.came_late))
         if keeper is not None and finder is not None:
             await stack.enter_async_context(beside("leases", keeper.prolong))
             await stack.enter_async_context(beside("leases-begun", keeper.tell))
             await stack.enter_async_context(beside("leases-left", finder.work))
-        limiter = Limiter(cache, ledger, settler, local, shared, keeper, share=share, now=now, clock=clock)
+        taker = Taker(ledger, outstanding)
+        limiter = Limiter(cache, settler, local, shared, keeper, taker, share=share, now=now, clock=clock)
         if finder is not None:
             finder.unreserved = limiter.settle_unreserved
         try:
             yield limiter
         finally:
             await limiter.close()
+
+
+def _unreserved(entry: LedgerEntry) -> str:
+    """Another name than the reservation's, which is settled once."""
+    return f"{reservation_of(entry)}/unreserved"
 
 
 def _unavailable(message: str) -> DomainError:

@@ -12,6 +12,7 @@ from typing import Any
 from bson.decimal128 import Decimal128
 
 from ..batch_records import Batch, BatchMode, BatchState, Counts, Item, ItemError, ItemState, Submitter, Text, VendorRun
+from ..reservation_records import allowance_of
 from .client import Document
 from .times import stamp
 
@@ -24,7 +25,7 @@ def item_name(organisation: str, batch: str, index: object) -> Document:
     return {"organisation": organisation, "batch": batch, "index": index}
 
 
-def run_name(organisation: str, batch: str, number: object) -> Document:
+def run_name(organisation: str, batch: object, number: object) -> Document:
     return {"organisation": organisation, "batch": batch, "number": number}
 
 
@@ -70,7 +71,8 @@ def run_document(run: VendorRun) -> Document:
 
 
 def run_of(found: Document) -> VendorRun:
-    return VendorRun(**_values(found))
+    values = _values(found)
+    return VendorRun(**{**values, "reserved": tuple(map(allowance_of, values.get("reserved", ())))})
 
 
 def plain(value: object) -> object:
@@ -83,7 +85,7 @@ def plain(value: object) -> object:
         case Enum():
             return value.value
         case tuple():
-            return list(value)
+            return [plain(each) for each in value]
         case Mapping():
             return {name: plain(each) for name, each in value.items()}
     return value

@@ -255,6 +255,12 @@ class MongoBatches:
         )
         return [run_of(each) for each in found]
 
+    async def unended_vendor_runs(self, organisation: str) -> Sequence[VendorRun]:
+        every = {"$gt": run_name(organisation, MinKey(), MinKey()), "$lt": run_name(organisation, MaxKey(), MaxKey())}
+        asked = {"_id": every, "ended": False}
+        found = await self._mongo.report(lambda database: database.batch_vendor_runs.find(asked).to_list(None))
+        return [run_of(each) for each in found]
+
 
 def _range(name: Any, organisation: str, batch: str) -> Document:
     return {"$gt": name(organisation, batch, MinKey()), "$lt": name(organisation, batch, MaxKey())}

@@ -120,3 +120,7 @@ class BatchStore(Protocol):
     async def vendor_runs(self, organisation: str, batch_id: str) -> Sequence[VendorRun]:
         """By number."""
         ...
+
+    async def unended_vendor_runs(self, organisation: str) -> Sequence[VendorRun]:
+        """Of all its batches."""
+        ...

@@ -19,6 +19,11 @@ class Reservations(Protocol):
         within `lease_s`; elsewhere it ends with its process."""
         ...
 
+    async def keep(self, organisation: str, kept: Sequence[Kept], *, lease_s: float) -> None:
+        """Hold them, whatever the limits say. Those that are there stay as they are; those that somebody was told of
+        are not held again. WINDOWs take no part."""
+        ...
+
     async def settle(self, organisation: str, settled: Sequence[Settled]) -> Sequence[str]:
         """What was reserved is given back, and what it came to is taken. Of a reservation that is not there (all was
         lost) what it came to counts against BUDGETs alone: rather twice than never. Those that `Leases.expired` has
@@ -53,11 +58,6 @@ class Leases(Protocol):
 
     async def enrol(self, organisations: Sequence[str], *, lease_s: float) -> None:
         """This process may have reservations of them for so long."""
-        ...
-
-    async def keep(self, organisation: str, kept: Sequence[Kept], *, lease_s: float) -> None:
-        """Hold them, whatever the limits say. Those that are there stay as they are; those that somebody was told of
-        are not held again. WINDOWs take no part."""
         ...
 
     async def prolong(self, organisation: str, reservations: Sequence[str], *, lease_s: float) -> Sequence[str]:

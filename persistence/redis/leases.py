@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import orjson
 from uuid_utils import uuid7
 
-from ..reservation_records import Allowance, Enrolment, Expired, Kept, Kind
+from ..reservation_records import Allowance, Enrolment, Expired, Kind
 from . import reservation_scripts as scripts
 from .client import RedisClient
 from .keys import name_of
-from .reservations import items_of, known_of, leases_of, milliseconds
+from .reservations import known_of, leases_of, milliseconds
 
 _ENROLLED = name_of("limited", None, "enrolled")
 
@@ -31,12 +31,6 @@ class RedisLeases:
     async def enrol(self, organisations: Sequence[str], *, lease_s: float) -> None:
         names = [f"{self._me} {organisation}" for organisation in organisations]
         await self._client.run(scripts.ENROL, [_ENROLLED], [milliseconds(lease_s), *names])
-
-    async def keep(self, organisation: str, kept: Sequence[Kept], *, lease_s: float) -> None:
-        arguments: list[str | int] = [milliseconds(lease_s)]
-        for each in kept:
-            arguments += [each.reservation, each.note, items_of(organisation, each.asked)]
-        await self._client.run(scripts.KEEP, leases_of(organisation), arguments)
 
     async def prolong(self, organisation: str, reservations: Sequence[str], *, lease_s: float) -> Sequence[str]:
         arguments: list[str | int] = [milliseconds(lease_s), *reservations]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import orjson
 
-from ..reservation_records import Allowance, Opening, Refused, Settled, Unbegun
+from ..reservation_records import Allowance, Kept, Opening, Refused, Settled, Unbegun
 from . import reservation_scripts as scripts
 from .client import RedisClient
 from .keys import name_of
@@ -31,6 +31,12 @@ class RedisReservations:
             return Unbegun(allowance)
         _, _, used, settled, wait = answer
         return Refused(allowance, int(used), int(settled), None if wait < 0 else wait / 1000)
+
+    async def keep(self, organisation: str, kept: Sequence[Kept], *, lease_s: float) -> None:
+        arguments: list[str | int] = [milliseconds(lease_s)]
+        for each in kept:
+            arguments += [each.reservation, each.note, items_of(organisation, each.asked)]
+        await self._client.run(scripts.KEEP, leases_of(organisation), arguments)
 
     async def settle(self, organisation: str, settled: Sequence[Settled]) -> Sequence[str]:
         names = (name_in(organisation, item) for each in settled for item in each.asked)

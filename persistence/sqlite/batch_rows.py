@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from ..batch_records import Batch, BatchMode, BatchState, Counts, Item, ItemError, ItemState, Submitter, Text, VendorRun
+from ..reservation_records import allowance_of
 from .times import EPOCH, MILLISECOND, milliseconds
 
 _COUNTS = tuple(field.name for field in fields(Counts))
@@ -79,12 +80,14 @@ def item_of(row: Sequence[Any], *, lean: bool = False) -> Item:
 
 
 def run_row(run: VendorRun) -> Row:
-    return _stamped({field.name: getattr(run, field.name) for field in fields(run)})
+    row = _stamped({field.name: getattr(run, field.name) for field in fields(run)})
+    return {**row, "reserved": orjson.dumps([asdict(each) for each in run.reserved]).decode()}
 
 
 def run_of(row: Sequence[Any]) -> VendorRun:
     values: Row = _timed(dict(zip(RUN_COLUMNS, row, strict=True)))
-    return VendorRun(**{**values, **{name: bool(values[name]) for name in ("cancelled", "ended")}})
+    values["reserved"] = tuple(map(allowance_of, orjson.loads(values["reserved"])))
+    return VendorRun(**{**values, **{name: bool(values[name]) for name in ("cancelled", "ended", "holds")}})
 
 
 def _stamped(row: Row) -> Row:

@@ -103,6 +103,9 @@ _SAVE_RUN = f"""
     VALUES ({", ".join(f":{name}" for name in RUN_COLUMNS)})
 """  # noqa: S608
 _RUNS = f"SELECT {', '.join(RUN_COLUMNS)} FROM batch_vendor_runs WHERE {_OF_THE_BATCH} ORDER BY number"  # noqa: S608
+_UNENDED_RUNS = f"""
+    SELECT {", ".join(RUN_COLUMNS)} FROM batch_vendor_runs WHERE organisation = :organisation AND NOT ended
+"""  # noqa: S608
 
 
 class SQLiteBatches:
@@ -280,6 +283,9 @@ class SQLiteBatches:
     async def vendor_runs(self, organisation: str, batch_id: str) -> Sequence[VendorRun]:
         rows = await self._database.look_up(_RUNS, {"organisation": organisation, "batch": batch_id})
         return [run_of(row) for row in rows]
+
+    async def unended_vendor_runs(self, organisation: str) -> Sequence[VendorRun]:
+        return [run_of(row) for row in await self._database.look_up(_UNENDED_RUNS, {"organisation": organisation})]
 
 
 def _among(states: Sequence[BatchState] | Sequence[ItemState]) -> str:

@@ -45,8 +45,13 @@ class VendorSide(Protocol):
     """What is done for batches that the vendors work on."""
 
     async def advance(self, batch: Batch) -> None:
-        """Gives the vendor what waits, asks after what it has, and keeps what it answers. Raises
-        StoreUnavailableError."""
+        """Gives the vendor what waits, asks after what it has, and keeps what it answers. Raises StoreUnavailableError
+        and ServiceUnavailableError."""
+        ...
+
+    async def close(self, batch: Batch) -> None:
+        """All its items have ended: nothing is held for it any more, whoever died before he had said so. Raises as
+        `advance`."""
         ...
 
 
@@ -162,7 +167,7 @@ class Dispatcher:
         if batch.state in (BatchState.RETRYING, BatchState.RETRYING_ALL):
             work = self._sweeper.retry(batch)
         elif not batch.counts.open:
-            work = self._finisher.finish(batch)
+            work = self._finish(batch)
         elif batch.state is BatchState.CANCELLING and batch.mode is BatchMode.LIVE:
             work = self._sweeper.cancel(batch)
         elif batch.mode is BatchMode.PROVIDER and self._vendors is not None:
@@ -172,6 +177,11 @@ class Dispatcher:
         if work is not None:
             task = asyncio.create_task(self._told(batch, work), name="batch-beside")
             self._beside[name(batch)] = task
+
+    async def _finish(self, batch: Batch) -> None:
+        if batch.mode is BatchMode.PROVIDER and self._vendors is not None:
+            await self._vendors.close(batch)
+        await self._finisher.finish(batch)
 
     async def _by_vendor(self, batch: Batch, *, late: bool) -> None:
         assert self._vendors is not None  # noqa: S101  # who calls this has looked

@@ -3,56 +3,35 @@ collected, cancelled there too. Run by whoever dispatches."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
 
 from persistence.batch_records import Batch, BatchMode, BatchState, Item, ItemError, ItemState, Move, VendorRun
 from persistence.ports import ApiKeyStore, BatchStore, ObjectStore
-from providers.batching import BatchLine, BatchProvider, BatchResult, BatchStatus, VendorBatches
+from providers.batching import BatchLine, BatchResult, BatchStatus, VendorBatches
 from providers.errors import ProviderError
 from providers.types import Credentials
 
-from ..allowances import MONEY
-from ..errors import DomainError, ServiceUnavailableError
-from ..ids import new_completion_id
+from ..errors import ServiceUnavailableError
 from ..run import Services
 from ..tracing import UNTRACED, Tracer, VendorStep
-from ..types import CompleteCommand, Target
+from ..types import Target
 from .json_texts import Texts, command_of, completion_text, result_name
 from .moving import Mover
-from .standing import Standing
-from .vendor_items import Judge, Outcome, custom_id, parsed_id, request_of
+from .vendor_budgets import hold, name_of, release
+from .vendor_items import Judge, Outcome, parsed_id
+from .vendor_parts import PAGE, REST, CalledVendor, Parts
 
-PAGE = 100
-PART, PART_BYTES = 10_000, 50_000_000
-"""Of what is at hand at once to be sent; a vendor may take more."""
 SENDING = timedelta(minutes=10)
 """For so long a part may be on its way, by a process that leads no more."""
 COLLECTED_AT_ONCE = 50
 POLL_S, POLL_AT_MOST_S = 5.0, 300.0
-AT_VENDOR = timedelta(days=3)
-"""Longer than a vendor takes: none is taken for lost meanwhile."""
-REST = timedelta(seconds=60)
 
 log = structlog.get_logger("batches")
-
-
-_Vendor = tuple[VendorBatches, str, Credentials]
-"""With the id of the key that it is called by."""
-
-
-@dataclass(slots=True)
-class _Part:
-    """What goes to the vendor as one batch."""
-
-    target: Target
-    items: list[tuple[Item, CompleteCommand, BatchLine]]
-    size: int = 0
 
 
 class VendorRuns:
@@ -74,7 +53,7 @@ class VendorRuns:
         self._texts = Texts(objects)
         self._mover = mover
         self._now = now
-        self._standing = Standing(keys, services.clock, now)
+        self._parts = Parts(services, store, objects, keys, mover, now)
 
     async def advance(self, batch: Batch) -> None:
         runs = await self._store.vendor_runs(batch.organisation, batch.id)
@@ -85,105 +64,61 @@ class VendorRuns:
         if batch.state is BatchState.RUNNING and batch.counts.waiting and not late:
             await self._send(batch, len(runs) + 1)
 
+    async def close(self, batch: Batch) -> None:
+        for run in await self._store.vendor_runs(batch.organisation, batch.id):
+            if not run.ended:
+                await self._end(run)
+
     async def _send(self, batch: Batch, number: int) -> None:
-        part = await self._part(batch)
+        part = await self._parts.next(batch)
         if part is None:
             return
-        vendor = await self._vendor(batch.organisation, part.target)
+        vendor = await self._parts.vendor(batch.organisation, part.target)
         if vendor is None:
-            await self._refuse(part, ItemError("BAD_USER_INPUT", f"{part.target.provider} can't be called any more"))
-            return
+            return  # it can't be called any more: the next look says so of each item
         batches, key_id, credentials = vendor
-        now = self._time()
+        now, held = self._time(), part.room.asked(sum(part.amounts))
         run = VendorRun(batch.organisation, batch.id, number, part.target.provider, part.target.model, key_id, now)
-        await self._store.save_vendor_run(run)
-        lines = await self._claimed(part, number, now + AT_VENDOR)
+        run = replace(run, reserved=tuple(need.asked for need in held))
+        await self._store.save_vendor_run(run)  # so that what is held is released, whoever dies here
+        if held:
+            count, run = await hold(self._services.limits, run, part.room, part.amounts)
+            part.items = part.items[:count]
+            await self._store.save_vendor_run(run)
+        lines = await self._parts.claim(part, number)
         if not lines:
-            await self._store.save_vendor_run(replace(run, ended=True))
+            await self._end(run)
             return
+        await self._submit(batch, run, batches, lines, credentials)
+
+    async def _submit(
+        self,
+        batch: Batch,
+        run: VendorRun,
+        batches: VendorBatches,
+        lines: Sequence[BatchLine],
+        credentials: Credentials,
+    ) -> None:
         try:
-            with self._tracer.at_vendor(VendorStep.UPLOAD, batch, part.target):
+            with self._tracer.at_vendor(VendorStep.UPLOAD, batch, Target(run.provider, run.model)):
                 status = await batches.submit(
-                    lines, _name(run), credentials=credentials, transport=self._services.transport
+                    lines, name_of(run), credentials=credentials, transport=self._services.transport
                 )
         except ProviderError as error:
             if _is_unknown(error) and batches.codec.find() is not None:  # it is looked for by its name, later
-                log.warning("a vendor may have a batch", batch=batch.id, part=number, reason=str(error))
+                log.warning("a vendor may have a batch", batch=batch.id, part=run.number, reason=str(error))
             else:
                 await self._give_back(batch, run, error)
             return
         log.info("a batch is at the vendor", batch=batch.id, provider=run.provider, items=len(lines), name=status.id)
-        await self._store.save_vendor_run(replace(run, vendor_id=status.id, poll_at=now + timedelta(seconds=POLL_S)))
+        poll_at = self._time() + timedelta(seconds=POLL_S)
+        await self._store.save_vendor_run(replace(run, vendor_id=status.id, poll_at=poll_at))
 
-    async def _part(self, batch: Batch) -> _Part | None:
-        """As many of those that wait as fit into one: of one model and one kind. What can't be sent fails."""
-        part: _Part | None = None
-        after = -1
-        while found := await self._store.items(
-            batch.organisation, batch.id, states=(ItemState.WAITING,), limit=PAGE, after=after
-        ):
-            for item in found:
-                after = item.index
-                if item.due is not None and item.due > self._now():
-                    continue
-                sendable = await self._sendable(batch, item)
-                if sendable is None:
-                    continue
-                command, line, batches = sendable
-                if part is None:
-                    part = _Part(command.target, [])
-                if command.target != part.target or (part.items and part.items[0][2].kind != line.kind):
-                    continue
-                part.items.append((item, command, line))
-                part.size += len(line.content)
-                codec = batches.codec
-                if len(part.items) >= min(codec.most_lines, PART) or part.size >= min(codec.most_bytes, PART_BYTES):
-                    return part
-            await asyncio.sleep(0)
-        return part
-
-    async def _sendable(self, batch: Batch, item: Item) -> tuple[CompleteCommand, BatchLine, VendorBatches] | None:
-        command = command_of(await self._texts.read(item.organisation, item.input))
-        try:
-            principal = await self._standing.principal(batch, command)
-            rules = await self._services.limits.cache.rules(batch.organisation)
-            target = command.target
-            applying = rules.applying(principal.key_id, target.provider, target.model)
-            if any(getattr(rule, each) is not None for rule in applying for each in MONEY):
-                await self._fail(item, ItemError("BUDGET_EXCEEDED", _UNHELD))
-                return None
-            vendor = await self._vendor(batch.organisation, command.target)
-            if vendor is None:
-                await self._fail(item, ItemError("BAD_USER_INPUT", f"{command.target.provider} can't be called"))
-                return None
-            line = vendor[0].line(custom_id(replace(item, fence=item.fence + 1)), request_of(command))
-        except ServiceUnavailableError:
-            return None
-        except (DomainError, ProviderError) as error:
-            await self._fail(item, ItemError(error.code, error.message[:1000]))
-            return None
-        return command, line, vendor[0]
-
-    async def _claimed(self, part: _Part, number: int, due: datetime) -> Sequence[BatchLine]:
-        moves = [
-            Move(
-                item.organisation,
-                item.batch,
-                item.index,
-                (ItemState.WAITING,),
-                ItemState.RUNNING,
-                item.fence,
-                due=due,
-                claims=True,
-                vendor_run=number,
-                completion_id=new_completion_id()[0],
-            )
-            for item, _, _ in part.items
-        ]
-        claimed: list[Item | None] = []
-        for start in range(0, len(moves), PAGE):
-            claimed += await self._mover.move_all(moves[start : start + PAGE], BatchMode.PROVIDER)
-        return [line for (_, _, line), item in zip(part.items, claimed, strict=True) if item is not None]
+    async def _end(self, run: VendorRun) -> None:
+        """All that came of it is counted by now."""
+        await release(self._services.limits, run)
+        await self._store.save_vendor_run(replace(run, ended=True))
+        self._parts.room_came(run.organisation)
 
     async def _look(self, batch: Batch, run: VendorRun) -> None:
         now, stopping = self._now(), batch.state is BatchState.CANCELLING and not run.cancelled
@@ -192,7 +127,7 @@ class VendorRuns:
         if run.poll_at is not None and now < run.poll_at and not stopping:
             return
         target = Target(run.provider, run.model)
-        vendor = await self._vendor(batch.organisation, target, run.key_id)
+        vendor = await self._parts.vendor(batch.organisation, target, run.key_id)
         if vendor is None:
             await self._give_back(batch, run, None)
             return
@@ -205,7 +140,7 @@ class VendorRuns:
             run, status = seen
             if status.ended and status.failure is None:
                 await self._collect(batch, vendor, target, status)
-        except ProviderError as error:
+        except (ProviderError, ServiceUnavailableError) as error:
             log.warning("a vendor's batch can't be looked at", batch=batch.id, reason=str(error))
             await self._later(run)
             return
@@ -214,12 +149,14 @@ class VendorRuns:
             return
         await self._leave(batch, run, status.failure)
 
-    async def _seen(self, vendor: _Vendor, run: VendorRun, *, stopping: bool) -> tuple[VendorRun, BatchStatus] | None:
+    async def _seen(
+        self, vendor: CalledVendor, run: VendorRun, *, stopping: bool
+    ) -> tuple[VendorRun, BatchStatus] | None:
         """How it stands; `stopping`: after the vendor was told to stop. None where the vendor has none such."""
         batches, _, credentials = vendor
         transport = self._services.transport
         if run.vendor_id is None:  # whoever sent it died before he knew
-            found = await batches.find(_name(run), credentials=credentials, transport=transport)
+            found = await batches.find(name_of(run), credentials=credentials, transport=transport)
             if found is None:
                 return None
             run = replace(run, vendor_id=found.id)
@@ -230,7 +167,7 @@ class VendorRuns:
                 await batches.cancel(name, credentials=credentials, transport=transport)
         return run, await batches.look(name, credentials=credentials, transport=transport)
 
-    async def _collect(self, batch: Batch, vendor: _Vendor, target: Target, status: BatchStatus) -> None:
+    async def _collect(self, batch: Batch, vendor: CalledVendor, target: Target, status: BatchStatus) -> None:
         batches, _, credentials = vendor
         judge = Judge(batch, await self._services.prices.book(batch.organisation), self._now)
         arriving = batches.results(status, credentials=credentials, transport=self._services.transport)
@@ -266,10 +203,12 @@ class VendorRuns:
         return None
 
     async def _keep(self, batch: Batch, outcomes: Sequence[Outcome]) -> None:
-        """Booked first: an item that has ended has its entry."""
+        """Booked and counted first: an item that has ended has its entry, and no budget misses it."""
         entries = [each.entry for each in outcomes if each.entry is not None]
         for commit in [self._services.ledger.book(entry) for entry in entries]:
             await commit
+        if entries:
+            await self._services.limits.count_all(batch.organisation, entries)
         for entry in entries:
             self._services.observer.collected(entry, batch)
         moves = [each.move if each.completion is None else await self._with_result(each) for each in outcomes]
@@ -294,7 +233,7 @@ class VendorRuns:
             moves = [replace(move, **ended) for move in moves]  # type: ignore[arg-type]  # the fields' own
         for start in range(0, len(moves), PAGE):
             await self._mover.move_all(moves[start : start + PAGE], BatchMode.PROVIDER)
-        await self._store.save_vendor_run(replace(run, ended=True))
+        await self._end(run)
 
     async def _give_back(self, batch: Batch, run: VendorRun, error: ProviderError | None) -> None:
         """The vendor has none of it. Without an error that was no failure of the items'."""
@@ -309,61 +248,18 @@ class VendorRuns:
                 )
             else:
                 await self._mover.move(judge.failed(item, error), BatchMode.PROVIDER)
-        await self._store.save_vendor_run(replace(run, ended=True))
+        await self._end(run)
 
     async def _later(self, run: VendorRun) -> None:
         pause = min(POLL_S * 2.0**run.polls, POLL_AT_MOST_S)
         poll_at = self._time() + timedelta(seconds=pause)
         await self._store.save_vendor_run(replace(run, polls=min(run.polls + 1, 10), poll_at=poll_at))
 
-    async def _vendor(self, organisation: str, target: Target, key_id: str | None = None) -> _Vendor | None:
-        """By the key that was named, where there still is one such: others don't see its batches."""
-        vendors = await self._services.provider_keys.vendors(organisation, self._services.vendors)
-        vendor = vendors.get(target.provider)
-        provider = None if vendor is None else vendor.provider
-        if vendor is None or not isinstance(provider, BatchProvider) or provider.batches is None:
-            return None
-        key = (
-            vendor.keys.pick()
-            if key_id is None
-            else next((each for each in vendor.keys.keys if each.id == key_id), None)
-        )
-        return None if key is None else (provider.batches, key.id, key.credentials)
-
-    async def _fail(self, item: Item, error: ItemError) -> None:
-        waiting, ended = (ItemState.WAITING,), self._time()
-        await self._mover.move(
-            Move(
-                item.organisation,
-                item.batch,
-                item.index,
-                waiting,
-                ItemState.FAILED,
-                item.fence,
-                failures=1,
-                error=error,
-                ended_at=ended,
-            ),
-            BatchMode.PROVIDER,
-        )
-
-    async def _refuse(self, part: _Part, error: ItemError) -> None:
-        for item, _, _ in part.items:
-            await self._fail(item, error)
-
     def _time(self) -> datetime:
         now = self._now()
         return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
-_UNHELD = "a USD budget applies, which a vendor's batch can't be held to: use mode LIVE"
-
-
 def _is_unknown(error: ProviderError) -> bool:
     """Whether the vendor may have taken what it was sent."""
     return error.sent and (error.status is None or error.status >= 500 or error.status < 400)
-
-
-def _name(run: VendorRun) -> str:
-    """The vendor's, where it keeps one."""
-    return f"{run.batch}/{run.number}"

@@ -31,6 +31,7 @@ from persistence.mongo import batches as mongo_batches
 from persistence.mongo.batches import MongoBatches
 from persistence.mongo.client import open_mongo
 from persistence.ports import BatchStore, Conflict, StoreConflictError
+from persistence.reservation_records import Allowance, Kind
 from persistence.sqlite import batches as sqlite_batches
 from persistence.sqlite.batches import SQLiteBatches
 from persistence.sqlite.database import open_database
@@ -329,13 +330,16 @@ async def test_one_leads_until_his_time_is_over(store: BatchStore) -> None:
 
 async def test_the_vendors_batches_are_found_by_number(store: BatchStore) -> None:
     made = await opened(store)
-    run = VendorRun("acme", made.id, 1, "openai", "gpt-4o", "1", NOON)
+    holds = Allowance("usd_per_day:2026-01-01:organisation:", Kind.BUDGET, 2**53, 2**53, 1000.5)
+    run = VendorRun("acme", made.id, 1, "openai", "gpt-4o", "1", NOON, reserved=(holds, holds))
     await store.save_vendor_run(replace(run, number=2))
     await store.save_vendor_run(run)
     sent = replace(run, vendor_id="batch_1", polls=3, poll_at=SOON, ended=True)
     await store.save_vendor_run(sent)
     assert await store.vendor_runs("acme", made.id) == [sent, replace(run, number=2)]
     assert await store.vendor_runs("globex", made.id) == []
+    assert await store.unended_vendor_runs("acme") == [replace(run, number=2)]
+    assert await store.unended_vendor_runs("globex") == []
     await store.move([move(made, 2, WAITING, RUNNING, claims=True, vendor_run=1, due=SOON)])
     assert [each.index for each in await store.of_vendor_run("acme", made.id, 1)] == [2]
     assert await store.of_vendor_run("acme", made.id, 2) == []

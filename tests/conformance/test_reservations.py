@@ -11,7 +11,7 @@ import pytest
 
 from persistence.memory_reservations import MemoryReservations
 from persistence.ports import Reservations
-from persistence.reservation_records import PARTS, Allowance, Kind, Opening, Refused, Settled, Unbegun
+from persistence.reservation_records import PARTS, Allowance, Kept, Kind, Opening, Refused, Settled, Unbegun
 from tests.persistence.reservations import begun, opened
 
 from .processes import WHERE, Between, between
@@ -153,6 +153,21 @@ async def test_a_budget_is_what_was_spent_and_what_is_reserved(keeping: Keeping,
     assert await reserved(keeping.theirs, org, "b", budget(60))
     assert await used(keeping.ours, org, budget(0)) == [65]
     assert await keeping.ours.spent(org, [budget(0), replace(budget(0), key="another")]) == [5, None]
+
+
+async def test_what_is_kept_is_held_whatever_the_limits_say(keeping: Keeping, org: str) -> None:
+    kept = Kept("kept", "", [budget(90), budget(90, key="month")])
+    await begun(keeping.ours, org, budget(0), 20)
+    for _ in range(2):
+        await keeping.ours.keep(org, [kept, Kept("other", "", [budget(5)])], lease_s=LEASE_S)
+    assert await keeping.theirs.used(org, [budget(0), budget(0, key="month")]) == [115, None]
+    await begun(keeping.theirs, org, budget(0, key="month"), 7)
+    assert await keeping.ours.used(org, [budget(0), budget(0, key="month")]) == [115, 97]
+    refused = Refused(budget(1), 115, 20)
+    assert await keeping.theirs.reserve(org, "more", [budget(1)], lease_s=LEASE_S) == refused
+    for _ in range(2):
+        await keeping.theirs.settle(org, [Settled("kept", kept.asked, [0, 0])])
+    assert await keeping.ours.used(org, [budget(0), budget(0, key="month")]) == [25, 7]
 
 
 async def test_amounts_are_exact(keeping: Keeping, org: str) -> None:

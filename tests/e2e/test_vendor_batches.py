@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from .limited import LIMITS, SET
 from .processes import Server, Vendor, post
+from .test_prices import ask
 
 SUBMIT = """
 mutation Submit($input: SubmitBatchInput!) { submitBatch(input: $input) { batch { id } } }
@@ -56,10 +59,14 @@ def ended(server: Server, token: str, batch: str) -> Any:
 def test_the_vendor_answers_at_half_the_price(
     server: Server, token: str, vendor: Vendor, provider: str, model: str, price: str
 ) -> None:
+    """Under a budget, which holds what they may come to until then."""
+    ask(server, token, SET, input={"usdPerDay": "100"})
     before = vendor.tally(provider, model)
     prompts = [f"[[tokens={number + 1}]]" for number in range(9)] + ["[[400]]"]
     found = ended(server, token, submitted(server, token, prompts, f"{provider}/{model}"))
     assert found["state"] == "COMPLETED"
+    [budget] = ask(server, token, LIMITS)["limits"]
+    assert Decimal(budget["used"]) == Decimal(found["cost"]) > 0
     assert found["counts"] == {"total": 10, "running": 0, "succeeded": 9, "failed": 1, "cancelled": 0}
     nodes = found["items"]["nodes"]
     assert [each["completion"]["usage"]["outputTokens"] for each in nodes[:9]] == list(range(1, 10))

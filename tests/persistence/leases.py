@@ -60,6 +60,7 @@ class MemoryLeases(MemoryReservations):
 
     async def keep(self, organisation: str, kept: Sequence[Kept], *, lease_s: float) -> None:
         self._check()
+        await super().keep(organisation, kept, lease_s=lease_s)
         for each in kept:
             self.leases.setdefault((organisation, each.reservation), Held(each, self.now() + lease_s))
 

@@ -188,6 +188,10 @@ class MemoryBatches:
         self._check()
         return [run for name, run in sorted(self.runs.items()) if name[:2] == (organisation, batch_id)]
 
+    async def unended_vendor_runs(self, organisation: str) -> Sequence[VendorRun]:
+        self._check()
+        return [run for _, run in sorted(self.runs.items()) if run.organisation == organisation and not run.ended]
+
     def _items(self, organisation: str, batch_id: str) -> Sequence[Item]:
         return [each for _, each in sorted(self.kept.get((organisation, batch_id), {}).items())]
 

@@ -87,7 +87,7 @@ async def test_who_was_taken_for_dead_hears_of_it(sharing: Sharing, org: str) ->
     await theirs.reservations.settle(org, [Settled("a", ALL, [4, 2, 0], found=True)])
     assert await ours.reservations.settle(org, [owners, Settled("b", [BUDGET], [1])]) == ["a"]
     assert await used(ours, org) == [4, 3, 0]
-    await ours.leases.keep(org, [Kept("a", "of a", ALL)], lease_s=LEASE_S)
+    await ours.reservations.keep(org, [Kept("a", "of a", ALL)], lease_s=LEASE_S)
     assert await used(ours, org) == [4, 3, 0], "it is not held again"
 
 
@@ -119,8 +119,8 @@ async def test_who_is_told_of_is_bounded_and_in_order(sharing: Sharing, org: str
 
 
 async def test_what_nobody_limits_is_kept_all_the_same(sharing: Sharing, org: str) -> None:
-    await sharing.ours.leases.keep(org, [Kept("a", '{"a": "note"}'), Kept("b", "b")], lease_s=0.001)
-    await sharing.ours.leases.keep(org, [Kept("a", "another")], lease_s=LEASE_S)
+    await sharing.ours.reservations.keep(org, [Kept("a", '{"a": "note"}'), Kept("b", "b")], lease_s=0.001)
+    await sharing.ours.reservations.keep(org, [Kept("a", "another")], lease_s=LEASE_S)
     await sharing.ours.reservations.settle(org, [Settled("b", (), ())])
     await asyncio.sleep(0.01)
     assert await found(sharing.theirs, org) == [Expired("a", '{"a": "note"}', ())]
@@ -134,7 +134,7 @@ async def test_after_all_was_lost_what_runs_is_held_again(org: str) -> None:
             await reserved(ours, org, "a", *ALL)
             forgetting.flushall()
             assert await ours.leases.prolong(org, ["a"], lease_s=LEASE_S) == ["a"]
-            await ours.leases.keep(org, [Kept("a", "of a", ALL)], lease_s=LEASE_S)
+            await ours.reservations.keep(org, [Kept("a", "of a", ALL)], lease_s=LEASE_S)
             waiting = await theirs.reservations.open(org, BUDGET, grace_s=GRACE_S)
             assert (GRACE_S - 5 < waiting.wait_s <= GRACE_S, waiting.number) == (True, None), "others may hold some too"
             opening = await opened(theirs.reservations, org, BUDGET)

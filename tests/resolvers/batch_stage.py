@@ -28,6 +28,7 @@ from resolvers.principal import Principal
 from resolvers.routing import Vendor
 from resolvers.tracing import UNTRACED, Tracer
 from tests.persistence.api_keys import MemoryApiKeys
+from tests.persistence.leases import MemoryLeases
 from tests.persistence.memory_batches import MemoryBatches, MemoryObjects
 
 from .batches_in_memory import batches_in, loop_time
@@ -211,9 +212,11 @@ def answering(provider: FakeProvider, count: int = 100) -> None:
 
 
 @asynccontextmanager
-async def open_batch_stage() -> AsyncIterator[BatchStage]:
-    async with open_scene() as scene:
-        store, objects, bell = MemoryBatches(), MemoryObjects(), asyncio.Event()
+async def open_batch_stage(leases: MemoryLeases | None = None) -> AsyncIterator[BatchStage]:
+    """`leases`: as `open_scene`."""
+    async with open_scene(leases) as scene:
+        objects, bell, store = MemoryObjects(), asyncio.Event(), scene.services.batches.store
+        assert isinstance(store, MemoryBatches)
         services, clock = scene.services, asyncio.get_running_loop().time
         pools = {
             each.name: KeyPool([ProviderKey("1", Credentials("secret"))], clock) for each in (scene.alpha, scene.beta)

@@ -60,6 +60,7 @@ from resolvers.types import CompleteCommand, Completion, CompletionEvent, Comple
 from tests.persistence.api_keys import MemoryApiKeys
 from tests.persistence.leases import MemoryLeases
 from tests.persistence.limits import MemoryLimits
+from tests.persistence.memory_batches import MemoryBatches
 from tests.persistence.prices import MemoryPrices
 from tests.persistence.provider_keys import MemoryProviderKeys
 from tests.persistence.usage_fold import folded
@@ -358,11 +359,12 @@ async def open_scene(leases: MemoryLeases | None = None) -> AsyncIterator[Scene]
     before = other_tasks()
     store, inflight, rules, jitter = MemoryStore(), MemoryInflight(), MemoryPrices(), [0.0]
     alpha, beta = FakeProvider("alpha"), FakeProvider("beta")
-    clock, now, limits = asyncio.get_running_loop().time, partial(datetime.now, UTC), MemoryLimits()
+    clock, now = asyncio.get_running_loop().time, partial(datetime.now, UTC)
+    limits, batches = MemoryLimits(), MemoryBatches()
     async with (
         open_ledger(store, inflight) as ledger,
         open_live_usage(ledger, now) as live_usage,
-        limiter_in(limits, ledger, None if leases is None else Shared(leases, leases, rules)) as limiter,
+        limiter_in(limits, ledger, batches, None if leases is None else Shared(leases, leases, rules)) as limiter,
         open_recordings(MemoryReplays(clock), Sessions(MemoryApiKeys(), now), clock) as recordings,
     ):
         vendors = {each.name: Vendor(each, KeyPool.of(Credentials("secret"))) for each in (alpha, beta)}
@@ -386,7 +388,7 @@ async def open_scene(leases: MemoryLeases | None = None) -> AsyncIterator[Scene]
             limit_rules=LimitRules(limits, limiter, api_keys, vendors.keys(), now),
             recordings=recordings,
             **(telling := telling_nobody()),
-            batches=batches_in(configs, prices, telling["webhooks"]),
+            batches=batches_in(configs, prices, telling["webhooks"], batches),
             clock=clock,
             random=lambda: jitter[0],
         )

@@ -3,65 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from persistence.batch_records import BatchMode, Counts, ItemState
-from providers.batching import BatchLine, BatchResult, BatchStatus
-from providers.errors import ProviderError, ProviderInvalidRequestError, ProviderTimeoutError
-from providers.types import CompletionRequest, FinishReason, ProviderCompletion, Usage
+from providers.errors import ProviderInvalidRequestError, ProviderTimeoutError
 from resolvers.batches.asked import BatchAsked
 from resolvers.batches.vendor_runs import REST, SENDING
 from resolvers.types import Target
 
 from .batch_stage import BatchStage, inputs, open_batch_stage, until
+from .fake_batches import FakeBatches, with_vendor
 from .scene import ACME
 from .test_batch_observing import Listener
-
-
-@dataclass
-class FakeBatches:
-    """A vendor's batches, done as soon as they are looked at. `named`: it keeps our names. `lost`: what comes in the
-    place of the answer to the next ones, which it has by then; `refused`: in the place of the next ones."""
-
-    named: bool = True
-    lost: list[ProviderError | asyncio.Event] = field(default_factory=list)
-    refused: list[ProviderError] = field(default_factory=list)
-    sent: list[tuple[str, list[str]]] = field(default_factory=list)
-
-    @property
-    def codec(self) -> Any:
-        return SimpleNamespace(most_lines=100, most_bytes=10**6, find=lambda: object() if self.named else None)
-
-    def line(self, custom_id: str, request: CompletionRequest) -> BatchLine:
-        return BatchLine(custom_id, "chat", request.model.encode())
-
-    async def submit(self, lines: Sequence[BatchLine], name: str, **_: Any) -> BatchStatus:
-        if self.refused:
-            raise self.refused.pop(0)
-        self.sent.append((name, [line.custom_id for line in lines]))
-        if self.lost:
-            lost = self.lost.pop(0)
-            if isinstance(lost, ProviderError):
-                raise lost
-            lost.set()
-            await asyncio.Event().wait()
-        return BatchStatus(str(len(self.sent)), ended=False)
-
-    async def look(self, batch_id: str, **_: Any) -> BatchStatus:
-        return BatchStatus(batch_id, ended=True)
-
-    async def find(self, name: str, **_: Any) -> BatchStatus | None:
-        names = [each for each, _ in self.sent]
-        return BatchStatus(str(names.index(name) + 1), ended=True) if self.named and name in names else None
-
-    async def results(self, status: BatchStatus, **_: Any) -> AsyncGenerator[BatchResult, None]:
-        for custom_id in self.sent[int(status.id) - 1][1]:
-            yield BatchResult(custom_id, ProviderCompletion("a", finish_reason=FinishReason.STOP, usage=Usage(3, 2)))
 
 
 @pytest.fixture
@@ -72,13 +29,7 @@ async def stage() -> AsyncIterator[BatchStage]:
 
 @pytest.fixture
 async def vendor(stage: BatchStage) -> FakeBatches:
-    """OpenAI, as far as names go: batches are for vendors that are known to have them."""
-    made, services = FakeBatches(), stage.scene.services
-    stage.alpha.batches = made  # type: ignore[attr-defined]  # as a provider has them whose vendor does
-    stage.scene.services = replace(services, vendors={**services.vendors, "openai": services.vendors["alpha"]})
-    vendors: Any = await stage.batches.configs.vendors("acme")
-    vendors["openai"] = vendors["alpha"]
-    return made
+    return await with_vendor(stage)
 
 
 async def submitted(stage: BatchStage) -> Any:

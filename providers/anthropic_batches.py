@@ -1,17 +1,19 @@
 """Anthropic's Message Batches API, sans-IO.
 
 Sources: https://platform.claude.com/docs/en/build-with-claude/batch-processing (up to 100,000 requests and 256 MB; what
-has not ended within 24 hours expires), https://platform.claude.com/docs/en/api/creating-message-batches.
+has not ended within 24 hours expires), https://platform.claude.com/docs/en/api/creating-message-batches,
+https://platform.claude.com/docs/en/api/listing-message-batches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
-from .batching import BatchCall, BatchLine, BatchResult, BatchStatus
+from .batching import BatchCall, BatchLine, BatchResult, BatchStatus, Sent, listed
 from .errors import ProviderBadResponseError, ProviderError
 from .ports import Codec
 from .types import CompletionRequest, Credentials
@@ -35,6 +37,7 @@ class AnthropicBatchCodec:
 
     most_lines = 100_000
     most_bytes = 240_000_000
+    keeps_names = False
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
@@ -69,11 +72,12 @@ class AnthropicBatchCodec:
     def cancel(self, batch_id: str) -> BatchCall:
         return BatchCall(f"{_PATH}/{batch_id}/cancel", b"{}", _VERSION)
 
-    def find(self) -> None:
-        return None
+    def find(self) -> BatchCall:
+        return BatchCall(f"{_PATH}?limit=1000", None, _VERSION)
 
-    def found(self, payload: Any, name: str) -> BatchStatus | None:
-        return None
+    def found(self, payload: Any, sent: Sent) -> Sequence[BatchStatus]:
+        """A batch tells when it was created and how many requests it has, and nothing of what is in it."""
+        return [self.status(each) for each in listed(payload, self.provider) if self._may_be(each, sent)]
 
     def result(self, line: Any) -> BatchResult:
         match line:
@@ -91,8 +95,23 @@ class AnthropicBatchCodec:
     def error(self, status: int, payload: Any, retry_after: float | None) -> ProviderError:
         return self._codec.error(status, payload, retry_after)
 
+    def _may_be(self, batch: Mapping[str, Any], sent: Sent) -> bool:
+        match batch:
+            case {"created_at": str(created_at), "request_counts": {} as counts}:
+                numbers = [each for each in counts.values() if isinstance(each, int)]
+                return sum(numbers) == sent.lines and sent.since <= _time(created_at, self.provider) <= sent.until
+        raise ProviderBadResponseError("a batch without its counts", provider=self.provider, status=200)
+
     def _error_of(self, payload: Any) -> ProviderError:
         """An error answer within a result."""
         inner = payload.get("error") if isinstance(payload, dict) else None
         kind = inner.get("type") if isinstance(inner, dict) else None
         return self._codec.error(_STATUS_OF.get(str(kind), 500), payload, None)
+
+
+def _time(text: str, provider: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise ProviderBadResponseError("a batch without its time", provider=provider, status=200) from None
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
 
 import orjson
@@ -54,8 +55,19 @@ class BatchResult:
     error: ProviderError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a vendor may have as a batch, its answer being lost: under our `name`, of so many `lines`, created between
+    these aware times."""
+
+    name: str
+    lines: int
+    since: datetime
+    until: datetime
+
+
 class BatchCodec(Protocol):
-    """`most_lines` and `most_bytes`: of one batch."""
+    """`most_lines` and `most_bytes`: of one batch. `keeps_names`: the vendor does, so that one is found for sure."""
 
     @property
     def provider(self) -> str: ...
@@ -63,6 +75,8 @@ class BatchCodec(Protocol):
     def most_lines(self) -> int: ...
     @property
     def most_bytes(self) -> int: ...
+    @property
+    def keeps_names(self) -> bool: ...
 
     def headers(self, credentials: Credentials) -> Mapping[str, str]: ...
 
@@ -86,11 +100,13 @@ class BatchCodec(Protocol):
 
     def cancel(self, batch_id: str) -> BatchCall: ...
 
-    def find(self) -> BatchCall | None:
-        """The latest batches; None where they have no names of ours."""
+    def find(self) -> BatchCall:
+        """The latest batches."""
         ...
 
-    def found(self, payload: Any, name: str) -> BatchStatus | None: ...
+    def found(self, payload: Any, sent: Sent) -> Sequence[BatchStatus]:
+        """Those among them that may be what was sent. Raises ProviderBadResponseError."""
+        ...
 
     def result(self, line: Any) -> BatchResult:
         """Raises ProviderBadResponseError."""
@@ -131,10 +147,9 @@ class VendorBatches:
     async def cancel(self, batch_id: str, *, credentials: Credentials, transport: Transport) -> None:
         await self._answer(self.codec.cancel(batch_id), credentials, transport)
 
-    async def find(self, name: str, *, credentials: Credentials, transport: Transport) -> BatchStatus | None:
-        """One that was submitted under that name; None where there is none, or the vendor keeps no names."""
-        call = self.codec.find()
-        return None if call is None else self.codec.found(await self._answer(call, credentials, transport), name)
+    async def find(self, sent: Sent, *, credentials: Credentials, transport: Transport) -> Sequence[BatchStatus]:
+        """Those that may be it: the one, where the vendor keeps names."""
+        return self.codec.found(await self._answer(self.codec.find(), credentials, transport), sent)
 
     async def results(
         self, status: BatchStatus, *, credentials: Credentials, transport: Transport
@@ -183,3 +198,11 @@ class VendorBatches:
         except orjson.JSONDecodeError:
             payload = None
         return self.codec.error(status, payload, retry_after(headers))
+
+
+def listed(payload: Any, provider: str) -> Sequence[Mapping[str, Any]]:
+    """The objects of a list, as vendors have it. Raises ProviderBadResponseError."""
+    found = payload.get("data") if isinstance(payload, dict) else None
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise ProviderBadResponseError("a list that is none", provider=provider, status=200)
+    return found

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import orjson
 
-from .batching import BatchCall, BatchLine, BatchResult, BatchStatus
+from .batching import BatchCall, BatchLine, BatchResult, BatchStatus, Sent, listed
 from .errors import ProviderBadResponseError, ProviderError
 from .ports import Codec
 from .types import CompletionRequest, Credentials
@@ -26,6 +26,7 @@ class OpenAIBatchCodec:
 
     most_lines = 50_000
     most_bytes = 190_000_000
+    keeps_names = True
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
@@ -77,12 +78,11 @@ class OpenAIBatchCodec:
     def find(self) -> BatchCall:
         return BatchCall("/batches?limit=100")
 
-    def found(self, payload: Any, name: str) -> BatchStatus | None:
-        listed = payload.get("data") if isinstance(payload, dict) else None
-        for each in listed or ():
-            if isinstance(each, dict) and (each.get("metadata") or {}).get(_NAME) == name:
-                return self.status(each)
-        return None
+    def found(self, payload: Any, sent: Sent) -> Sequence[BatchStatus]:
+        named = [
+            each for each in listed(payload, self.provider) if (each.get("metadata") or {}).get(_NAME) == sent.name
+        ]
+        return [self.status(each) for each in named[:1]]
 
     def result(self, line: Any) -> BatchResult:
         """`response` is what a single call had answered; `error` is set where there was none."""

@@ -23,13 +23,15 @@ UNDONE = ItemError("PROVIDER_UNAVAILABLE", "the vendor did not come to it within
 
 
 def custom_id(item: Item) -> str:
-    return f"{item.index}-{item.fence}"
+    """Of a claim: no other of any batch has the same. Both vendors take 64 characters of these."""
+    return f"{item.batch}-{item.index}-{item.fence}"
 
 
-def parsed_id(text: str) -> tuple[int, int] | None:
-    """Index and fence; None for what is no name of ours."""
-    index, _, fence = text.partition("-")
-    return (int(index), int(fence)) if index.isdecimal() and fence.isdecimal() else None
+def parsed_id(text: str) -> tuple[str, int, int] | None:
+    """Batch, index and fence; None for what is no name of ours."""
+    batch, _, rest = text.partition("-")
+    index, _, fence = rest.partition("-")
+    return (batch, int(index), int(fence)) if index.isdecimal() and fence.isdecimal() else None
 
 
 def request_of(command: CompleteCommand) -> CompletionRequest:

@@ -25,9 +25,8 @@ from .moving import Mover
 from .vendor_budgets import hold, name_of, release
 from .vendor_items import Judge, Outcome, parsed_id
 from .vendor_parts import PAGE, REST, CalledVendor, Parts
+from .vendor_search import SENDING, search
 
-SENDING = timedelta(minutes=10)
-"""For so long a part may be on its way, by a process that leads no more."""
 COLLECTED_AT_ONCE = 50
 POLL_S, POLL_AT_MOST_S = 5.0, 300.0
 
@@ -105,7 +104,7 @@ class VendorRuns:
                     lines, name_of(run), credentials=credentials, transport=self._services.transport
                 )
         except ProviderError as error:
-            if _is_unknown(error) and batches.codec.find() is not None:  # it is looked for by its name, later
+            if _is_unknown(error):  # it is looked for, later
                 log.warning("a vendor may have a batch", batch=batch.id, part=run.number, reason=str(error))
             else:
                 await self._give_back(batch, run, error)
@@ -124,7 +123,7 @@ class VendorRuns:
         now, stopping = self._now(), batch.state is BatchState.CANCELLING and not run.cancelled
         if run.vendor_id is None and now < run.created_at + SENDING:
             return
-        if run.poll_at is not None and now < run.poll_at and not stopping:
+        if run.poll_at is not None and now < run.poll_at and not (stopping and run.vendor_id):
             return
         target = Target(run.provider, run.model)
         vendor = await self._parts.vendor(batch.organisation, target, run.key_id)
@@ -156,7 +155,13 @@ class VendorRuns:
         batches, _, credentials = vendor
         transport = self._services.transport
         if run.vendor_id is None:  # whoever sent it died before he knew
-            found = await batches.find(name_of(run), credentials=credentials, transport=transport)
+            items = await self._store.of_vendor_run(run.organisation, run.batch, run.number)
+            known = [
+                each.vendor_id for each in await self._store.unended_vendor_runs(run.organisation) if each.vendor_id
+            ]
+            found, goes_on = await search(batches, run, items, known, credentials=credentials, transport=transport)
+            if goes_on:
+                return run, BatchStatus("", ended=False)
             if found is None:
                 return None
             run = replace(run, vendor_id=found.id)
@@ -195,10 +200,10 @@ class VendorRuns:
     async def _named(self, batch: Batch, result: BatchResult) -> Item | None:
         """The item that a result is of; None where it was collected before."""
         named = parsed_id(result.custom_id)
-        if named is None:
+        if named is None or named[0] != batch.id:
             return None
-        found = await self._store.items(batch.organisation, batch.id, limit=1, after=named[0] - 1)
-        if found and (found[0].index, found[0].fence) == named and found[0].state is ItemState.RUNNING:
+        found = await self._store.items(batch.organisation, batch.id, limit=1, after=named[1] - 1)
+        if found and (found[0].index, found[0].fence) == named[1:] and found[0].state is ItemState.RUNNING:
             return found[0]
         return None
 

@@ -8,6 +8,8 @@ import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import orjson
@@ -29,6 +31,7 @@ class Batch:
     looks: int = 0
     cancelled: bool = False
     results: list[bytes] | None = None
+    created_at: datetime = field(default_factory=partial(datetime.now, UTC))
 
     def asks(self, directive: bytes) -> bool:
         return any(directive in orjson.dumps(line) for line in self.lines)
@@ -76,6 +79,9 @@ class Batches:
             case "POST", []:
                 lines = orjson.loads(body)["requests"]
                 return 200, self._anthropic(self._new(Batch(provider, self._name("msgbatch"), lines)))
+            case "GET", []:
+                newest = [self._anthropic(each) for each in reversed(self._of(provider))]
+                return 200, {"data": newest, "has_more": False, "first_id": None, "last_id": None}
             case "GET", [name]:
                 return 200, self._anthropic(self._looked(name))
             case "POST", [name, "cancel"]:
@@ -154,9 +160,16 @@ class Batches:
             "id": batch.name,
             "type": "message_batch",
             "processing_status": "ended" if batch.ended else "in_progress",
-            "request_counts": {"processing": 0, "succeeded": 0, "errored": 0, "canceled": 0, "expired": 0},
-            "created_at": "2026-01-01T00:00:00Z",
-            "expires_at": "2026-01-02T00:00:00Z",
+            "request_counts": {
+                "processing": 0,
+                "succeeded": 0,
+                "errored": 0,
+                "canceled": 0,
+                "expired": 0,
+                "succeeded" if batch.ended else "processing": len(batch.lines),
+            },
+            "created_at": batch.created_at.isoformat(),
+            "expires_at": (batch.created_at + timedelta(days=1)).isoformat(),
             "results_url": None,
         }
 

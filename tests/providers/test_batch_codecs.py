@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import orjson
@@ -11,13 +12,14 @@ from openai.types import Batch as OpenAIBatch
 
 from providers.anthropic import AnthropicCodec
 from providers.anthropic_batches import AnthropicBatchCodec
-from providers.batching import BatchCall
+from providers.batching import BatchCall, Sent
 from providers.errors import ProviderBadResponseError, ProviderInvalidRequestError, ProviderRateLimitedError
 from providers.openai import OpenAICodec
 from providers.openai_batches import OpenAIBatchCodec
 from providers.prices import BATCH_SHARES
 from providers.registry import ROWS
 from providers.types import CompletionRequest, Message, Role
+from tests.persistence.entries import NOON
 
 OPENAI, ANTHROPIC = OpenAIBatchCodec(OpenAICodec()), AnthropicBatchCodec(AnthropicCodec())
 ANSWER = {
@@ -101,14 +103,40 @@ def test_openai_s_states(changes: dict[str, Any], ended: bool, failure: str | No
     assert status.results == tuple(BatchCall(f"/files/{file}/content") for file in files)
 
 
-def test_a_batch_is_found_by_its_name() -> None:
+def sent(name: str = "bat_1/2", lines: int = 3) -> Sent:
+    return Sent(name, lines, NOON, NOON + timedelta(minutes=10))
+
+
+def anthropic_batch(**changes: Any) -> dict[str, Any]:
+    counts = dict.fromkeys(("canceled", "errored", "expired", "processing", "succeeded"), 0)
+    values = {
+        "id": "msgbatch_1",
+        "type": "message_batch",
+        "processing_status": "ended",
+        "request_counts": {**counts, "errored": 1, "succeeded": 2},
+        "created_at": NOON.isoformat(),
+        "expires_at": (NOON + timedelta(days=1)).isoformat(),
+    }
+    found = {**values, **changes}
+    MessageBatch.model_validate(found)
+    return found
+
+
+def test_openai_s_batch_is_found_by_its_name() -> None:
     named = openai_batch(id="batch_2", metadata={"ai_middleware": "bat_1/2"})
     listed = {"object": "list", "data": [openai_batch(), named]}
-    found = OPENAI.found(listed, "bat_1/2")
-    assert found is not None
-    assert found.id == "batch_2"
-    assert OPENAI.found(listed, "bat_1/1") is None
-    assert ANTHROPIC.find() is None
+    assert [each.id for each in OPENAI.found(listed, sent())] == ["batch_2"]
+    assert OPENAI.found(listed, sent("bat_1/1")) == []
+
+
+def test_anthropic_s_batch_may_be_one_of_that_time_with_as_many_requests() -> None:
+    early, late = NOON - timedelta(seconds=1), NOON + timedelta(minutes=11)
+    others = [anthropic_batch(id=f"at {each}", created_at=each.isoformat()) for each in (early, late)]
+    going_on = anthropic_batch(id="msgbatch_2", processing_status="in_progress", created_at="2026-03-01T12:00:01.5Z")
+    listed = {"data": [*others, going_on, anthropic_batch()], "has_more": False, "first_id": "x", "last_id": "y"}
+    found = ANTHROPIC.found(listed, sent())
+    assert [(each.id, each.ended) for each in found] == [("msgbatch_2", False), ("msgbatch_1", True)]
+    assert ANTHROPIC.found(listed, sent(lines=2)) == []
 
 
 def test_openai_s_results() -> None:
@@ -131,16 +159,7 @@ def test_anthropic_s_lines_results_and_states() -> None:
         "claude-haiku-4-5",
         False,
     )
-    counts = dict.fromkeys(("canceled", "errored", "expired", "processing", "succeeded"), 0)
-    state = {
-        "id": "msgbatch_1",
-        "type": "message_batch",
-        "processing_status": "ended",
-        "request_counts": counts,
-        "created_at": "2026-01-01T00:00:00Z",
-        "expires_at": "2026-01-02T00:00:00Z",
-    }
-    MessageBatch.model_validate(state)
+    state = anthropic_batch()
     assert ANTHROPIC.status(state).results[0].path == "/v1/messages/batches/msgbatch_1/results"
     assert not ANTHROPIC.status({**state, "processing_status": "canceling"}).ended
     error = {"type": "error", "error": {"type": "rate_limit_error", "message": "slow"}, "request_id": None}
@@ -165,3 +184,5 @@ def test_what_is_no_answer_of_theirs(codec: Any, payload: Any) -> None:
         codec.status(payload)
     with pytest.raises(ProviderBadResponseError):
         codec.result(payload)
+    with pytest.raises(ProviderBadResponseError):
+        codec.found(payload, sent())

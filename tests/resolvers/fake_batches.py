@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
-from providers.batching import BatchLine, BatchResult, BatchStatus
+from providers.batching import BatchLine, BatchResult, BatchStatus, Sent
 from providers.errors import ProviderError
 from providers.types import CompletionRequest, FinishReason, ProviderCompletion, Usage
 
@@ -32,7 +32,7 @@ class FakeBatches:
 
     @property
     def codec(self) -> Any:
-        return SimpleNamespace(most_lines=100, most_bytes=10**6, find=lambda: object() if self.named else None)
+        return SimpleNamespace(most_lines=100, most_bytes=10**6, keeps_names=self.named)
 
     def line(self, custom_id: str, request: CompletionRequest) -> BatchLine:
         return BatchLine(custom_id, "chat", request.model.encode())
@@ -55,9 +55,12 @@ class FakeBatches:
     async def cancel(self, batch_id: str, **_: Any) -> None:
         self.cancelled.add(batch_id)
 
-    async def find(self, name: str, **_: Any) -> BatchStatus | None:
-        names = [each for each, _ in self.sent]
-        return BatchStatus(str(names.index(name) + 1), ended=not self.working) if self.named and name in names else None
+    async def find(self, sent: Sent, **_: Any) -> Sequence[BatchStatus]:
+        every = [
+            (name == sent.name if self.named else len(names) == sent.lines, str(number))
+            for number, (name, names) in enumerate(self.sent, 1)
+        ]
+        return [await self.look(each) for may_be, each in every if may_be]
 
     async def results(self, status: BatchStatus, **_: Any) -> AsyncGenerator[BatchResult, None]:
         for custom_id in self.sent[int(status.id) - 1][1]:

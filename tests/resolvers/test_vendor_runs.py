@@ -12,7 +12,8 @@ import pytest
 from persistence.batch_records import BatchMode, Counts, ItemState
 from providers.errors import ProviderInvalidRequestError, ProviderTimeoutError
 from resolvers.batches.asked import BatchAsked
-from resolvers.batches.vendor_runs import REST, SENDING
+from resolvers.batches.vendor_parts import REST
+from resolvers.batches.vendor_search import SENDING
 from resolvers.types import Target
 
 from .batch_stage import BatchStage, inputs, open_batch_stage, until
@@ -55,7 +56,10 @@ async def all_answered_once(stage: BatchStage, batch: Any) -> None:
     assert sorted(booked) == sorted(item.completion_id or "" for item in stage.items(batch))
 
 
-async def test_what_a_killed_process_had_sent_is_found_by_its_name(stage: BatchStage, vendor: FakeBatches) -> None:
+@pytest.mark.parametrize("named", [True, False])
+async def test_what_a_killed_process_had_sent_is_found(stage: BatchStage, vendor: FakeBatches, *, named: bool) -> None:
+    """By its name, or else by what its results say."""
+    vendor.named = named
     batch = await killed_as_it_sends(stage, vendor)
     assert stage.states(batch) == ["running"] * 3
     async with stage.dispatcher(vendors=True):
@@ -73,14 +77,27 @@ async def test_the_ends_of_its_items_are_told_by_their_mode(stage: BatchStage, v
     assert len(listener.collected_ids) == 3
 
 
-async def test_where_a_vendor_keeps_no_names_it_is_sent_again(stage: BatchStage, vendor: FakeBatches) -> None:
-    vendor.named = False
+async def test_one_that_may_be_it_is_waited_for(stage: BatchStage, vendor: FakeBatches) -> None:
+    vendor.named, vendor.working = False, True
     batch = await killed_as_it_sends(stage, vendor)
     async with stage.dispatcher(vendors=True):
-        await asyncio.sleep(SENDING.total_seconds() / 2)
-        assert len(vendor.sent) == 1, "whoever sent it may be about to tell"
+        await asyncio.sleep(10 * SENDING.total_seconds())
+        assert len(vendor.sent) == 1
+        vendor.working = False
         await all_answered_once(stage, batch)
-    assert len(vendor.sent) == 2
+    assert len(vendor.sent) == 1
+
+
+async def test_what_others_sent_is_not_taken_for_ours(stage: BatchStage, vendor: FakeBatches) -> None:
+    """It has as many lines. What never arrived is sent."""
+    vendor.named = False
+    batch = await killed_as_it_sends(stage, vendor)
+    theirs = vendor.sent[0] = ("", ["0-1", f"{batch.id}-0-2", f"bat_{'0' * 32}-2-1"])
+    async with stage.dispatcher(vendors=True):
+        await asyncio.sleep(SENDING.total_seconds() / 2)
+        assert vendor.sent == [theirs], "whoever sent it may be about to tell"
+        await all_answered_once(stage, batch)
+    assert [name for name, _ in vendor.sent] == ["", f"{batch.id}/2"]
 
 
 async def test_what_died_before_it_was_sent_is_sent(stage: BatchStage, vendor: FakeBatches) -> None:
@@ -91,7 +108,11 @@ async def test_what_died_before_it_was_sent_is_sent(stage: BatchStage, vendor: F
     assert [name for name, _ in vendor.sent] == [f"{batch.id}/2"]
 
 
-async def test_a_part_whose_answer_was_lost_is_not_sent_twice(stage: BatchStage, vendor: FakeBatches) -> None:
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_part_whose_answer_was_lost_is_not_sent_twice(
+    stage: BatchStage, vendor: FakeBatches, *, named: bool
+) -> None:
+    vendor.named = named
     vendor.lost.append(ProviderTimeoutError("no answer in time", provider="openai"))
     batch = await submitted(stage)
     async with stage.dispatcher(vendors=True):

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import secrets
 import time
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
+
+from persistence.batch_records import Item, Text, VendorRun
+from providers.anthropic import AnthropicCodec
+from providers.anthropic_batches import AnthropicBatchCodec
+from providers.batching import VendorBatches
+from providers.http import open_transport
+from providers.types import CompletionRequest, Credentials, Message, Role
+from resolvers.batches.vendor_budgets import name_of
+from resolvers.batches.vendor_items import custom_id
+from resolvers.batches.vendor_search import search
 
 from .limited import LIMITS, SET
 from .processes import Server, Vendor, post
@@ -93,3 +105,32 @@ def test_what_is_cancelled_is_cancelled_there_too(server: Server, token: str, pr
     assert post(server, token, CANCEL, {"input": {"id": batch}})["data"]["cancelBatch"]["state"] == "CANCELLING"
     found = ended(server, token, batch)
     assert (found["state"], found["counts"]["cancelled"]) == ("CANCELLED", 2)
+
+
+async def test_anthropic_s_batch_is_found_though_nobody_heard_its_id(vendor: Vendor) -> None:
+    """Of two with as many requests: while either works nobody can say, then the results do."""
+    codec, credentials = AnthropicBatchCodec(AnthropicCodec()), Credentials("key-of-anthropic")
+    batches = VendorBatches(codec, f"{vendor.url}/v/anthropic")
+    run = VendorRun("acme", f"bat_{secrets.token_hex(16)}", 1, "anthropic", "lost", "1", datetime.now(UTC))
+    items = [Item("acme", run.batch, index, Text(), fence=1) for index in range(3)]
+    asked = CompletionRequest("lost", (Message(Role.USER, "hello"),), max_tokens=9)
+    async with open_transport(trust_env=False) as transport:
+        calling: Any = {"credentials": credentials, "transport": transport}
+
+        async def submitted(names: list[str]) -> str:
+            lines = [batches.line(name, asked) for name in names]
+            return (await batches.submit(lines, name_of(run), **calling)).id
+
+        async def sought() -> tuple[str | None, bool]:
+            found, goes_on = await search(batches, run, items, [], **calling)
+            return found and found.id, goes_on
+
+        assert await sought() == (None, False)
+        ours = await submitted([custom_id(item) for item in items])
+        theirs = await submitted(["a", "b", "c"])
+        assert await sought() == (None, True)
+        await batches.cancel(theirs, **calling)
+        assert await sought() == (None, True), "theirs has ended, and is none of ours"
+        for _ in range(2):
+            await batches.look(ours, **calling)
+        assert await sought() == (ours, False)

@@ -158,10 +158,11 @@ async def test_what_has_no_bound_fails(stage: BatchStage, vendor: FakeBatches, c
     assert await used(stage) == 0
 
 
+@pytest.mark.parametrize("forgotten", [False, True])
 async def test_what_others_took_meanwhile_is_left_to_them(
-    stage: BatchStage, vendor: FakeBatches, monkeypatch: pytest.MonkeyPatch
+    stage: BatchStage, vendor: FakeBatches, monkeypatch: pytest.MonkeyPatch, *, forgotten: bool
 ) -> None:
-    """Between the look at what is left and the reservation."""
+    """Between the look at what is left and the reservation, also where the budget has to be begun anew by then."""
     limit(stage.scene, usd_per_day=5 * ITEM)
     limiter, looked = stage.scene.services.limits, stage.scene.services.limits.used
     theirs = budgets_of(list(await limiter.cache.rules("acme")), 3 * ITEM, datetime.now(UTC))
@@ -169,6 +170,8 @@ async def test_what_others_took_meanwhile_is_left_to_them(
     async def used_before(organisation: str, asked: Sequence[Any]) -> Sequence[int]:
         found = await looked(organisation, asked)
         await limiter.hold(organisation, "theirs", theirs)
+        if forgotten:
+            await limiter.outdate(organisation, theirs)
         return found
 
     monkeypatch.setattr(limiter, "used", used_before)
@@ -313,7 +316,7 @@ async def test_a_part_is_of_one_day(stage: BatchStage, vendor: FakeBatches, monk
     before = ids[0][1] - timedelta(days=1)
     made = iter([(ids[0][0], before), (ids[1][0], before), *ids[2:]] + [new_completion_id() for _ in range(4)])
     monkeypatch.setattr(vendor_parts, "new_completion_id", lambda: next(made))
-    limit(stage.scene, usd_per_day=2 * ITEM)
+    limit(stage.scene, usd_per_day=100 * ITEM)
     await submitted(stage, 4)
     async with stage.dispatcher(vendors=True):
         await until(lambda: len(vendor.sent) == 2)

@@ -29,6 +29,7 @@ class FakeBatches:
     working: bool = False
     cancelled: set[str] = field(default_factory=set)
     falters: asyncio.Event | None = None
+    looks: list[float] = field(default_factory=list)
 
     @property
     def codec(self) -> Any:
@@ -50,6 +51,7 @@ class FakeBatches:
         return BatchStatus(str(len(self.sent)), ended=False)
 
     async def look(self, batch_id: str, **_: Any) -> BatchStatus:
+        self.looks.append(asyncio.get_running_loop().time())
         return BatchStatus(batch_id, ended=not self.working or batch_id in self.cancelled)
 
     async def cancel(self, batch_id: str, **_: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from persistence.batch_records import BatchMode, Counts, ItemState
 from providers.errors import ProviderInvalidRequestError, ProviderTimeoutError
 from resolvers.batches.asked import BatchAsked
 from resolvers.batches.vendor_parts import REST
+from resolvers.batches.vendor_runs import POLL_AT_MOST_S, POLL_S
 from resolvers.batches.vendor_search import SENDING
 from resolvers.types import Target
 
@@ -75,6 +77,18 @@ async def test_the_ends_of_its_items_are_told_by_their_mode(stage: BatchStage, v
     assert listener.ends == {(BatchMode.PROVIDER, ItemState.SUCCEEDED): 3}
     assert listener.collected_ids == [entry.completion_id for entry in stage.scene.store.entries]
     assert len(listener.collected_ids) == 3
+
+
+async def test_a_vendor_that_takes_its_time_is_asked_less_and_less(stage: BatchStage, vendor: FakeBatches) -> None:
+    vendor.working = True
+    batch = await submitted(stage)
+    async with stage.dispatcher(vendors=True):
+        await asyncio.sleep(2 * 3600)
+        pauses = [later - sooner for sooner, later in itertools.pairwise(vendor.looks)]
+        vendor.working = False
+        await all_answered_once(stage, batch)
+    assert [round(pause / POLL_S) for pause in pauses[:6]] == [1, 2, 4, 8, 16, 32]
+    assert {round(pause / POLL_S) for pause in pauses[6:]} == {round(POLL_AT_MOST_S / POLL_S)}
 
 
 async def test_one_that_may_be_it_is_waited_for(stage: BatchStage, vendor: FakeBatches) -> None:

@@ -74,7 +74,7 @@ def test_the_vendor_answers_at_half_the_price(
     """Under a budget, which holds what they may come to until then."""
     ask(server, token, SET, input={"usdPerDay": "100"})
     before = vendor.tally(provider, model)
-    prompts = [f"[[tokens={number + 1}]]" for number in range(9)] + ["[[400]]"]
+    prompts = [f"[[tokens={number + 1}]]" for number in range(9)] + ["[[400]] [[soon]]"]
     found = ended(server, token, submitted(server, token, prompts, f"{provider}/{model}"))
     assert found["state"] == "COMPLETED"
     [budget] = ask(server, token, LIMITS)["limits"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -24,7 +25,7 @@ from .test_vendor_batches import BATCH, CANCEL, SUBMIT, ended
 
 IN_USD, OUT_USD = "100000", "1000000"
 """A million tokens: as `most_usd` has it for one."""
-HANGS, ANSWERED = "[[hang]]", "[[tokens=4]]"
+HANGS, SOON, ANSWERED = "[[hang]]", "[[soon]] [[tokens=4]]", "[[tokens=4]]"
 ITEMS = 4
 
 
@@ -62,8 +63,8 @@ class Restarted:
     def model(self) -> str:
         return f"openai/{self.organisation}"
 
-    def submitted(self) -> str:
-        line = {"messages": [{"role": "USER", "content": HANGS}], "maxTokens": TOKENS}
+    def submitted(self, prompt: str) -> str:
+        line = {"messages": [{"role": "USER", "content": prompt}], "maxTokens": TOKENS}
         asked = {"mode": "PROVIDER", "model": self.model, "inputs": [line] * ITEMS}
         batch: str = post(self.server, self.token, SUBMIT, {"input": asked})["data"]["submitBatch"]["batch"]["id"]
         return batch
@@ -93,7 +94,7 @@ def test_what_a_vendor_has_stays_held_whoever_is_killed_or_forgets(restarted: Re
         prices = {"provider": "openai", "input": IN_USD, "output": OUT_USD}
         ask(server, restarted.token, OVERRIDE, input=prices)
         ask(server, restarted.token, SET, input={"usdPerDay": f"{ITEMS * item:f}"})
-        hanging = restarted.submitted()
+        hanging = restarted.submitted(HANGS)
         restarted.until_at_vendor(hanging)
         assert (restarted.used(), restarted.completed()) == (ITEMS * item, "BUDGET_EXCEEDED")
         server.process.kill()
@@ -104,4 +105,23 @@ def test_what_a_vendor_has_stays_held_whoever_is_killed_or_forgets(restarted: Re
         ask(server, restarted.token, CANCEL, input={"id": hanging})
         assert ended(server, restarted.token, hanging)["counts"]["cancelled"] == ITEMS
         assert restarted.used() == 0
-        assert restarted.completed() == restarted.used() > 0
+        spends_beside(restarted)
+
+
+def spends_beside(restarted: Restarted) -> None:
+    """Interactive calls and a batch, as much of each as there is room for."""
+    budget = ITEMS * most_usd(SOON)
+    ask(restarted.server, restarted.token, SET, input={"usdPerDay": f"{budget:f}"})
+    batch = restarted.submitted(SOON)
+    restarted.until_at_vendor(batch)
+
+    def call(_: int) -> list[Any]:
+        return [restarted.completed() for _ in range(ITEMS)]
+
+    with ThreadPoolExecutor(ITEMS) as callers:
+        called = [each for some in callers.map(call, range(ITEMS)) for each in some]
+    found = ended(restarted.server, restarted.token, batch)
+    spent = [each for each in called if isinstance(each, Decimal)]
+    assert (found["counts"]["succeeded"], {*called} - {*spent}) == (ITEMS, {"BUDGET_EXCEEDED"})
+    assert restarted.used() == sum(spent) + Decimal(found["cost"]) <= budget
+    assert spent

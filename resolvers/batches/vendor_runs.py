@@ -117,6 +117,7 @@ class VendorRuns:
         """All that came of it is counted by now."""
         await release(self._services.limits, run)
         await self._store.save_vendor_run(replace(run, ended=True))
+        await release(self._services.limits, run)  # who began a budget meanwhile has held it again
         self._parts.room_came(run.organisation)
 
     async def _look(self, batch: Batch, run: VendorRun) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from persistence.batch_records import Batch, BatchMode, Counts
+from persistence.batch_records import Batch, BatchMode, Counts, VendorRun
 from persistence.limit_records import Limited
 from persistence.reservation_records import Kind
 from providers.errors import ProviderInvalidRequestError, ProviderTimeoutError
@@ -101,6 +101,8 @@ async def test_what_has_no_room_waits_and_what_is_there_is_held(stage: BatchStag
         with pytest.raises(BudgetExceededError):
             await stage.scene.complete(max_tokens=4)
         vendor.working = False
+        await until(lambda: stage.states(batch)[:4] == ["succeeded"] * 4)
+        await until(lambda: sent(vendor) == [4, 2], within_s=5)
         ended = await stage.ended(batch)
     assert ended.counts == Counts(succeeded=6)
     assert await used(stage) == spent(stage) == ended.cost == 6 * SPENT
@@ -289,6 +291,26 @@ async def test_what_is_not_billed_is_free_again(stage: BatchStage, vendor: FakeB
     assert (await used(stage), spent(stage)) == (0, 0)
 
 
+async def test_a_budget_that_is_begun_as_a_part_ends_holds_nothing_of_it(
+    stage: BatchStage, vendor: FakeBatches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record says that it is held, until the moment after."""
+    limit(stage.scene, usd_per_day=3 * ITEM)
+    vendor.working, limiter, save = False, stage.scene.services.limits, stage.store.save_vendor_run
+
+    async def begun_before(run: VendorRun) -> None:
+        if run.ended:
+            budgets = budgets_of(list(await limiter.cache.rules("acme")), Decimal(0), datetime.now(UTC))
+            await limiter.outdate("acme", budgets)
+            assert await used(stage) == 3 * SPENT + 3 * ITEM
+        await save(run)
+
+    monkeypatch.setattr(stage.store, "save_vendor_run", begun_before)
+    async with stage.dispatcher(vendors=True):
+        await stage.ended(await submitted(stage, 3))
+    assert await used(stage) == spent(stage) == 3 * SPENT
+
+
 async def test_a_budget_that_is_set_while_the_vendor_works_counts_it_when_it_ends(
     stage: BatchStage, vendor: FakeBatches
 ) -> None:
@@ -356,6 +378,7 @@ async def test_where_nobody_can_say_nothing_is_sent_and_nothing_collected() -> N
             vendor.working, leases.down = False, True
             await asyncio.sleep(REST.total_seconds())
             assert stage.states(batch) == ["running"] * 2
+            assert len(vendor.looks) < 10, "the vendor is not asked for its results each second"
             leases.down = False
             await stage.ended(batch)
         assert await used(stage) == spent(stage) == 2 * SPENT

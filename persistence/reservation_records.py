@@ -59,10 +59,12 @@ class Unbegun:
 @dataclass(frozen=True, slots=True)
 class Opening:
     """Of a BUDGET. `wait_s`: after so many seconds it is worth another try, somebody else being at it. `number`: whose
-    it is; None where it is not this caller's, or not any more to be done."""
+    it is; None where it is not this caller's, or not any more to be done. `known_since`: what was reserved from then
+    on, in seconds of the epoch, is still there; None where nobody can say."""
 
     wait_s: float = 0.0
     number: int | None = None
+    known_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 
 from persistence.ports import Reservations
-from persistence.reservation_records import Kept, Refused, Unbegun
+from persistence.reservation_records import Kept, Opening, Refused, Unbegun
 from persistence.usage_records import UsageSelection
 
 from .allowances import Need, counted_as, units
@@ -15,14 +16,16 @@ from .ledger import Ledger
 
 HELD_S = 40 * 86_400.0
 """Longer than any budget is remembered: what no process answers for is held until it is released."""
+CLOCKS_S = 60.0
+"""By so much the shared store's clock may differ from ours."""
 
 Outstanding = Callable[[str], Awaitable[Sequence[Kept]]]
 """What no process answers for, of an organisation: it is written down elsewhere. Raises StoreUnavailableError."""
 
 
 class Taker:
-    """Whoever begins a budget holds what is `outstanding` again, before he looks into the ledger: what comes to be
-    booked meanwhile counts twice for a moment, rather than not at all."""
+    """Whoever begins a budget of which the store may have lost something holds what is `outstanding` again, before he
+    looks into the ledger: what comes to be booked meanwhile counts twice for a moment, rather than not at all."""
 
     def __init__(self, ledger: Ledger, outstanding: Outstanding) -> None:
         self._ledger = ledger
@@ -69,7 +72,8 @@ class Taker:
             await asyncio.sleep(opening.wait_s)
         if opening.number is None:
             return  # another process has begun it
-        await store.keep(organisation, await self._outstanding(organisation), lease_s=HELD_S)
+        if _may_miss(opening, need.begun_at):
+            await store.keep(organisation, await self._outstanding(organisation), lease_s=HELD_S)
         selection = UsageSelection([(need.begun_at, need.ends_at)], where=counted_as(need.rule), to_date=True)
         spent = await self._ledger.spent(organisation, selection)
         await store.begin(organisation, need.asked, max(0, units(spent)), opening)
@@ -78,3 +82,9 @@ class Taker:
         self._beginning.pop(name, None)
         if not task.cancelled():
             task.exception()  # seen: whoever waited for it may be gone
+
+
+def _may_miss(opening: Opening, begun_at: datetime) -> bool:
+    """Not where the store knows the whole period: a new day begins also while nobody can say what is outstanding."""
+    since = opening.known_since
+    return since is None or since + CLOCKS_S > begun_at.timestamp()

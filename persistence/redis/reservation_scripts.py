@@ -286,11 +286,12 @@ if wait > 0 then return {{wait, 0}} end
 if tonumber(redis.call('HGET', budget, 'opening') or 0) > now then return {{{AGAIN_MS}, 0}} end
 redis.call('HSET', budget, 'opening', whole(now + {OPENING_S * 1000}), 'settled', 0)
 redis.call('PEXPIRE', budget, ARGV[1])
-return {{0, redis.call('HINCRBY', budget, 'number', 1)}}
+return {{0, redis.call('HINCRBY', budget, 'number', 1), redis.call('GET', known)}}
 """
 )
 """Keys: the budget, and since when anything is known of the organisation. Arguments: the milliseconds for which
-the budget is kept, and for which others may tell what they hold. Answers how many to wait, or whose turn it is."""
+the budget is kept, and for which others may tell what they hold. Answers how many to wait, or whose turn it is and
+since when anything is known."""
 
 BEGIN = Script(
     """

@@ -51,8 +51,8 @@ class RedisReservations:
     async def open(self, organisation: str, budget: Allowance, *, grace_s: float) -> Opening:
         keys = [name_in(organisation, budget), known_of(organisation)]
         arguments = [milliseconds(budget.seconds), milliseconds(grace_s)]
-        wait, number = await self._client.run(scripts.OPEN, keys, arguments, again=False)
-        return Opening(wait / 1000, number or None)
+        wait, number, *known = await self._client.run(scripts.OPEN, keys, arguments, again=False)
+        return Opening(wait / 1000, number or None, int(known[0]) / 1000 if known else None)
 
     async def begin(self, organisation: str, budget: Allowance, spent: int, opening: Opening) -> None:
         arguments = [spent, milliseconds(budget.seconds), opening.number or 0]

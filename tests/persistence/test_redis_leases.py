@@ -153,7 +153,7 @@ def _asking(amount: int) -> Allowance:
 
 async def test_where_nothing_was_lost_nobody_waits(sharing: Sharing, org: str) -> None:
     await sharing.ours.leases.nothing_lost(org)
-    assert await sharing.theirs.reservations.open(org, BUDGET, grace_s=GRACE_S) == Opening(number=1)
+    assert await sharing.theirs.reservations.open(org, BUDGET, grace_s=GRACE_S) == Opening(number=1, known_since=0)
 
 
 async def test_whoever_enrolled_is_found_once_that_is_over(org: str) -> None:

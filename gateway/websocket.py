@@ -90,9 +90,13 @@ class SocketAdapter(ASGIWebSocketAdapter):
     """Strawberry's, to whom a socket that is closed already is an error of ours, and a long reason too."""
 
     async def send_json(self, message: Mapping[str, object]) -> None:
+        """Without the calls between: each token of a stream is sent by it."""
         if self.ws.application_state is not WebSocketState.CONNECTED:
             raise WebSocketDisconnected
-        await super().send_json(message)
+        try:
+            await self.ws.send({"type": "websocket.send", "text": self.view.encode_json(message)})
+        except WebSocketDisconnect as gone:
+            raise WebSocketDisconnected from gone
 
     async def close(self, code: int, reason: str) -> None:
         if self.ws.application_state is WebSocketState.CONNECTED:

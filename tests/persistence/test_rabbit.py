@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, aclosing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,6 +19,7 @@ from persistence.queue_records import RETRY_DELAYS_S, Job
 from persistence.rabbit import link
 from persistence.rabbit.address import address
 from persistence.rabbit.queue import RabbitQueue, open_rabbit
+from resolvers.worker import working
 from tests.servers.authority import new_authority
 from tests.servers.rabbit import Broker, rabbit_or_skip, running_rabbit
 from tests.servers.together import entered
@@ -152,6 +153,21 @@ async def test_what_somebody_else_put_there_is_a_job_that_nobody_knows(queue: Ra
         await delivery.refused("unknown")
     (parked,) = await queue.parked(limit=5)
     assert await queue.drop(parked.id)
+
+
+@pytest.mark.parametrize("created_at", ["2026-01-02T03:04:05", "0001-01-01T00:00:00+23:59", "yesterday"])
+async def test_a_time_that_somebody_else_wrote_is_one_to_reckon_with(queue: RabbitQueue, created_at: str) -> None:
+    """A worker tells how old jobs are: one that has no age would keep it from all others."""
+    await queue.probe()
+    async with await aio_pika.connect(rabbit_or_skip().url) as other:
+        channel = await other.channel()
+        message = aio_pika.Message(b"{}", headers={"kind": "foreign", "created_at": created_at})
+        await channel.default_exchange.publish(message, queue.parking.removesuffix(".parked"))
+    async with working(queue, {}):
+        async with asyncio.timeout(20):
+            while not (parked := await queue.parked(limit=1)):  # noqa: ASYNC110  # nobody tells
+                await asyncio.sleep(0.05)
+    assert datetime.now(UTC) - parked[0].created_at >= timedelta()
 
 
 async def test_a_count_of_failures_that_nobody_can_have_is_none(queue: RabbitQueue) -> None:

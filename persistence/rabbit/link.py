@@ -14,7 +14,14 @@ from typing import Any, TypeVar
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
-from aio_pika.exceptions import AMQPError, AuthenticationError, ProbableAuthenticationError
+from aio_pika.exceptions import (
+    AMQPError,
+    AuthenticationError,
+    ChannelPreconditionFailed,
+    InvalidFrameError,
+    ProbableAuthenticationError,
+)
+from aiormq.exceptions import ChannelAccessRefused
 from yarl import URL
 
 from ..ports import StoreUnavailableError
@@ -22,7 +29,9 @@ from ..ports import StoreUnavailableError
 TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
 _AT_ONCE = 200  # messages that wait for their confirms
-_REFUSALS = (AuthenticationError, ProbableAuthenticationError)
+_UNKNOWN_USER = (AuthenticationError, ProbableAuthenticationError)
+_REFUSALS = (*_UNKNOWN_USER, ChannelAccessRefused, ChannelPreconditionFailed)
+"""Of a queue, too: for its name, its user's rights, or one of that name that is another sort."""
 _FAULTS = (AMQPError, OSError, TimeoutError, RuntimeError, StopAsyncIteration)
 """The client has RuntimeError for a channel that is closed, StopAsyncIteration for an end amid the handshake."""
 
@@ -96,15 +105,26 @@ class Link:
 
 
 async def open_link(url: URL, ca_file: Path | None, *, confirms: bool) -> Link:
-    """Raises StoreUnavailableError: RabbitRefusedError for a wrong password or virtual host."""
+    """Raises StoreUnavailableError: RabbitRefusedError for a wrong password or virtual host, or a file that is none."""
     tls: Any = {"cafile": str(ca_file)} if ca_file else None
-    connection = await asked(aio_pika.connect(url, timeout=TIMEOUT_S, ssl_options=tls))
+    try:
+        connection = await asked(aio_pika.connect(url, timeout=TIMEOUT_S, ssl_options=tls))
+    except StoreUnavailableError as error:
+        raise _refused_at_once(error.__cause__) or error from None
     try:
         opening = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
         return Link(connection, await asked(opening))
     except BaseException:  # whatever it is, the connection must not outlive it
         await _closed(connection)
         raise
+
+
+def _refused_at_once(cause: BaseException | None) -> RabbitRefusedError | None:
+    if isinstance(cause, InvalidFrameError):  # which is all that the client tells of how it was refused
+        return RabbitRefusedError("RabbitMQ: it refuses this virtual host, or has none of that name")
+    if isinstance(cause, FileNotFoundError):
+        return RabbitRefusedError("RabbitMQ: a file that the address names is not there")
+    return None
 
 
 async def asked(call: Awaitable[_T]) -> _T:
@@ -132,7 +152,7 @@ def _told_apart() -> Iterator[None]:
 
 def _reason(error: BaseException) -> str:
     """Of a refused connection the client's text names the address with its password."""
-    if isinstance(error, _REFUSALS):
+    if isinstance(error, _UNKNOWN_USER):
         return "it refuses this user, password or virtual host"
     if isinstance(error, TimeoutError):
         return "no answer in time"

@@ -46,7 +46,8 @@ class RedisClient:
     """What is asked of one server, or of one cluster: which of the two, the first call that reaches it finds out.
 
     Every method raises StoreUnavailableError (RedisRefusedError for a wrong password, or for what its user may not do)
-    within twice TIMEOUT_S, the wait for one of _CALLS turns included.
+    within twice TIMEOUT_S, the wait for one of _CALLS turns included, of which there are fewer where the address has a
+    `max_connections` of its own.
     """
 
     def __init__(self, uri: str, *, ca_file: Path | None) -> None:
@@ -54,7 +55,8 @@ class RedisClient:
         none."""
         self._options = connection_options(ca_file)
         self._nodes = {address: _node(address, self._options) for address in addresses_of(uri)}
-        self._turns = asyncio.Semaphore(_CALLS)
+        connections = min(node.connection_pool.max_connections for node in self._nodes.values())
+        self._turns = asyncio.Semaphore(max(1, min(connections // 2, _CALLS)))
         self._found: Client | None = None
         self._finding: asyncio.Task[Client] | None = None
         self._asking: set[asyncio.Task[Any]] = set()

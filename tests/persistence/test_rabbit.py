@@ -193,6 +193,28 @@ async def test_a_wrong_password_is_told_without_it() -> None:
         assert "not-the-password" not in f"{caught.value!r} {await queue.look()}"
 
 
+async def test_a_virtual_host_that_is_none_is_refused() -> None:
+    async with open_rabbit(f"{rabbit_or_skip().url}none", "jobs") as queue:
+        with pytest.raises(ValueError, match=r"^RabbitMQ: it refuses this virtual host, or has none of that name$"):
+            await queue.probe()
+
+
+@pytest.mark.parametrize(("name", "told"), [("amq.jobs", "ACCESS_REFUSED"), ("classic", "PRECONDITION_FAILED")])
+async def test_a_queue_that_it_refuses_is_told_at_once(name: str, told: str) -> None:
+    """Of a reserved name, or one that is there as another sort."""
+    async with await aio_pika.connect(rabbit_or_skip().url) as other:
+        await (await other.channel()).declare_queue("classic", exclusive=False, auto_delete=True)
+        async with open_rabbit(rabbit_or_skip().url, name) as queue:
+            with pytest.raises(ValueError, match=f"^RabbitMQ: {told} - "):
+                await queue.probe()
+
+
+async def test_a_file_that_the_address_names_and_is_not_there(tmp_path: Path) -> None:
+    async with open_rabbit(f"{rabbit_or_skip().tls_url}?certfile={tmp_path / 'none.pem'}", "jobs") as queue:
+        with pytest.raises(ValueError, match="names is not there$"):
+            await queue.probe()
+
+
 async def test_tls_with_its_own_authority(tmp_path: Path) -> None:
     broker = rabbit_or_skip()
     strange = new_authority("another").write(tmp_path / "other.pem")

@@ -211,7 +211,7 @@ async def test_a_queue_that_it_refuses_is_told_at_once(name: str, told: str) -> 
 
 async def test_a_file_that_the_address_names_and_is_not_there(tmp_path: Path) -> None:
     async with open_rabbit(f"{rabbit_or_skip().tls_url}?certfile={tmp_path / 'none.pem'}", "jobs") as queue:
-        with pytest.raises(ValueError, match="names is not there$"):
+        with pytest.raises(ValueError, match=r"names is not there$"):
             await queue.probe()
 
 

@@ -174,6 +174,14 @@ async def test_an_option_that_is_none_is_refused(options: str) -> None:
             pass
 
 
+async def test_connections_may_be_fewer() -> None:
+    """More calls than connections wait for each other, and find no server that is away."""
+    with running_redis() as node:
+        async with open_redis(f"{node.uri}?max_connections=3") as server:
+            await asyncio.gather(*(server.values.write("acme", f"{number}", "v", seconds=9) for number in range(100)))
+            assert await server.look() is None
+
+
 async def test_a_database_that_there_is_not_is_refused() -> None:
     with running_redis() as node:
         async with open_redis(f"{node.uri[:-1]}7") as server:

@@ -92,7 +92,7 @@ class RedisClient:
         parts = urlsplit(next(iter(self._nodes)))
         credentials = parts.netloc.rpartition("@")[:2]
         return [
-            urlunsplit(parts._replace(netloc="".join((*credentials, f"{node.host}:{node.port}"))))
+            urlunsplit(parts._replace(netloc="".join((*credentials, _written(node.host, node.port)))))
             for node in self._found.get_nodes()
         ]
 
@@ -187,6 +187,11 @@ async def _about_cluster(node: Redis) -> Any:
         if type(error) is ResponseError:
             raise RedisRefusedError(f"Redis: it refuses: {error}") from None
         raise
+
+
+def _written(host: str, port: int | str) -> str:
+    """As in an address, where IPv6's stand in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _node(address: str, options: Mapping[str, Any]) -> Redis:

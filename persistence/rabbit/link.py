@@ -28,6 +28,7 @@ from ..ports import StoreUnavailableError
 
 TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
+BLOCKED = "RabbitMQ: it takes no messages, for its memory or its disk is short"
 _AT_ONCE = 200  # messages that wait for their confirms
 _UNKNOWN_USER = (AuthenticationError, ProbableAuthenticationError)
 _REFUSALS = (*_UNKNOWN_USER, ChannelAccessRefused, ChannelPreconditionFailed)
@@ -54,8 +55,23 @@ class Link:
         connection.close_callbacks.add(self._lose)
         channel.close_callbacks.add(self._lose)
 
+    async def blocked(self) -> bool:
+        """Whether the broker takes no messages, its memory or its disk being short: which it tells those that have sent
+        one. The client keeps that to itself, and waits (https://www.rabbitmq.com/docs/connection-blocked)."""
+        transport = self._connection.transport
+        if self.lost or transport is None:
+            return False
+        try:
+            async with asyncio.timeout(0):
+                await transport.ready()
+        except TimeoutError:
+            return True
+        return False
+
     async def send(self, where: str, messages: Sequence[aio_pika.Message]) -> None:
         """Each is confirmed by a majority of the queue's nodes when this returns."""
+        if await self.blocked():
+            raise StoreUnavailableError(BLOCKED)
         exchange = self._channel.default_exchange
         for start in range(0, len(messages), _AT_ONCE):
             some = messages[start : start + _AT_ONCE]

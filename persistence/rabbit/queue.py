@@ -29,7 +29,7 @@ from ..authorities import check_authorities
 from ..ports import Delivery, JobFailures, StoreUnavailableError
 from ..queue_records import MAX_REASON, RETRY_DELAYS_S, Job, QueueDepth
 from .address import address
-from .link import Link, RabbitRefusedError, asked, open_link
+from .link import BLOCKED, Link, RabbitRefusedError, asked, open_link
 from .messages import counted_as, job_of, message_of
 
 COUNTING_TIMEOUT_S = 2.0
@@ -100,10 +100,10 @@ class RabbitQueue:
     async def look(self) -> str | None:
         """What keeps it from its work, in a line; None where nothing does."""
         try:
-            await self._publishing()
+            link = await self._publishing()
         except StoreUnavailableError as error:
             return str(error)
-        return None
+        return BLOCKED if await link.blocked() else None
 
     async def probe(self) -> None:
         """Raises ValueError where the settings keep it from its work, StoreUnavailableError where it is away."""
@@ -118,7 +118,8 @@ class RabbitQueue:
         try:
             await link.send(where, messages)
         except StoreUnavailableError:
-            await self._forget(link)
+            if not await link.blocked():  # one that is tells when it is not any more
+                await self._forget(link)
             raise
 
     async def close(self) -> None:

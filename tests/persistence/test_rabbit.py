@@ -126,6 +126,27 @@ async def test_one_that_freezes_is_given_up_in_time_and_used_again(broker: Broke
         assert (await queue.depth()).ready >= 2  # the one in between may be there, or not
 
 
+async def test_one_that_takes_no_messages_says_so_until_it_does(broker: Broker) -> None:
+    """It answers all else. Who sends is told at once, but for the first, to whom it says nothing in time."""
+    async with open_rabbit(broker.url, uuid4().hex) as queue:
+        await queue.publish(jobs(1))
+        with ExitStack() as short:
+            await asyncio.to_thread(short.enter_context, broker.short_of_memory())
+            for told in ("no answer in time", "takes no messages"):
+                with pytest.raises(StoreUnavailableError, match=told):
+                    await queue.publish(jobs(1))
+            assert "takes no messages" in (await queue.look() or "")
+            with pytest.raises(StoreUnavailableError, match="takes no messages"):
+                await queue.publish([])
+            assert (await queue.depth()).ready == 1
+            await asyncio.to_thread(short.close)
+        async with asyncio.timeout(20):
+            while await queue.look() is not None:  # noqa: ASYNC110  # nobody tells
+                await asyncio.sleep(0.05)
+        await queue.publish(jobs(1))
+        assert (await queue.depth()).ready == 3, "what it had not confirmed is in it, too"
+
+
 async def test_a_worker_whose_queue_is_deleted_hears_of_it(queue: RabbitQueue) -> None:
     await queue.publish(jobs(1))
     async with asyncio.timeout(20), queue.work(prefetch=5) as batches, aclosing(batches):

@@ -96,13 +96,19 @@ class Link:
             await queue.consume(take, timeout=TIMEOUT_S)
 
     async def taken(self, name: str) -> AsyncGenerator[AbstractIncomingMessage, None]:
-        """What is in a queue now. The link's end gives back what was not acknowledged."""
+        """What is in a queue now. What was not acknowledged is given back by `give_back`, or with the link, later."""
         queue = await asked(self._channel.get_queue(name, ensure=False))
         for _ in range(await self.count(name)):
             message = await asked(queue.get(no_ack=False, fail=False, timeout=TIMEOUT_S))
             if message is None:
                 return
             yield message
+
+    async def give_back(self, name: str) -> None:
+        """Who looks at the queue from now on finds what was taken and not acknowledged."""
+        channel = await self._channel.get_underlay_channel()
+        await asked(channel.basic_nack(0, multiple=True, requeue=True))  # 0: all of them
+        await self.count(name)  # which is answered after that is done
 
     async def count(self, name: str) -> int:
         queue = await asked(self._channel.declare_queue(name, passive=True, timeout=TIMEOUT_S))

@@ -12,7 +12,7 @@ https://www.rabbitmq.com/docs/ttl.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -71,26 +71,27 @@ class RabbitQueue:
     async def parked(self, *, limit: int) -> Sequence[Job]:
         """While they are looked at, another look at the same moment does not find them."""
         found: list[Job] = []
-        async with self._link(confirms=False) as link:  # leaving it gives back what was taken
+        async with self._link(confirms=False) as link:
             async for message in link.taken(self.parking):
                 found.append(job_of(message))
                 if len(found) >= limit:
                     break
+            await link.give_back(self.parking)
         return sorted(found, key=lambda job: job.id)
 
-    async def replay(self, job_id: str) -> bool:
-        """Its failures are counted by another name from then on: what was counted before needs no undoing."""
+    async def replay(self, job_ids: Collection[str]) -> Set[str]:
+        """Their failures are counted by other names from then on: what was counted before needs no undoing."""
 
         async def again(job: Job) -> None:
             await self.send(self._name, [message_of(replace(job, failures=0, reason=None), uuid4().hex)])
 
-        return await self._unpark(job_id, again)
+        return await self._unpark(job_ids, again)
 
-    async def drop(self, job_id: str) -> bool:
+    async def drop(self, job_ids: Collection[str]) -> Set[str]:
         async def forget(_: Job) -> None:
             return
 
-        return await self._unpark(job_id, forget)
+        return await self._unpark(job_ids, forget)
 
     async def depth(self) -> QueueDepth:
         async with self._link(confirms=False) as link:
@@ -132,15 +133,18 @@ class RabbitQueue:
     def _resting(self) -> Iterator[str]:
         return (f"{self._name}.retry-{seconds}s" for seconds in RETRY_DELAYS_S)
 
-    async def _unpark(self, job_id: str, end: Callable[[Job], Awaitable[None]]) -> bool:
+    async def _unpark(self, job_ids: Collection[str], end: Callable[[Job], Awaitable[None]]) -> Set[str]:
+        """In one look at all that is parked."""
+        wanted, found = frozenset(job_ids), set[str]()
         async with self._link(confirms=False) as link:
             async for message in link.taken(self.parking):
                 job = job_of(message)
-                if job.id == job_id:
+                if job.id in wanted:
                     await end(job)
                     await asked(message.ack())
-                    return True
-        return False
+                    found.add(job.id)
+            await link.give_back(self.parking)
+        return found
 
     async def _publishing(self) -> Link:
         """The one link that publishes, opened anew where it was lost."""

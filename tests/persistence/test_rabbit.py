@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, aclosing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -15,9 +16,10 @@ from aio_pika.exceptions import ChannelPreconditionFailed
 from uuid_utils import uuid7
 
 from persistence.ports import Delivery, StoreUnavailableError
-from persistence.queue_records import RETRY_DELAYS_S, Job
+from persistence.queue_records import RETRY_DELAYS_S, Job, QueueDepth
 from persistence.rabbit import link
 from persistence.rabbit.address import address
+from persistence.rabbit.messages import message_of
 from persistence.rabbit.queue import RabbitQueue, open_rabbit
 from resolvers.worker import working
 from tests.servers.authority import new_authority
@@ -173,7 +175,21 @@ async def test_what_somebody_else_put_there_is_a_job_that_nobody_knows(queue: Ra
         assert (delivery.job.kind, delivery.job.failures) == ("", 0)
         await delivery.refused("unknown")
     (parked,) = await queue.parked(limit=5)
-    assert await queue.drop(parked.id)
+    assert await queue.drop([parked.id])
+
+
+async def test_all_that_are_parked_are_found_whatever_their_order(queue: RabbitQueue) -> None:
+    """By whoever looks right after another."""
+    await queue.probe()
+    parked = [replace(each, failures=6) for each in reversed(jobs(300))]
+    await queue.send(queue.parking, [message_of(each) for each in parked])
+    for _ in range(3):
+        assert len(await queue.parked(limit=999)) == len(parked)
+    ids = [each.id for each in await queue.parked(limit=200)]
+    assert await queue.replay(ids) == {*ids}
+    assert await queue.depth() == QueueDepth(ready=200, resting=0, parked=100)
+    await queue.drop([each.id for each in parked])
+    assert await queue.depth() == QueueDepth(ready=200, resting=0, parked=0)
 
 
 @pytest.mark.parametrize("created_at", ["2026-01-02T03:04:05", "0001-01-01T00:00:00+23:59", "yesterday"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from typing import Annotated, TypeVar
 
 import orjson
@@ -73,22 +73,28 @@ def show(job_id: Annotated[str, typer.Argument(metavar="ID", help="As `queue lis
 @app.command()
 def replay(ids: IdsArgument = None, every: AllOption = False) -> None:
     """Gives parked jobs to the workers once more, their failures forgotten."""
-    _each("replayed", ids, every, lambda queue, job_id: queue.replay(job_id))
+    _end("replayed", ids, every, lambda queue, names: queue.replay(names))
 
 
 @app.command()
 def drop(ids: IdsArgument = None, every: AllOption = False) -> None:
     """Forgets parked jobs for good. What a ledger job holds is then in no ledger."""
-    _each("dropped", ids, every, lambda queue, job_id: queue.drop(job_id))
+    _end("dropped", ids, every, lambda queue, names: queue.drop(names))
 
 
-def _each(told: str, ids: Sequence[str] | None, every: bool, end: Callable[[JobQueue, str], Awaitable[bool]]) -> None:
+def _end(
+    told: str,
+    ids: Sequence[str] | None,
+    every: bool,
+    end: Callable[[JobQueue, Sequence[str]], Awaitable[Set[str]]],
+) -> None:
     if bool(ids) is every:
         fail("name the jobs, or give --all")
 
     async def run(queue: JobQueue) -> Sequence[str]:
         names = [job.id for job in await queue.parked(limit=MOST)] if every else ids or []
-        return [name for name in names if not await end(queue, name)]
+        found = await end(queue, names)
+        return [name for name in names if name not in found]
 
     missing = _on_queue(run)
     if missing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
@@ -30,11 +30,11 @@ class TracedQueue:
     async def parked(self, *, limit: int) -> Sequence[Job]:
         return await self._queue.parked(limit=limit)
 
-    async def replay(self, job_id: str) -> bool:
-        return await self._queue.replay(job_id)
+    async def replay(self, job_ids: Collection[str]) -> Set[str]:
+        return await self._queue.replay(job_ids)
 
-    async def drop(self, job_id: str) -> bool:
-        return await self._queue.drop(job_id)
+    async def drop(self, job_ids: Collection[str]) -> Set[str]:
+        return await self._queue.drop(job_ids)
 
     async def depth(self) -> QueueDepth:
         return await self._queue.depth()

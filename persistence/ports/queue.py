@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
@@ -51,12 +51,12 @@ class JobQueue(Protocol):
         """The oldest first."""
         ...
 
-    async def replay(self, job_id: str) -> bool:
-        """Give a parked job to the workers once more, as new, its failures forgotten; whether there was such a one."""
+    async def replay(self, job_ids: Collection[str]) -> Set[str]:
+        """Give parked jobs to the workers once more, as new, their failures forgotten; which of them there were."""
         ...
 
-    async def drop(self, job_id: str) -> bool:
-        """Forget a parked job; whether there was such a one."""
+    async def drop(self, job_ids: Collection[str]) -> Set[str]:
+        """Forget parked jobs; which of them there were."""
         ...
 
     async def depth(self) -> QueueDepth: ...

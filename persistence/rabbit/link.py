@@ -14,15 +14,25 @@ from typing import Any, TypeVar
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
-from aio_pika.exceptions import AMQPError, AuthenticationError, ProbableAuthenticationError
+from aio_pika.exceptions import (
+    AMQPError,
+    AuthenticationError,
+    ChannelPreconditionFailed,
+    InvalidFrameError,
+    ProbableAuthenticationError,
+)
+from aiormq.exceptions import ChannelAccessRefused
 from yarl import URL
 
 from ..ports import StoreUnavailableError
 
 TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
+BLOCKED = "RabbitMQ: it takes no messages, for its memory or its disk is short"
 _AT_ONCE = 200  # messages that wait for their confirms
-_REFUSALS = (AuthenticationError, ProbableAuthenticationError)
+_UNKNOWN_USER = (AuthenticationError, ProbableAuthenticationError)
+_REFUSALS = (*_UNKNOWN_USER, ChannelAccessRefused, ChannelPreconditionFailed)
+"""Of a queue, too: for its name, its user's rights, or one of that name that is another sort."""
 _FAULTS = (AMQPError, OSError, TimeoutError, RuntimeError, StopAsyncIteration)
 """The client has RuntimeError for a channel that is closed, StopAsyncIteration for an end amid the handshake."""
 
@@ -45,8 +55,23 @@ class Link:
         connection.close_callbacks.add(self._lose)
         channel.close_callbacks.add(self._lose)
 
+    async def blocked(self) -> bool:
+        """Whether the broker takes no messages, its memory or its disk being short: which it tells those that have sent
+        one. The client keeps that to itself, and waits (https://www.rabbitmq.com/docs/connection-blocked)."""
+        transport = self._connection.transport
+        if self.lost or transport is None:
+            return False
+        try:
+            async with asyncio.timeout(0):
+                await transport.ready()
+        except TimeoutError:
+            return True
+        return False
+
     async def send(self, where: str, messages: Sequence[aio_pika.Message]) -> None:
         """Each is confirmed by a majority of the queue's nodes when this returns."""
+        if await self.blocked():
+            raise StoreUnavailableError(BLOCKED)
         exchange = self._channel.default_exchange
         for start in range(0, len(messages), _AT_ONCE):
             some = messages[start : start + _AT_ONCE]
@@ -71,13 +96,19 @@ class Link:
             await queue.consume(take, timeout=TIMEOUT_S)
 
     async def taken(self, name: str) -> AsyncGenerator[AbstractIncomingMessage, None]:
-        """What is in a queue now. The link's end gives back what was not acknowledged."""
+        """What is in a queue now. What was not acknowledged is given back by `give_back`, or with the link, later."""
         queue = await asked(self._channel.get_queue(name, ensure=False))
         for _ in range(await self.count(name)):
             message = await asked(queue.get(no_ack=False, fail=False, timeout=TIMEOUT_S))
             if message is None:
                 return
             yield message
+
+    async def give_back(self, name: str) -> None:
+        """Who looks at the queue from now on finds what was taken and not acknowledged."""
+        channel = await self._channel.get_underlay_channel()
+        await asked(channel.basic_nack(0, multiple=True, requeue=True))  # 0: all of them
+        await self.count(name)  # which is answered after that is done
 
     async def count(self, name: str) -> int:
         queue = await asked(self._channel.declare_queue(name, passive=True, timeout=TIMEOUT_S))
@@ -96,15 +127,26 @@ class Link:
 
 
 async def open_link(url: URL, ca_file: Path | None, *, confirms: bool) -> Link:
-    """Raises StoreUnavailableError: RabbitRefusedError for a wrong password or virtual host."""
+    """Raises StoreUnavailableError: RabbitRefusedError for a wrong password or virtual host, or a file that is none."""
     tls: Any = {"cafile": str(ca_file)} if ca_file else None
-    connection = await asked(aio_pika.connect(url, timeout=TIMEOUT_S, ssl_options=tls))
+    try:
+        connection = await asked(aio_pika.connect(url, timeout=TIMEOUT_S, ssl_options=tls))
+    except StoreUnavailableError as error:
+        raise _refused_at_once(error.__cause__) or error from None
     try:
         opening = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
         return Link(connection, await asked(opening))
     except BaseException:  # whatever it is, the connection must not outlive it
         await _closed(connection)
         raise
+
+
+def _refused_at_once(cause: BaseException | None) -> RabbitRefusedError | None:
+    if isinstance(cause, InvalidFrameError):  # which is all that the client tells of how it was refused
+        return RabbitRefusedError("RabbitMQ: it refuses this virtual host, or has none of that name")
+    if isinstance(cause, FileNotFoundError):
+        return RabbitRefusedError("RabbitMQ: a file that the address names is not there")
+    return None
 
 
 async def asked(call: Awaitable[_T]) -> _T:
@@ -132,7 +174,7 @@ def _told_apart() -> Iterator[None]:
 
 def _reason(error: BaseException) -> str:
     """Of a refused connection the client's text names the address with its password."""
-    if isinstance(error, _REFUSALS):
+    if isinstance(error, _UNKNOWN_USER):
         return "it refuses this user, password or virtual host"
     if isinstance(error, TimeoutError):
         return "no answer in time"

@@ -37,16 +37,12 @@ def message_of(job: Job, counted_as: str | None = None) -> aio_pika.Message:
 def job_of(message: AbstractIncomingMessage) -> Job:
     """Also of what somebody else has put there: no worker knows its kind, and it is parked."""
     headers = message.headers
-    try:
-        created_at = datetime.fromisoformat(str(headers.get("created_at")))
-    except ValueError:
-        created_at = datetime.now(UTC)
     failures, reason, trace = headers.get("failures"), headers.get("reason"), headers.get("traceparent")
     return Job(
         id=message.message_id or f"foreign-{sha256(message.body).hexdigest()[:32]}",
         kind=str(headers.get("kind", "")),
         body=message.body.decode(errors="replace"),
-        created_at=created_at,
+        created_at=_time(headers.get("created_at")),
         failures=failures if isinstance(failures, int) and 0 <= failures <= _FAILURES_AT_MOST else 0,
         reason=None if reason is None else str(reason),
         trace=None if trace is None else str(trace),
@@ -55,3 +51,12 @@ def job_of(message: AbstractIncomingMessage) -> Job:
 
 def counted_as(message: AbstractIncomingMessage) -> str:
     return str(message.headers.get(_COUNTED_AS) or job_of(message).id)
+
+
+def _time(told: object) -> datetime:
+    """Now, where it is none. One without a zone is taken for UTC: ages are reckoned with it."""
+    try:
+        found = datetime.fromisoformat(str(told))
+    except ValueError:
+        return datetime.now(UTC)
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)

@@ -12,7 +12,7 @@ https://www.rabbitmq.com/docs/ttl.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ from ..authorities import check_authorities
 from ..ports import Delivery, JobFailures, StoreUnavailableError
 from ..queue_records import MAX_REASON, RETRY_DELAYS_S, Job, QueueDepth
 from .address import address
-from .link import Link, RabbitRefusedError, asked, open_link
+from .link import BLOCKED, Link, RabbitRefusedError, asked, open_link
 from .messages import counted_as, job_of, message_of
 
 COUNTING_TIMEOUT_S = 2.0
@@ -71,26 +71,27 @@ class RabbitQueue:
     async def parked(self, *, limit: int) -> Sequence[Job]:
         """While they are looked at, another look at the same moment does not find them."""
         found: list[Job] = []
-        async with self._link(confirms=False) as link:  # leaving it gives back what was taken
+        async with self._link(confirms=False) as link:
             async for message in link.taken(self.parking):
                 found.append(job_of(message))
                 if len(found) >= limit:
                     break
+            await link.give_back(self.parking)
         return sorted(found, key=lambda job: job.id)
 
-    async def replay(self, job_id: str) -> bool:
-        """Its failures are counted by another name from then on: what was counted before needs no undoing."""
+    async def replay(self, job_ids: Collection[str]) -> Set[str]:
+        """Their failures are counted by other names from then on: what was counted before needs no undoing."""
 
         async def again(job: Job) -> None:
             await self.send(self._name, [message_of(replace(job, failures=0, reason=None), uuid4().hex)])
 
-        return await self._unpark(job_id, again)
+        return await self._unpark(job_ids, again)
 
-    async def drop(self, job_id: str) -> bool:
+    async def drop(self, job_ids: Collection[str]) -> Set[str]:
         async def forget(_: Job) -> None:
             return
 
-        return await self._unpark(job_id, forget)
+        return await self._unpark(job_ids, forget)
 
     async def depth(self) -> QueueDepth:
         async with self._link(confirms=False) as link:
@@ -100,10 +101,10 @@ class RabbitQueue:
     async def look(self) -> str | None:
         """What keeps it from its work, in a line; None where nothing does."""
         try:
-            await self._publishing()
+            link = await self._publishing()
         except StoreUnavailableError as error:
             return str(error)
-        return None
+        return BLOCKED if await link.blocked() else None
 
     async def probe(self) -> None:
         """Raises ValueError where the settings keep it from its work, StoreUnavailableError where it is away."""
@@ -118,7 +119,8 @@ class RabbitQueue:
         try:
             await link.send(where, messages)
         except StoreUnavailableError:
-            await self._forget(link)
+            if not await link.blocked():  # one that is tells when it is not any more
+                await self._forget(link)
             raise
 
     async def close(self) -> None:
@@ -131,15 +133,18 @@ class RabbitQueue:
     def _resting(self) -> Iterator[str]:
         return (f"{self._name}.retry-{seconds}s" for seconds in RETRY_DELAYS_S)
 
-    async def _unpark(self, job_id: str, end: Callable[[Job], Awaitable[None]]) -> bool:
+    async def _unpark(self, job_ids: Collection[str], end: Callable[[Job], Awaitable[None]]) -> Set[str]:
+        """In one look at all that is parked."""
+        wanted, found = frozenset(job_ids), set[str]()
         async with self._link(confirms=False) as link:
             async for message in link.taken(self.parking):
                 job = job_of(message)
-                if job.id == job_id:
+                if job.id in wanted:
                     await end(job)
                     await asked(message.ack())
-                    return True
-        return False
+                    found.add(job.id)
+            await link.give_back(self.parking)
+        return found
 
     async def _publishing(self) -> Link:
         """The one link that publishes, opened anew where it was lost."""

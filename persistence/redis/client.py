@@ -46,7 +46,8 @@ class RedisClient:
     """What is asked of one server, or of one cluster: which of the two, the first call that reaches it finds out.
 
     Every method raises StoreUnavailableError (RedisRefusedError for a wrong password, or for what its user may not do)
-    within twice TIMEOUT_S, the wait for one of _CALLS turns included.
+    within twice TIMEOUT_S, the wait for one of _CALLS turns included, of which there are fewer where the address has a
+    `max_connections` of its own.
     """
 
     def __init__(self, uri: str, *, ca_file: Path | None) -> None:
@@ -54,7 +55,8 @@ class RedisClient:
         none."""
         self._options = connection_options(ca_file)
         self._nodes = {address: _node(address, self._options) for address in addresses_of(uri)}
-        self._turns = asyncio.Semaphore(_CALLS)
+        connections = min(node.connection_pool.max_connections for node in self._nodes.values())
+        self._turns = asyncio.Semaphore(max(1, min(connections // 2, _CALLS)))
         self._found: Client | None = None
         self._finding: asyncio.Task[Client] | None = None
         self._asking: set[asyncio.Task[Any]] = set()
@@ -90,7 +92,7 @@ class RedisClient:
         parts = urlsplit(next(iter(self._nodes)))
         credentials = parts.netloc.rpartition("@")[:2]
         return [
-            urlunsplit(parts._replace(netloc="".join((*credentials, f"{node.host}:{node.port}"))))
+            urlunsplit(parts._replace(netloc="".join((*credentials, _written(node.host, node.port)))))
             for node in self._found.get_nodes()
         ]
 
@@ -185,6 +187,11 @@ async def _about_cluster(node: Redis) -> Any:
         if type(error) is ResponseError:
             raise RedisRefusedError(f"Redis: it refuses: {error}") from None
         raise
+
+
+def _written(host: str, port: int | str) -> str:
+    """As in an address, where IPv6's stand in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _node(address: str, options: Mapping[str, Any]) -> Redis:

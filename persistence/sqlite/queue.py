@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -104,13 +104,13 @@ class SQLiteQueue:
     async def parked(self, *, limit: int) -> Sequence[Job]:
         return [_job(row) for row in await self._database.look_up(_PARKED, {"queue": self._name, "limit": limit})]
 
-    async def replay(self, job_id: str) -> bool:
-        found = await self._write(_REPLAY, self._stamp(), job_id)
+    async def replay(self, job_ids: Collection[str]) -> Set[str]:
+        found = {job_id for job_id in job_ids if await self._write(_REPLAY, self._stamp(), job_id)}
         self._changed.set()
         return found
 
-    async def drop(self, job_id: str) -> bool:
-        return await self._write(_DROP, job_id)
+    async def drop(self, job_ids: Collection[str]) -> Set[str]:
+        return {job_id for job_id in job_ids if await self._write(_DROP, job_id)}
 
     async def depth(self) -> QueueDepth:
         """What is in hand is as old as what waits behind it."""

@@ -159,8 +159,8 @@ async def test_after_the_last_delay_it_is_parked_and_can_be_replayed(queue: JobQ
         await (await anext(batches))[0].failed("still no room")
     (parked,) = await queue.parked(limit=10)
     assert (parked.id, parked.failures, parked.reason) == (sent.id, len(RETRY_DELAYS_S) + 1, "still no room")
-    assert await queue.replay(sent.id)
-    assert not await queue.replay(sent.id)
+    assert await queue.replay([sent.id, "never was"]) == {sent.id}
+    assert not await queue.replay([sent.id])
     (again,) = await finish(queue, 1)
     assert again == replace(sent, failures=0, reason=None)
     assert await queue.parked(limit=10) == []
@@ -178,9 +178,8 @@ async def test_what_can_never_be_done_is_parked_at_once_and_can_be_dropped(queue
             if parked == 3:
                 break
     assert [each.id for each in await queue.parked(limit=2)] == [each.id for each in jobs[:2]]
-    assert await queue.drop(jobs[1].id)
-    assert not await queue.drop(jobs[1].id)
-    assert not await queue.drop("never was")
+    assert await queue.drop([jobs[1].id, "never was"]) == {jobs[1].id}
+    assert not await queue.drop([jobs[1].id])
     assert [each.id for each in await queue.parked(limit=10)] == [jobs[0].id, jobs[2].id]
     assert await queue.depth() == QueueDepth(0, 0, 2)
 

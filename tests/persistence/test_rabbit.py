@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, aclosing
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,10 +16,12 @@ from aio_pika.exceptions import ChannelPreconditionFailed
 from uuid_utils import uuid7
 
 from persistence.ports import Delivery, StoreUnavailableError
-from persistence.queue_records import RETRY_DELAYS_S, Job
+from persistence.queue_records import RETRY_DELAYS_S, Job, QueueDepth
 from persistence.rabbit import link
 from persistence.rabbit.address import address
+from persistence.rabbit.messages import message_of
 from persistence.rabbit.queue import RabbitQueue, open_rabbit
+from resolvers.worker import working
 from tests.servers.authority import new_authority
 from tests.servers.rabbit import Broker, rabbit_or_skip, running_rabbit
 from tests.servers.together import entered
@@ -125,6 +128,27 @@ async def test_one_that_freezes_is_given_up_in_time_and_used_again(broker: Broke
         assert (await queue.depth()).ready >= 2  # the one in between may be there, or not
 
 
+async def test_one_that_takes_no_messages_says_so_until_it_does(broker: Broker) -> None:
+    """It answers all else. Who sends is told at once, but for the first, to whom it says nothing in time."""
+    async with open_rabbit(broker.url, uuid4().hex) as queue:
+        await queue.publish(jobs(1))
+        with ExitStack() as short:
+            await asyncio.to_thread(short.enter_context, broker.short_of_memory())
+            for told in ("no answer in time", "takes no messages"):
+                with pytest.raises(StoreUnavailableError, match=told):
+                    await queue.publish(jobs(1))
+            assert "takes no messages" in (await queue.look() or "")
+            with pytest.raises(StoreUnavailableError, match="takes no messages"):
+                await queue.publish([])
+            assert (await queue.depth()).ready == 1
+            await asyncio.to_thread(short.close)
+        async with asyncio.timeout(20):
+            while await queue.look() is not None:  # noqa: ASYNC110  # nobody tells
+                await asyncio.sleep(0.05)
+        await queue.publish(jobs(1))
+        assert (await queue.depth()).ready == 3, "what it had not confirmed is in it, too"
+
+
 async def test_a_worker_whose_queue_is_deleted_hears_of_it(queue: RabbitQueue) -> None:
     await queue.publish(jobs(1))
     async with asyncio.timeout(20), queue.work(prefetch=5) as batches, aclosing(batches):
@@ -151,7 +175,36 @@ async def test_what_somebody_else_put_there_is_a_job_that_nobody_knows(queue: Ra
         assert (delivery.job.kind, delivery.job.failures) == ("", 0)
         await delivery.refused("unknown")
     (parked,) = await queue.parked(limit=5)
-    assert await queue.drop(parked.id)
+    assert await queue.drop([parked.id])
+
+
+async def test_all_that_are_parked_are_found_whatever_their_order(queue: RabbitQueue) -> None:
+    """By whoever looks right after another."""
+    await queue.probe()
+    parked = [replace(each, failures=6) for each in reversed(jobs(300))]
+    await queue.send(queue.parking, [message_of(each) for each in parked])
+    for _ in range(3):
+        assert len(await queue.parked(limit=999)) == len(parked)
+    ids = [each.id for each in await queue.parked(limit=200)]
+    assert await queue.replay(ids) == {*ids}
+    assert await queue.depth() == QueueDepth(ready=200, resting=0, parked=100)
+    await queue.drop([each.id for each in parked])
+    assert await queue.depth() == QueueDepth(ready=200, resting=0, parked=0)
+
+
+@pytest.mark.parametrize("created_at", ["2026-01-02T03:04:05", "0001-01-01T00:00:00+23:59", "yesterday"])
+async def test_a_time_that_somebody_else_wrote_is_one_to_reckon_with(queue: RabbitQueue, created_at: str) -> None:
+    """A worker tells how old jobs are: one that has no age would keep it from all others."""
+    await queue.probe()
+    async with await aio_pika.connect(rabbit_or_skip().url) as other:
+        channel = await other.channel()
+        message = aio_pika.Message(b"{}", headers={"kind": "foreign", "created_at": created_at})
+        await channel.default_exchange.publish(message, queue.parking.removesuffix(".parked"))
+    async with working(queue, {}):
+        async with asyncio.timeout(20):
+            while not (parked := await queue.parked(limit=1)):  # noqa: ASYNC110  # nobody tells
+                await asyncio.sleep(0.05)
+    assert datetime.now(UTC) - parked[0].created_at >= timedelta()
 
 
 async def test_a_count_of_failures_that_nobody_can_have_is_none(queue: RabbitQueue) -> None:
@@ -175,6 +228,28 @@ async def test_a_wrong_password_is_told_without_it() -> None:
         with pytest.raises(ValueError, match="refuses this user") as caught:
             await queue.probe()
         assert "not-the-password" not in f"{caught.value!r} {await queue.look()}"
+
+
+async def test_a_virtual_host_that_is_none_is_refused() -> None:
+    async with open_rabbit(f"{rabbit_or_skip().url}none", "jobs") as queue:
+        with pytest.raises(ValueError, match=r"^RabbitMQ: it refuses this virtual host, or has none of that name$"):
+            await queue.probe()
+
+
+@pytest.mark.parametrize(("name", "told"), [("amq.jobs", "ACCESS_REFUSED"), ("classic", "PRECONDITION_FAILED")])
+async def test_a_queue_that_it_refuses_is_told_at_once(name: str, told: str) -> None:
+    """Of a reserved name, or one that is there as another sort."""
+    async with await aio_pika.connect(rabbit_or_skip().url) as other:
+        await (await other.channel()).declare_queue("classic", exclusive=False, auto_delete=True)
+        async with open_rabbit(rabbit_or_skip().url, name) as queue:
+            with pytest.raises(ValueError, match=f"^RabbitMQ: {told} - "):
+                await queue.probe()
+
+
+async def test_a_file_that_the_address_names_and_is_not_there(tmp_path: Path) -> None:
+    async with open_rabbit(f"{rabbit_or_skip().tls_url}?certfile={tmp_path / 'none.pem'}", "jobs") as queue:
+        with pytest.raises(ValueError, match=r"names is not there$"):
+            await queue.probe()
 
 
 async def test_tls_with_its_own_authority(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ async def test_what_is_replayed_begins_anew(queue: RabbitQueue, store: MemoryJob
         counted = set(store.counts)
         (parked,) = await queue.parked(limit=9)
         assert (parked.id, parked.failures) == (sent.id, LAST + 1)
-        assert await queue.replay(sent.id)
+        assert await queue.replay([sent.id])
         assert await fail(queue) == [replace(sent, failures=0)]
         assert (await queue.depth()).parked == 0
         (anew,) = store.counts.keys() - counted

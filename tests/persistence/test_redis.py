@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -172,6 +173,14 @@ async def test_an_option_that_is_none_is_refused(options: str) -> None:
     with pytest.raises(ValueError, match="has an option that is none, or has a wrong value"):
         async with open_redis(f"redis://127.0.0.1:1/0?{options}"):
             pass
+
+
+async def test_connections_may_be_fewer() -> None:
+    """More calls than connections wait for each other, and find no server that is away."""
+    with running_redis() as node:
+        async with open_redis(f"{node.uri}?max_connections=3") as server:
+            await asyncio.gather(*(server.values.write("acme", f"{number}", "v", seconds=9) for number in range(100)))
+            assert await server.look() is None
 
 
 async def test_a_database_that_there_is_not_is_refused() -> None:
@@ -355,6 +364,21 @@ async def test_several_addresses_are_those_of_one_cluster() -> None:
     with running_redis() as one, running_redis() as other, pytest.raises(ValueError, match="are a cluster's"):
         async with open_redis(f"redis://127.0.0.1:{one.port},127.0.0.1:{other.port}/0"):
             pass
+
+
+async def test_a_cluster_whose_nodes_are_known_by_addresses_of_ipv6() -> None:
+    listening = ("--bind", "127.0.0.1", "-::1", "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    with running_redis(*listening) as node:
+        with redis.Redis.from_url(node.uri) as own:
+            own.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+        with socket.socket(socket.AF_INET6) as probe:
+            if probe.connect_ex(("::1", node.port)) != 0:
+                pytest.skip("this machine has no IPv6")
+        async with (
+            open_redis(f"redis://[::1]:{node.port}/0") as server,
+            server.events.listen("channel") as messages,
+        ):
+            await heard(messages, server, "hello")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -77,10 +77,10 @@ class MemoryQueue:
     async def parked(self, *, limit: int) -> Sequence[Job]:
         return self.refused[:limit]
 
-    async def replay(self, job_id: str) -> bool:
+    async def replay(self, job_ids: Collection[str]) -> Set[str]:
         raise NotImplementedError
 
-    async def drop(self, job_id: str) -> bool:
+    async def drop(self, job_ids: Collection[str]) -> Set[str]:
         raise NotImplementedError
 
     async def depth(self) -> QueueDepth:

@@ -26,6 +26,7 @@ from tests.servers.redis import free_port, listens
 INSTALL = "apt-get install rabbitmq-server"
 BINARIES = Path("/usr/lib/rabbitmq/bin")
 START_S = 90
+MEMORY = "1GB"
 
 
 class NoRabbitError(Exception):
@@ -74,7 +75,7 @@ class Broker:
             f"listeners.tcp.default = 127.0.0.1:{self.port}\n"
             f"listeners.ssl.default = 127.0.0.1:{self._tls_port}\n"
             f"ssl_options.certfile = {self.folder / 'server.pem'}\nssl_options.keyfile = {self.folder / 'server.pem'}\n"
-            "log.console = false\nlog.file.level = warning\nvm_memory_high_watermark.absolute = 1GB\n"
+            "log.console = false\nlog.file.level = warning\nvm_memory_high_watermark.absolute = {MEMORY}\n"
             f"disk_free_limit.absolute = 10MB\ndefault_pass = {self.password}\n"
         )
         (self.folder / "plugins").write_text("[].\n")
@@ -122,6 +123,21 @@ class Broker:
         node = psutil.Process(self.pid)
         with frozen([each.pid for each in (node, *node.children(recursive=True))]):
             yield
+
+    @contextmanager
+    def short_of_memory(self) -> Iterator[None]:
+        """It takes no messages, and says so to those that send one."""
+        self._limit_memory("1MB")
+        try:
+            yield
+        finally:
+            self._limit_memory(MEMORY)
+
+    def _limit_memory(self, limit: str) -> None:
+        asked = ("-n", self._node, "set_vm_memory_high_watermark", "absolute", limit)
+        subprocess.run(
+            [BINARIES / "rabbitmqctl", *asked], env=self._environment(), check=True, capture_output=True, timeout=60
+        )
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None

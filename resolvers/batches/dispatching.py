@@ -4,6 +4,7 @@ brings batches to their ends."""
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
@@ -92,6 +93,7 @@ class Dispatcher:
         self._forget_uploads_at = 0.0
         self._forgetting: asyncio.Task[None] | None = None
         self._beside: dict[Name, asyncio.Task[None]] = {}
+        self._last_beside: Name = ("", "")
         self._bell = bell
 
     async def run(self) -> None:
@@ -152,7 +154,8 @@ class Dispatcher:
                 await self._store.mend(*name(batch), before=before)
                 if batch.mode is BatchMode.LIVE and batch.counts.queued + batch.counts.running:
                     await self._sweeper.lapsed(batch)
-        for batch in active:
+        behind = bisect_right(active, self._last_beside, key=name)
+        for batch in (*active[behind:], *active[:behind]):  # in turn: there may be more of them than go on at once
             self._apart(batch)
         live = [each for each in active if each.mode is BatchMode.LIVE and each.state is BatchState.RUNNING]
         self._forget()
@@ -177,6 +180,7 @@ class Dispatcher:
         if work is not None:
             task = asyncio.create_task(self._told(batch, work), name="batch-beside")
             self._beside[name(batch)] = task
+            self._last_beside = name(batch)
 
     async def _finish(self, batch: Batch) -> None:
         if batch.mode is BatchMode.PROVIDER and self._vendors is not None:

@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
-from persistence.batch_records import BatchMode, Counts, ItemState
+from persistence.batch_records import ENDED, BatchMode, Counts, ItemState
 from providers.errors import ProviderInvalidRequestError, ProviderTimeoutError
 from resolvers.batches.asked import BatchAsked
+from resolvers.batches.dispatching import BESIDE_AT_MOST
 from resolvers.batches.vendor_parts import REST
 from resolvers.batches.vendor_runs import POLL_AT_MOST_S, POLL_S
 from resolvers.batches.vendor_search import SENDING
+from resolvers.principal import Principal
 from resolvers.types import Target
 
-from .batch_stage import BatchStage, inputs, open_batch_stage, until
+from .batch_stage import BatchStage, answering, inputs, open_batch_stage, until
 from .fake_batches import FakeBatches, with_vendor
 from .scene import ACME
 from .test_batch_observing import Listener
@@ -35,9 +37,9 @@ async def vendor(stage: BatchStage) -> FakeBatches:
     return await with_vendor(stage)
 
 
-async def submitted(stage: BatchStage) -> Any:
+async def submitted(stage: BatchStage, principal: Principal = ACME) -> Any:
     asked = inputs(3, target=Target("openai", "gpt-4o-mini"))
-    return await stage.batches.submit(ACME, BatchAsked(mode=BatchMode.PROVIDER), asked)
+    return await stage.batches.submit(principal, BatchAsked(mode=BatchMode.PROVIDER), asked)
 
 
 async def killed_as_it_sends(stage: BatchStage, vendor: FakeBatches) -> Any:
@@ -151,3 +153,17 @@ async def test_what_a_vendor_refuses_fails(stage: BatchStage, vendor: FakeBatche
         ended = await stage.ended(batch)
     assert ended.counts == Counts(failed=3)
     assert {item.error.code for item in stage.items(batch) if item.error} == {"PROVIDER_INVALID_REQUEST"}
+
+
+async def test_many_batches_at_a_vendor_hold_up_nobody_elses(stage: BatchStage, vendor: FakeBatches) -> None:
+    """More than go on beside each other, and both of the others' come behind them: one is sent, one ends."""
+    vendor.working = True
+    others = replace(ACME, organisation="zulu")
+    for _ in range(BESIDE_AT_MOST):
+        await submitted(stage)
+    sent = await submitted(stage, others)
+    answering(stage.alpha)
+    lived = await stage.submit(principal=others)
+    async with stage.dispatcher(vendors=True), stage.worker():
+        await until(lambda: stage.states(sent) == ["running"] * 3)
+        await until(lambda: stage.now(lived).state in ENDED)

@@ -79,7 +79,9 @@ class VendorRuns:
         now, held = self._time(), part.room.asked(sum(part.amounts))
         run = VendorRun(batch.organisation, batch.id, number, part.target.provider, part.target.model, key_id, now)
         run = replace(run, reserved=tuple(need.asked for need in held))
-        await self._store.save_vendor_run(run)  # so that what is held is released, whoever dies here
+        # before anything is held, so that it is released whoever dies here
+        if not await self._store.add_vendor_run(run):
+            return  # somebody else leads by now, and has sent one
         if held:
             count, run = await hold(self._services.limits, run, part.room, part.amounts)
             part.items = part.items[:count]

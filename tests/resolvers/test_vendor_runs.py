@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from persistence.batch_records import ENDED, BatchMode, Counts, ItemState
+from persistence.batch_records import ENDED, BatchMode, Counts, ItemState, VendorRun
 from providers.errors import ProviderInvalidRequestError, ProviderTimeoutError
 from resolvers.batches.asked import BatchAsked
 from resolvers.batches.dispatching import BESIDE_AT_MOST
@@ -167,3 +167,33 @@ async def test_many_batches_at_a_vendor_hold_up_nobody_elses(stage: BatchStage, 
     async with stage.dispatcher(vendors=True), stage.worker():
         await until(lambda: stage.states(sent) == ["running"] * 3)
         await until(lambda: stage.now(lived).state in ENDED)
+
+
+async def test_one_that_leads_no_more_does_not_take_the_part_of_who_does(
+    stage: BatchStage, vendor: FakeBatches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He stalls between his look at the parts and his own."""
+    add, stalls, goes_on = stage.store.add_vendor_run, asyncio.Event(), asyncio.Event()
+
+    async def stalled_once(run: VendorRun) -> bool:
+        if not stalls.is_set():
+            stalls.set()
+            await goes_on.wait()
+        return await add(run)
+
+    async def both(*_: object, **__: object) -> bool:
+        return True
+
+    monkeypatch.setattr(stage.store, "add_vendor_run", stalled_once)
+    monkeypatch.setattr(stage.store, "lead", both)
+    vendor.working = True
+    batch = await submitted(stage)
+    async with stage.dispatcher(vendors=True):
+        await stalls.wait()
+        async with stage.dispatcher(vendors=True):
+            await until(lambda: len(vendor.sent) == 1)
+            goes_on.set()
+            await asyncio.sleep(POLL_S)
+            vendor.working = False
+            ended = await stage.ended(batch)
+    assert (ended.counts, len(vendor.sent)) == (Counts(succeeded=3), 1)

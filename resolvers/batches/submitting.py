@@ -164,7 +164,7 @@ class Submitting:
                     number += 1
                     check_line(line, number)
                     if line.strip():
-                        yield Given(line, partial(source, line))
+                        yield Given(line, partial(source, line), number)
         except (FileNotFoundError, ValueError):
             raise NotFoundError("there is no such file: upload it first") from None
 

@@ -70,7 +70,7 @@ async def test_a_file_is_read_line_by_line(stage: BatchStage) -> None:
 async def test_a_bad_line_names_its_number_and_field(
     stage: BatchStage, line: bytes, path: tuple[Any, ...], told: str
 ) -> None:
-    stage.objects.files["acme", "f"] = b"\n".join([b"a", b"b", line, b"!later"])
+    stage.objects.files["acme", "f"] = b"\n".join([b"a", b"", line, b"!later"])
     assert await refused(stage, read, file="f") == (("input", "file", *path), told)
 
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
+
 from persistence.batch_records import Batch, BatchMode, Item, ItemError, ItemState, Move
-from persistence.ports import ApiKeyStore, BatchStore, ObjectStore
+from persistence.ports import ApiKeyStore, BatchStore, ObjectStore, StoreUnavailableError
 from providers.batching import BatchLine, BatchProvider, VendorBatches
 from providers.errors import ProviderError
 from providers.types import Credentials
@@ -23,6 +25,7 @@ from .moving import Mover
 from .standing import Standing
 from .vendor_budgets import Room, room_for
 from .vendor_items import custom_id, request_of
+from .verdicts import MAX_FAILURES, UNEXPECTED
 
 PAGE = 100
 PART, PART_BYTES = 10_000, 50_000_000
@@ -31,6 +34,8 @@ AT_VENDOR = timedelta(days=3)
 """Longer than a vendor takes: none is taken for lost meanwhile."""
 REST = timedelta(seconds=60)
 """For so long an item waits for a vendor that is in trouble, or a batch for room that others may leave in a budget."""
+
+log = structlog.get_logger("batches")
 
 CalledVendor = tuple[VendorBatches, str, Credentials]
 """With the id of the key that it is called by."""
@@ -135,6 +140,12 @@ class Parts:
         except (DomainError, ProviderError) as error:
             await self.fail(item, error)
             return part, False
+        except StoreUnavailableError:
+            raise
+        except Exception:  # whatever it is, the other items go on
+            log.exception("an item broke", batch=item.batch, item=item.index, failures=item.failures + 1)
+            await self._broke(item)
+            return part, False
         filled.items.append(Sendable(item, line, completion_id, amount))
         filled.size += len(line.content)
         most_lines, most_bytes = batches.codec.most_lines, batches.codec.most_bytes
@@ -187,6 +198,12 @@ class Parts:
     async def fail(self, item: Item, error: DomainError | ProviderError) -> None:
         ended = self._time()
         await self._waiting(item, ItemState.FAILED, failures=1, error=_told(error), ended_at=ended)
+
+    async def _broke(self, item: Item) -> None:
+        """As `Verdicts.broke`."""
+        now, is_last = self._time(), item.failures + 1 >= MAX_FAILURES
+        to, values = (ItemState.FAILED, {"ended_at": now}) if is_last else (ItemState.WAITING, {"due": now + REST})
+        await self._waiting(item, to, failures=1, error=UNEXPECTED, **values)
 
     async def _wait(self, item: Item, error: DomainError) -> None:
         await self._waiting(item, ItemState.WAITING, error=_told(error), due=self._time())

@@ -84,11 +84,11 @@ class Parts:
         self._mover = mover
         self._now = now
         self._standing = Standing(keys, services.clock, now)
-        self._full: dict[tuple[str, str], float] = {}
+        self._resting: dict[tuple[str, str], float] = {}
 
     async def next(self, batch: Batch) -> Part | None:
         """What can't be sent fails; what a budget has no room for waits, as all of its model does behind it."""
-        if self._full.get((batch.organisation, batch.id), 0.0) > self._services.clock():
+        if self._resting.get((batch.organisation, batch.id), 0.0) > self._services.clock():
             return None
         part: Part | None = None
         full: set[Target] = set()
@@ -105,14 +105,18 @@ class Parts:
                     return part
             await asyncio.sleep(0)
         if part is None and full:
-            now = self._services.clock()
-            self._full = {each: until for each, until in self._full.items() if until > now}
-            self._full[batch.organisation, batch.id] = now + REST.total_seconds()
+            self.rest(batch)
         return part
+
+    def rest(self, batch: Batch) -> None:
+        """Nothing of it is sent for a while."""
+        now = self._services.clock()
+        self._resting = {each: until for each, until in self._resting.items() if until > now}
+        self._resting[batch.organisation, batch.id] = now + REST.total_seconds()
 
     def room_came(self, organisation: str) -> None:
         """Its batches need not wait until it is their time to look again."""
-        self._full = {name: until for name, until in self._full.items() if name[0] != organisation}
+        self._resting = {name: until for name, until in self._resting.items() if name[0] != organisation}
 
     async def _with(self, part: Part | None, batch: Batch, item: Item, full: set[Target]) -> tuple[Part | None, bool]:
         """The part, with the item where that fits; whether it takes no more."""

@@ -269,6 +269,8 @@ class VendorRuns:
             else:
                 await self._mover.move(judge.failed(item, error), BatchMode.PROVIDER)
         await self._end(run)
+        if error is not None and error.retryable:  # the rest of it, too, would be refused
+            self._parts.rest(batch)
 
     async def _later(self, run: VendorRun) -> None:
         pause = min(POLL_S * 2.0**run.polls, POLL_AT_MOST_S)

@@ -6,12 +6,13 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from persistence.batch_records import ENDED, BatchMode, Counts, ItemState, VendorRun
-from providers.errors import ProviderInvalidRequestError, ProviderTimeoutError
+from persistence.batch_records import ENDED, BatchMode, BatchState, Counts, ItemState, VendorRun
+from providers.errors import ProviderInvalidRequestError, ProviderRateLimitedError, ProviderTimeoutError
 from resolvers.batches.asked import BatchAsked
 from resolvers.batches.dispatching import BESIDE_AT_MOST
 from resolvers.batches.vendor_parts import REST
@@ -197,3 +198,32 @@ async def test_one_that_leads_no_more_does_not_take_the_part_of_who_does(
             vendor.working = False
             ended = await stage.ended(batch)
     assert (ended.counts, len(vendor.sent)) == (Counts(succeeded=3), 1)
+
+
+async def test_a_vendor_that_is_in_trouble_is_not_given_the_next_part_at_once(
+    stage: BatchStage, vendor: FakeBatches
+) -> None:
+    busy = ProviderRateLimitedError("slow down", provider="openai", status=429)
+    vendor.refused += [busy, busy]
+    asked = inputs(vendor.codec.most_lines + 50, target=Target("openai", "gpt-4o-mini"))
+    batch = await stage.batches.submit(ACME, BatchAsked(mode=BatchMode.PROVIDER), asked)
+    async with stage.dispatcher(vendors=True):
+        await asyncio.sleep(REST.total_seconds() / 2)
+        assert len(vendor.refused) == 1
+        ended = await stage.ended(batch)
+    assert ended.counts == Counts(succeeded=len(asked))
+
+
+async def test_what_a_vendor_did_not_come_to_is_late_after_the_deadline(stage: BatchStage, vendor: FakeBatches) -> None:
+    """Nobody has cancelled it; what is with the vendor by then is waited for."""
+    vendor.working = True
+    deadline = stage.batches.now() + timedelta(hours=1)
+    asked = inputs(3, target=Target("openai", "gpt-4o-mini"))
+    batch = await stage.batches.submit(ACME, BatchAsked(mode=BatchMode.PROVIDER, deadline=deadline), asked)
+    async with stage.dispatcher(vendors=True):
+        await asyncio.sleep(2 * 3600)
+        assert stage.states(batch) == ["running"] * 3
+        vendor.cancelled.add("1")  # as one that has expired there
+        ended = await stage.ended(batch)
+    assert (ended.state, ended.counts) == (BatchState.COMPLETED, Counts(failed=3))
+    assert {item.error.code for item in stage.items(batch) if item.error} == {"DEADLINE_EXCEEDED"}

@@ -242,11 +242,22 @@ class MongoBatches:
     async def resign(self, name: str, holder: str) -> None:
         await self._mongo.write(lambda database: database.leaders.delete_one({"_id": name, "holder": holder}))
 
+    async def add_vendor_run(self, run: VendorRun) -> bool:
+        document = run_document(run)
+
+        async def add(database: Database) -> bool:
+            try:
+                await database.batch_vendor_runs.insert_one(document)
+            except DuplicateKeyError:
+                return False
+            return True
+
+        return await self._mongo.write(add)
+
     async def save_vendor_run(self, run: VendorRun) -> None:
         document = run_document(run)
-        await self._mongo.write(
-            lambda database: database.batch_vendor_runs.replace_one({"_id": document["_id"]}, document, upsert=True)
-        )
+        unended = {"_id": document["_id"], "ended": False}
+        await self._mongo.write(lambda database: database.batch_vendor_runs.replace_one(unended, document))
 
     async def vendor_runs(self, organisation: str, batch_id: str) -> Sequence[VendorRun]:
         every = _range(run_name, organisation, batch_id)

@@ -113,8 +113,12 @@ class BatchStore(Protocol):
         """He leads no more, if he did."""
         ...
 
+    async def add_vendor_run(self, run: VendorRun) -> bool:
+        """Whether it is the first of its number: nothing is written where there is one."""
+        ...
+
     async def save_vendor_run(self, run: VendorRun) -> None:
-        """In the place of what was there under its number."""
+        """In the place of what is there under its number. One that has ended stays as it is."""
         ...
 
     async def vendor_runs(self, organisation: str, batch_id: str) -> Sequence[VendorRun]:

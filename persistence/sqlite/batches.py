@@ -98,9 +98,13 @@ _LEAD = """
     SET holder = excluded.holder, until = excluded.until WHERE holder = excluded.holder OR until <= :now
 """
 _RESIGN = "DELETE FROM leaders WHERE name = :name AND holder = :holder"
+_ADD_RUN = f"""
+    INSERT INTO batch_vendor_runs ({", ".join(RUN_COLUMNS)})
+    VALUES ({", ".join(f":{name}" for name in RUN_COLUMNS)}) ON CONFLICT DO NOTHING
+"""  # noqa: S608
 _SAVE_RUN = f"""
-    INSERT OR REPLACE INTO batch_vendor_runs ({", ".join(RUN_COLUMNS)})
-    VALUES ({", ".join(f":{name}" for name in RUN_COLUMNS)})
+    UPDATE batch_vendor_runs SET {", ".join(f"{name} = :{name}" for name in RUN_COLUMNS)}
+    WHERE {_OF_THE_BATCH} AND number = :number AND NOT ended
 """  # noqa: S608
 _RUNS = f"SELECT {', '.join(RUN_COLUMNS)} FROM batch_vendor_runs WHERE {_OF_THE_BATCH} ORDER BY number"  # noqa: S608
 _UNENDED_RUNS = f"""
@@ -275,6 +279,10 @@ class SQLiteBatches:
     async def resign(self, name: str, holder: str) -> None:
         asked: Parameters = {"name": name, "holder": holder}
         await self._database.write(lambda connection: connection.execute(_RESIGN, asked))
+
+    async def add_vendor_run(self, run: VendorRun) -> bool:
+        row = run_row(run)
+        return await self._database.write(lambda connection: connection.execute(_ADD_RUN, row).rowcount > 0)
 
     async def save_vendor_run(self, run: VendorRun) -> None:
         row = run_row(run)

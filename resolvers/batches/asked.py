@@ -39,10 +39,12 @@ class ItemAsked:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """One line as it came, and what it means. Reading raises BadUserInputError, its path from `input` on."""
+    """One line as it came, and what it means. Reading raises BadUserInputError, its path from `input` on. `line`: its
+    number in the file, where blank ones count too; None where it is of no file."""
 
     raw: bytes
     read: Callable[[], ItemAsked]
+    line: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

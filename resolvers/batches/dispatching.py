@@ -4,6 +4,7 @@ brings batches to their ends."""
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
@@ -23,7 +24,7 @@ from .finishing import Finisher
 from .forgetting import Forgetter
 from .moving import Mover
 from .shares import Name, name, shares
-from .sweeping import QUEUED_AT_MOST, REQUEUE_S, Sweeper
+from .sweeping import REQUEUE_S, Sweeper
 from .tickets import ITEM_JOB, ticket
 
 LEADER = "batches"
@@ -31,6 +32,8 @@ LEAD_S = 10.0
 BUSY_S, IDLE_S, FOLLOWING_S = 0.1, 1.0, 2.0
 """Between two looks: while there are items to queue, while there are none, and while another process leads."""
 LAPSE_S = 2.0
+QUEUED_AT_LEAST, QUEUED_AT_MOST = 20, 200
+"""Tickets in the queue at once, of all batches: who comes next waits until those before him are used."""
 AWAY_S = 1.0
 PAGE = 500
 BESIDE_AT_MOST = 20
@@ -92,6 +95,8 @@ class Dispatcher:
         self._forget_uploads_at = 0.0
         self._forgetting: asyncio.Task[None] | None = None
         self._beside: dict[Name, asyncio.Task[None]] = {}
+        self._filled = self._most = 0
+        self._last_beside: Name = ("", "")
         self._bell = bell
 
     async def run(self) -> None:
@@ -148,11 +153,13 @@ class Dispatcher:
         if self._clock() >= self._look_for_lapsed_at:
             self._look_for_lapsed_at = self._clock() + LAPSE_S
             before = _whole(self._now() - UNCOUNTED_FOR)
+            tickets = sum(batch.counts.queued for batch in active)
             for batch in active:
                 await self._store.mend(*name(batch), before=before)
                 if batch.mode is BatchMode.LIVE and batch.counts.queued + batch.counts.running:
-                    await self._sweeper.lapsed(batch)
-        for batch in active:
+                    await self._sweeper.lapsed(batch, tickets=tickets)
+        behind = bisect_right(active, self._last_beside, key=name)
+        for batch in (*active[behind:], *active[:behind]):  # in turn: there may be more of them than go on at once
             self._apart(batch)
         live = [each for each in active if each.mode is BatchMode.LIVE and each.state is BatchState.RUNNING]
         self._forget()
@@ -177,6 +184,7 @@ class Dispatcher:
         if work is not None:
             task = asyncio.create_task(self._told(batch, work), name="batch-beside")
             self._beside[name(batch)] = task
+            self._last_beside = name(batch)
 
     async def _finish(self, batch: Batch) -> None:
         if batch.mode is BatchMode.PROVIDER and self._vendors is not None:
@@ -204,7 +212,8 @@ class Dispatcher:
             self._beside.pop(name(batch), None)
 
     async def _fill(self, batches: Sequence[Batch]) -> int:
-        room = QUEUED_AT_MOST - sum(batch.counts.queued for batch in batches)
+        queued_before = sum(batch.counts.queued for batch in batches)
+        room = self._room(queued_before)
         given: dict[Name, int] = {}
         exhausted: set[Name] = set()
         named = {name(batch): batch for batch in batches}
@@ -219,7 +228,16 @@ class Dispatcher:
                 room -= queued
                 if queued < len(found):  # somebody else dispatches too: the next look will tell
                     exhausted.add((organisation, batch_id))
-        return sum(given.values())
+        filled = sum(given.values())
+        self._filled = queued_before + filled
+        return filled
+
+    def _room(self, queued: int) -> int:
+        """For twice as many tickets as were used between two looks: few where items take their time, and where they do
+        not, no worker is left without."""
+        used = self._filled - queued
+        self._most = min(max(2 * used, self._most * 9 // 10, QUEUED_AT_LEAST), QUEUED_AT_MOST)
+        return self._most - queued
 
     async def _enqueue(self, batch: Batch, items: Sequence[Item]) -> int:
         now = _whole(self._now())

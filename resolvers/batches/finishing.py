@@ -10,13 +10,14 @@ from typing import Any, Protocol
 import orjson
 import structlog
 
-from persistence.batch_records import Batch, BatchState, Item, ItemState
+from persistence.batch_records import Batch, BatchState, Item, ItemError, ItemState
 from persistence.ports import BatchStore, ObjectStore
 
 from ..types import Completion
 from .json_texts import Texts, completion_of, results_name
 
 AT_ONCE = 100
+LOST = ItemError("INTERNAL", "the answer's file is not there any more")
 
 log = structlog.get_logger("batches")
 
@@ -53,7 +54,8 @@ class Finisher:
         }
         if self.events is not None:
             await self.events.ended(replace(batch, **values))
-        ended = await self.store.change(batch.organisation, batch.id, expects=(batch.state,), values=values)
+        states = batch.state, BatchState.CANCELLING  # who cancels it now comes too late: it ends as was told
+        ended = await self.store.change(batch.organisation, batch.id, expects=states, values=values)
         if ended is not None:
             log.info("a batch has ended", batch=batch.id, organisation=batch.organisation, state=ended.state.value)
         return ended
@@ -69,14 +71,19 @@ class Finisher:
 async def line_of(texts: Texts, item: Item) -> bytes:
     """A line of the file of results, its names those of the API."""
     completion = None
+    error = item.error
     if item.state is ItemState.SUCCEEDED and item.result is not None:
-        completion = shown(completion_of(await texts.read(item.organisation, item.result)))
+        try:
+            completion = shown(completion_of(await texts.read(item.organisation, item.result)))
+        except FileNotFoundError:
+            log.warning("an item's answer is lost", batch=item.batch, item=item.index)
+            error = LOST
     line = {
         "index": item.index,
         "customId": item.custom_id,
         "state": item.state.name,
         "completion": completion,
-        "error": None if item.error is None else {"code": item.error.code, "message": item.error.message},
+        "error": None if error is None else {"code": error.code, "message": error.message},
         "completionId": item.completion_id,
         "cost": None if item.cost is None else format(item.cost, "f"),
     }

@@ -31,28 +31,30 @@ class Forgetter:
     now: Callable[[], datetime]
 
     async def forget(self) -> None:
-        """Closes what is old, then discards that and what was never opened: files first, so that whoever is killed
-        meanwhile leaves the batch for the next to find. Raises StoreUnavailableError."""
+        """Closes what is old, then discards that and what was never opened. Raises StoreUnavailableError."""
         before = self._time() - self.kept_for
         for organisation, batch_id in await self.store.ended(before=before, limit=AT_ONCE):
             if await self.store.close(organisation, batch_id, before=before):
                 log.info("a batch is forgotten", batch=batch_id, organisation=organisation)
         unopened = self._time() - UNOPENED_FOR
         for organisation, batch_id in await self.store.unopened(before=unopened, limit=AT_ONCE):
-            await self._forget_files(organisation, batch_id)
-            await self.store.discard(organisation, batch_id)
+            await discard(self.store, self.objects, organisation, batch_id)
 
     async def forget_uploads(self) -> None:
         """Those that no batch was made of too. Looks at every file there is. Raises StoreUnavailableError."""
         await self.objects.forget_older(self._time() - self.kept_for, prefix=UPLOADS)
 
-    async def _forget_files(self, organisation: str, batch_id: str) -> None:
-        prefix, after = folder_of(batch_id), None
-        while page := await self.objects.page(organisation, prefix=prefix, limit=AT_ONCE, after=after):
-            for each in page:
-                await self.objects.delete(organisation, each.name)
-            after = page[-1].name
-
     def _time(self) -> datetime:
         now = self.now()
         return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+async def discard(store: BatchStore, objects: ObjectStore, organisation: str, batch_id: str) -> None:
+    """One that was never opened, or is closed: files first, so that whoever is killed meanwhile leaves the batch for
+    the next to find. Raises StoreUnavailableError."""
+    after = None
+    while page := await objects.page(organisation, prefix=folder_of(batch_id), limit=AT_ONCE, after=after):
+        for each in page:
+            await objects.delete(organisation, each.name)
+        after = page[-1].name
+    await store.discard(organisation, batch_id)

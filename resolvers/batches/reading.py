@@ -45,12 +45,13 @@ class Reader:
     async def read(self, source: AsyncIterator[Given]) -> AsyncGenerator[ReadLine | Problem, None]:
         """Every line, or what is wrong with it. Raises BadUserInputError for too many, or none at all; and what is no
         fault of a line, as ServiceUnavailableError."""
-        number = 0
+        count = 0
         async for given in source:
-            number += 1
-            if number > MAX_ITEMS:
+            count += 1
+            number = given.line or count
+            if count > MAX_ITEMS:
                 raise BadUserInputError(f"a batch has at most {MAX_ITEMS} inputs", path=("input",))
-            if number % AT_ONCE == 0:
+            if count % AT_ONCE == 0:
                 await asyncio.sleep(0)
             try:
                 yield await self._line(number, given)
@@ -60,7 +61,7 @@ class Reader:
                 if error.retryable:
                     raise
                 yield Problem(number, (), error.message, error.code)
-        if not number:
+        if not count:
             raise BadUserInputError("a batch has at least one input", path=("input",))
 
     async def _line(self, number: int, given: Given) -> ReadLine:

@@ -28,6 +28,7 @@ from ..tracing import UNTRACED, Tracer
 from ..types import CompleteCommand
 from ..webhooks import Webhooks
 from .asked import BatchAsked, Given, ItemAsked, Problem, check_asked, check_line, end_of, lines_of, listed
+from .forgetting import discard
 from .json_texts import Texts, command_text, input_name
 from .reading import Reader, ReadLine, refusal
 from .telling import told
@@ -87,10 +88,10 @@ class Submitting:
                 opened = await self.store.open(filled, at_most=MAX_UNENDED, audit=audit)
             except BaseException:  # whatever it is, nobody will ever open it
                 with suppress(StoreUnavailableError):  # then it is swept up later
-                    await self.store.discard(batch.organisation, batch.id)
+                    await discard(self.store, self.objects, batch.organisation, batch.id)
                 raise
             if opened.id != batch.id:
-                await self.store.discard(batch.organisation, batch.id)
+                await discard(self.store, self.objects, batch.organisation, batch.id)
             return _same(opened, filled.digest)
 
     async def rehearse(self, principal: Principal, asked: BatchAsked, source: Source) -> Rehearsal:
@@ -164,7 +165,7 @@ class Submitting:
                     number += 1
                     check_line(line, number)
                     if line.strip():
-                        yield Given(line, partial(source, line))
+                        yield Given(line, partial(source, line), number)
         except (FileNotFoundError, ValueError):
             raise NotFoundError("there is no such file: upload it first") from None
 

@@ -18,8 +18,6 @@ from .verdicts import MAX_LOST
 AT_ONCE = 200
 REQUEUE_S = 60.0
 """A ticket that nobody used by then is taken for lost."""
-QUEUED_AT_MOST = 200
-"""Tickets in the queue at once, of all batches."""
 _ANY_TIME = datetime(9000, 1, 1, tzinfo=UTC)
 
 LATE = ItemError("DEADLINE_EXCEEDED", "the batch's deadline came before this item's turn")
@@ -69,19 +67,20 @@ class Sweeper:
         values = {"state": BatchState.RUNNING}
         return await self.store.change(batch.organisation, batch.id, expects=(batch.state,), values=values)
 
-    async def lapsed(self, batch: Batch) -> None:
-        """Whose worker, or ticket, is lost. One whose workers all end by it is given up."""
+    async def lapsed(self, batch: Batch, *, tickets: int) -> None:
+        """Whose worker, or ticket, is lost. One whose workers all end by it is given up. `tickets`: how many there
+        should be in the queue."""
         states = ItemState.QUEUED, ItemState.RUNNING
         found = await self.store.due(batch.organisation, batch.id, states=states, now=self.now(), limit=AT_ONCE)
         if not found:
             return
-        waits = await self._queue_is_full() if any(item.state is ItemState.QUEUED for item in found) else False
-        await self.mover.move_all([self._again(item, queue_is_full=waits) for item in found], batch.mode)
+        waits = any(item.state is ItemState.QUEUED for item in found) and (await self.queue.depth()).ready >= tickets
+        await self.mover.move_all([self._again(item, ticket_waits=waits) for item in found], batch.mode)
 
-    def _again(self, item: Item, *, queue_is_full: bool) -> Move:
+    def _again(self, item: Item, *, ticket_waits: bool) -> Move:
         now = self._time()
         if item.state is ItemState.QUEUED:
-            if queue_is_full:  # its ticket may well be in it: no second one
+            if ticket_waits:  # no second one
                 due = now + timedelta(seconds=REQUEUE_S)
                 return _moved(item, (ItemState.QUEUED,), ItemState.QUEUED, due=due)
             return _moved(item, (ItemState.QUEUED,), ItemState.WAITING, due=now)
@@ -89,9 +88,6 @@ class Sweeper:
         if item.lost + 1 >= MAX_LOST:
             return _moved(item, (ItemState.RUNNING,), ItemState.FAILED, lost=1, error=ABANDONED, ended_at=now)
         return _moved(item, (ItemState.RUNNING,), ItemState.WAITING, lost=1, due=now)
-
-    async def _queue_is_full(self) -> bool:
-        return (await self.queue.depth()).ready >= QUEUED_AT_MOST
 
     async def _open(self, batch: Batch, states: Sequence[ItemState]) -> Sequence[Item]:
         return await self.store.due(batch.organisation, batch.id, states=states, now=_ANY_TIME, limit=AT_ONCE)

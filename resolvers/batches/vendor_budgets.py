@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from itertools import accumulate
 
 from persistence.batch_records import Batch, VendorRun
 from persistence.ports import BatchStore
@@ -63,15 +65,14 @@ async def room_for(services: Services, batch: Batch, target: Target, at: datetim
 async def hold(limits: Limiter, run: VendorRun, room: Room, amounts: Sequence[int]) -> tuple[int, VendorRun]:
     """How many of the amounts are held, and the run that says so: others may have taken some of the room meanwhile.
     Raises ServiceUnavailableError."""
-    count = len(amounts)
+    sums, count = list(accumulate(amounts)), len(amounts)
     while count:
-        budgets = room.asked(sum(amounts[:count]))
+        budgets = room.asked(sums[count - 1])
         refused = await limits.hold(run.organisation, name_of(run), budgets)
         if refused is None:
             return count, replace(run, reserved=tuple(need.asked for need in budgets), holds=True)
         left = refused[1].allowance.limit - refused[1].used
-        while count and sum(amounts[:count]) > left:
-            count -= 1
+        count = bisect_right(sums, left, hi=count)
     return 0, run
 
 

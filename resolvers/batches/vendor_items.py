@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from persistence.batch_records import Batch, Item, ItemError, ItemState, Move
+from persistence.batch_records import Batch, BatchState, Item, ItemError, ItemState, Move
 from persistence.records import LedgerEntry
 from providers.batching import BatchResult
 from providers.errors import ProviderBadResponseError, ProviderError
@@ -17,6 +17,7 @@ from ..ids import time_of
 from ..price_book import PriceBook
 from ..principal import Principal
 from ..types import CompleteCommand, Completion
+from .sweeping import LATE
 from .verdicts import MAX_FAILURES
 
 UNDONE = ItemError("PROVIDER_UNAVAILABLE", "the vendor did not come to it within its time")
@@ -87,8 +88,10 @@ class Judge:
         return self._move(item, ItemState.FAILED, error=told, failures=1, ended_at=self._time())
 
     def undone(self, item: Item) -> Move:
-        if not self._goes_on():
+        if self.batch.state is not BatchState.RUNNING:
             return self._move(item, ItemState.CANCELLED, ended_at=self._time())
+        if not self._goes_on():
+            return self._move(item, ItemState.FAILED, error=LATE, failures=1, ended_at=self._time())
         if item.failures + 1 < MAX_FAILURES:
             return self._move(item, ItemState.WAITING, error=UNDONE, failures=1, due=self._time())
         return self._move(item, ItemState.FAILED, error=UNDONE, failures=1, ended_at=self._time())
@@ -145,7 +148,7 @@ class Judge:
 
     def _goes_on(self) -> bool:
         late = self.batch.deadline is not None and self.batch.deadline <= self.now()
-        return self.batch.state.value == "running" and not late
+        return self.batch.state is BatchState.RUNNING and not late
 
     def _move(self, item: Item, to: ItemState, **values: object) -> Move:
         running = (ItemState.RUNNING,)

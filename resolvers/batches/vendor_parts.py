@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
+
 from persistence.batch_records import Batch, BatchMode, Item, ItemError, ItemState, Move
-from persistence.ports import ApiKeyStore, BatchStore, ObjectStore
+from persistence.ports import ApiKeyStore, BatchStore, ObjectStore, StoreUnavailableError
 from providers.batching import BatchLine, BatchProvider, VendorBatches
 from providers.errors import ProviderError
 from providers.types import Credentials
@@ -23,6 +25,7 @@ from .moving import Mover
 from .standing import Standing
 from .vendor_budgets import Room, room_for
 from .vendor_items import custom_id, request_of
+from .verdicts import MAX_FAILURES, UNEXPECTED
 
 PAGE = 100
 PART, PART_BYTES = 10_000, 50_000_000
@@ -31,6 +34,8 @@ AT_VENDOR = timedelta(days=3)
 """Longer than a vendor takes: none is taken for lost meanwhile."""
 REST = timedelta(seconds=60)
 """For so long an item waits for a vendor that is in trouble, or a batch for room that others may leave in a budget."""
+
+log = structlog.get_logger("batches")
 
 CalledVendor = tuple[VendorBatches, str, Credentials]
 """With the id of the key that it is called by."""
@@ -79,11 +84,11 @@ class Parts:
         self._mover = mover
         self._now = now
         self._standing = Standing(keys, services.clock, now)
-        self._full: dict[tuple[str, str], float] = {}
+        self._resting: dict[tuple[str, str], float] = {}
 
     async def next(self, batch: Batch) -> Part | None:
         """What can't be sent fails; what a budget has no room for waits, as all of its model does behind it."""
-        if self._full.get((batch.organisation, batch.id), 0.0) > self._services.clock():
+        if self._resting.get((batch.organisation, batch.id), 0.0) > self._services.clock():
             return None
         part: Part | None = None
         full: set[Target] = set()
@@ -100,14 +105,18 @@ class Parts:
                     return part
             await asyncio.sleep(0)
         if part is None and full:
-            now = self._services.clock()
-            self._full = {each: until for each, until in self._full.items() if until > now}
-            self._full[batch.organisation, batch.id] = now + REST.total_seconds()
+            self.rest(batch)
         return part
+
+    def rest(self, batch: Batch) -> None:
+        """Nothing of it is sent for a while."""
+        now = self._services.clock()
+        self._resting = {each: until for each, until in self._resting.items() if until > now}
+        self._resting[batch.organisation, batch.id] = now + REST.total_seconds()
 
     def room_came(self, organisation: str) -> None:
         """Its batches need not wait until it is their time to look again."""
-        self._full = {name: until for name, until in self._full.items() if name[0] != organisation}
+        self._resting = {name: until for name, until in self._resting.items() if name[0] != organisation}
 
     async def _with(self, part: Part | None, batch: Batch, item: Item, full: set[Target]) -> tuple[Part | None, bool]:
         """The part, with the item where that fits; whether it takes no more."""
@@ -134,6 +143,12 @@ class Parts:
             raise
         except (DomainError, ProviderError) as error:
             await self.fail(item, error)
+            return part, False
+        except StoreUnavailableError:
+            raise
+        except Exception:  # whatever it is, the other items go on
+            log.exception("an item broke", batch=item.batch, item=item.index, failures=item.failures + 1)
+            await self._broke(item)
             return part, False
         filled.items.append(Sendable(item, line, completion_id, amount))
         filled.size += len(line.content)
@@ -187,6 +202,12 @@ class Parts:
     async def fail(self, item: Item, error: DomainError | ProviderError) -> None:
         ended = self._time()
         await self._waiting(item, ItemState.FAILED, failures=1, error=_told(error), ended_at=ended)
+
+    async def _broke(self, item: Item) -> None:
+        """As `Verdicts.broke`."""
+        now, is_last = self._time(), item.failures + 1 >= MAX_FAILURES
+        to, values = (ItemState.FAILED, {"ended_at": now}) if is_last else (ItemState.WAITING, {"due": now + REST})
+        await self._waiting(item, to, failures=1, error=UNEXPECTED, **values)
 
     async def _wait(self, item: Item, error: DomainError) -> None:
         await self._waiting(item, ItemState.WAITING, error=_told(error), due=self._time())

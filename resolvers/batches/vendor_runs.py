@@ -4,7 +4,7 @@ collected, cancelled there too. Run by whoever dispatches."""
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -19,7 +19,8 @@ from providers.types import Credentials
 from ..errors import ServiceUnavailableError
 from ..run import Services
 from ..tracing import UNTRACED, Tracer, VendorStep
-from ..types import Target
+from ..types import CompleteCommand, Target
+from .asked import LABEL
 from .json_texts import Texts, command_of, completion_text, result_name
 from .moving import Mover
 from .vendor_budgets import hold, name_of, release
@@ -79,7 +80,9 @@ class VendorRuns:
         now, held = self._time(), part.room.asked(sum(part.amounts))
         run = VendorRun(batch.organisation, batch.id, number, part.target.provider, part.target.model, key_id, now)
         run = replace(run, reserved=tuple(need.asked for need in held))
-        await self._store.save_vendor_run(run)  # so that what is held is released, whoever dies here
+        # before anything is held, so that it is released whoever dies here
+        if not await self._store.add_vendor_run(run):
+            return  # somebody else leads by now, and has sent one
         if held:
             count, run = await hold(self._services.limits, run, part.room, part.amounts)
             part.items = part.items[:count]
@@ -168,9 +171,12 @@ class VendorRuns:
             run = replace(run, vendor_id=found.id)
         name = run.vendor_id or ""
         if stopping:
-            run = replace(run, cancelled=True, polls=0)
-            with suppress(ProviderError):  # it may have ended meanwhile
+            try:
                 await batches.cancel(name, credentials=credentials, transport=transport)
+            except ProviderError as error:
+                if error.retryable:
+                    raise  # it goes on there until it hears of it
+            run = replace(run, cancelled=True, polls=0)  # or it has ended meanwhile
         return run, await batches.look(name, credentials=credentials, transport=transport)
 
     async def _collect(self, batch: Batch, vendor: CalledVendor, target: Target, status: BatchStatus) -> None:
@@ -181,22 +187,30 @@ class VendorRuns:
             more = True
             while more:
                 with self._tracer.at_vendor(VendorStep.COLLECT, batch, target):
-                    outcomes = await self._next(judge, results)
+                    outcomes = await self._next(judge, target, results)
                     await self._keep(batch, outcomes)
                     more = len(outcomes) == COLLECTED_AT_ONCE
 
-    async def _next(self, judge: Judge, results: AsyncIterator[BatchResult]) -> Sequence[Outcome]:
+    async def _next(self, judge: Judge, target: Target, results: AsyncIterator[BatchResult]) -> Sequence[Outcome]:
         """Fewer than COLLECTED_AT_ONCE are the last."""
         outcomes: list[Outcome] = []
         async for result in results:
             item = await self._named(judge.batch, result)
             if item is None:
                 continue
-            command = command_of(await self._texts.read(item.organisation, item.input))
-            outcomes.append(judge.outcome(item, command, result))
+            outcomes.append(judge.outcome(item, await self._command(judge.batch, item, target), result))
             if len(outcomes) == COLLECTED_AT_ONCE:
                 break
         return outcomes
+
+    async def _command(self, batch: Batch, item: Item, target: Target) -> CompleteCommand:
+        """Where it can't be read any more, what is known of it: the vendor's answer is booked, and kept, all the
+        same."""
+        try:
+            return command_of(await self._texts.read(item.organisation, item.input))
+        except (FileNotFoundError, ValueError):
+            log.warning("what an item asked is lost", batch=item.batch, item=item.index)
+            return CompleteCommand(target=target, messages=(), labels={**batch.labels, LABEL: batch.id})
 
     async def _named(self, batch: Batch, result: BatchResult) -> Item | None:
         """The item that a result is of; None where it was collected before."""
@@ -255,6 +269,8 @@ class VendorRuns:
             else:
                 await self._mover.move(judge.failed(item, error), BatchMode.PROVIDER)
         await self._end(run)
+        if error is not None and error.retryable:  # the rest of it, too, would be refused
+            self._parts.rest(batch)
 
     async def _later(self, run: VendorRun) -> None:
         pause = min(POLL_S * 2.0**run.polls, POLL_AT_MOST_S)

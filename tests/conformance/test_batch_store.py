@@ -162,7 +162,7 @@ async def test_what_ended_long_ago_is_closed_and_then_discarded(
         values = {"state": BatchState.COMPLETED, "ended_at": at_}
         await store.change("acme", each.id, expects=OPEN_STATES, values=values)
     run = VendorRun("acme", old.id, 1, "openai", "gpt-4o", "1", NOON)
-    await store.save_vendor_run(run)
+    await store.add_vendor_run(run)
     assert await store.ended(before=NOON, limit=5) == []
     assert await store.ended(before=at(1), limit=5) == [("acme", old.id)]
     assert await store.ended(before=SOON + timedelta(seconds=1), limit=1) == [("acme", old.id)]
@@ -332,10 +332,12 @@ async def test_the_vendors_batches_are_found_by_number(store: BatchStore) -> Non
     made = await opened(store)
     holds = Allowance("usd_per_day:2026-01-01:organisation:", Kind.BUDGET, 2**53, 2**53, 1000.5)
     run = VendorRun("acme", made.id, 1, "openai", "gpt-4o", "1", NOON, reserved=(holds, holds))
-    await store.save_vendor_run(replace(run, number=2))
-    await store.save_vendor_run(run)
+    assert await store.add_vendor_run(replace(run, number=2))
+    assert await store.add_vendor_run(run)
+    assert not await store.add_vendor_run(replace(run, key_id="2")), "another's has that number"
     sent = replace(run, vendor_id="batch_1", polls=3, poll_at=SOON, ended=True)
     await store.save_vendor_run(sent)
+    await store.save_vendor_run(run)  # by who leads no more
     assert await store.vendor_runs("acme", made.id) == [sent, replace(run, number=2)]
     assert await store.vendor_runs("globex", made.id) == []
     assert await store.unended_vendor_runs("acme") == [replace(run, number=2)]

@@ -180,9 +180,14 @@ class MemoryBatches:
         if self.leaders.get(name, ("", None))[0] == holder:
             del self.leaders[name]
 
+    async def add_vendor_run(self, run: VendorRun) -> bool:
+        self._check()
+        return self.runs.setdefault((run.organisation, run.batch, run.number), run) is run
+
     async def save_vendor_run(self, run: VendorRun) -> None:
         self._check()
-        self.runs[run.organisation, run.batch, run.number] = run
+        if not self.runs[run.organisation, run.batch, run.number].ended:
+            self.runs[run.organisation, run.batch, run.number] = run
 
     async def vendor_runs(self, organisation: str, batch_id: str) -> Sequence[VendorRun]:
         self._check()

@@ -19,8 +19,8 @@ from .batch_stage import BatchStage
 class FakeBatches:
     """A vendor's batches, done as soon as they are looked at. `named`: it keeps our names. `lost`: what comes in the
     place of the answer to the next ones, which it has by then; `refused`: in the place of the next ones. `working`:
-    none of it is done yet; `cancelled` are those that are not answered. `falters`: set behind the first result, and the
-    next never comes; once."""
+    none of it is done yet; `cancelled` are those that are not answered; `deaf`: what comes of being told to stop.
+    `falters`: set behind the first result, and the next never comes; once."""
 
     named: bool = True
     lost: list[ProviderError | asyncio.Event] = field(default_factory=list)
@@ -28,6 +28,7 @@ class FakeBatches:
     sent: list[tuple[str, list[str]]] = field(default_factory=list)
     working: bool = False
     cancelled: set[str] = field(default_factory=set)
+    deaf: list[ProviderError] = field(default_factory=list)
     falters: asyncio.Event | None = None
     looks: list[float] = field(default_factory=list)
 
@@ -55,6 +56,8 @@ class FakeBatches:
         return BatchStatus(batch_id, ended=not self.working or batch_id in self.cancelled)
 
     async def cancel(self, batch_id: str, **_: Any) -> None:
+        if self.deaf:
+            raise self.deaf.pop(0)
         self.cancelled.add(batch_id)
 
     async def find(self, sent: Sent, **_: Any) -> Sequence[BatchStatus]:

@@ -18,8 +18,8 @@ from persistence.key_records import Grant
 from providers.errors import ProviderInvalidRequestError, ProviderRateLimitedError
 from providers.types import Message, Role
 from resolvers.batches.asked import BatchAsked
-from resolvers.batches.dispatching import LEAD_S
-from resolvers.batches.sweeping import QUEUED_AT_MOST, REQUEUE_S
+from resolvers.batches.dispatching import LEAD_S, QUEUED_AT_LEAST
+from resolvers.batches.sweeping import REQUEUE_S
 from resolvers.batches.verdicts import MAX_FAILURES, MAX_LOST
 from resolvers.batches.working import LEASE_S
 from resolvers.errors import ConflictError
@@ -217,11 +217,11 @@ async def test_a_lost_ticket_is_written_anew(stage: BatchStage) -> None:
 
 
 async def test_while_nobody_works_tickets_do_not_pile_up(stage: BatchStage) -> None:
-    batch = await stage.submit(QUEUED_AT_MOST + 50)
+    batch = await stage.submit(QUEUED_AT_LEAST + 50)
     async with stage.dispatcher():
         await asyncio.sleep(20 * REQUEUE_S)
-    assert len(stage.queue.jobs) == QUEUED_AT_MOST
-    assert stage.now(batch).counts == Counts(waiting=50, queued=QUEUED_AT_MOST)
+    assert len(stage.queue.jobs) == QUEUED_AT_LEAST
+    assert stage.now(batch).counts == Counts(waiting=50, queued=QUEUED_AT_LEAST)
 
 
 async def test_queue_and_store_may_go_and_come_back(stage: BatchStage) -> None:

@@ -15,6 +15,7 @@ from persistence.batch_records import BatchMode, Counts
 from providers.types import Message, Role
 from resolvers.batches import submitting
 from resolvers.batches.asked import MAX_LINE_BYTES, MAX_LISTED, BatchAsked, Given, ItemAsked, lines_of
+from resolvers.batches.json_texts import INLINE_BYTES, input_name
 from resolvers.errors import (
     BadUserInputError,
     ConflictError,
@@ -70,7 +71,7 @@ async def test_a_file_is_read_line_by_line(stage: BatchStage) -> None:
 async def test_a_bad_line_names_its_number_and_field(
     stage: BatchStage, line: bytes, path: tuple[Any, ...], told: str
 ) -> None:
-    stage.objects.files["acme", "f"] = b"\n".join([b"a", b"b", line, b"!later"])
+    stage.objects.files["acme", "f"] = b"\n".join([b"a", b"", line, b"!later"])
     assert await refused(stage, read, file="f") == (("input", "file", *path), told)
 
 
@@ -172,6 +173,17 @@ async def test_what_nobody_opened_is_forgotten(stage: BatchStage, monkeypatch: p
         await asyncio.sleep(60)
     assert stage.store.begun == {}
     assert len(stage.store.kept) == 2
+
+
+async def test_what_is_refused_leaves_no_files(stage: BatchStage) -> None:
+    """A bad line behind a large one; and a second that came at once by the same key."""
+    large = given(messages=(Message(Role.USER, "x" * INLINE_BYTES),))
+    await refused(stage, [large, given(temperature=3.0)])
+    assert (stage.objects.files, stage.store.begun) == ({}, {})
+    asked = BatchAsked(idempotency_key="k")
+    first, second = await asyncio.gather(*(stage.batches.submit(ACME, asked, [large]) for _ in range(2)))
+    assert first.id == second.id
+    assert list(stage.objects.files) == [("acme", input_name(first.id, 0))]
 
 
 async def test_while_the_stores_are_away_nothing_is_accepted(stage: BatchStage) -> None:

@@ -6,19 +6,22 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from persistence.batch_records import BatchMode, Counts, ItemState
-from providers.errors import ProviderInvalidRequestError, ProviderTimeoutError
+from persistence.batch_records import ENDED, BatchMode, BatchState, Counts, ItemState, VendorRun
+from providers.errors import ProviderInvalidRequestError, ProviderRateLimitedError, ProviderTimeoutError
 from resolvers.batches.asked import BatchAsked
+from resolvers.batches.dispatching import BESIDE_AT_MOST
 from resolvers.batches.vendor_parts import REST
 from resolvers.batches.vendor_runs import POLL_AT_MOST_S, POLL_S
 from resolvers.batches.vendor_search import SENDING
+from resolvers.principal import Principal
 from resolvers.types import Target
 
-from .batch_stage import BatchStage, inputs, open_batch_stage, until
+from .batch_stage import BatchStage, answering, inputs, open_batch_stage, until
 from .fake_batches import FakeBatches, with_vendor
 from .scene import ACME
 from .test_batch_observing import Listener
@@ -35,9 +38,9 @@ async def vendor(stage: BatchStage) -> FakeBatches:
     return await with_vendor(stage)
 
 
-async def submitted(stage: BatchStage) -> Any:
+async def submitted(stage: BatchStage, principal: Principal = ACME) -> Any:
     asked = inputs(3, target=Target("openai", "gpt-4o-mini"))
-    return await stage.batches.submit(ACME, BatchAsked(mode=BatchMode.PROVIDER), asked)
+    return await stage.batches.submit(principal, BatchAsked(mode=BatchMode.PROVIDER), asked)
 
 
 async def killed_as_it_sends(stage: BatchStage, vendor: FakeBatches) -> Any:
@@ -151,3 +154,76 @@ async def test_what_a_vendor_refuses_fails(stage: BatchStage, vendor: FakeBatche
         ended = await stage.ended(batch)
     assert ended.counts == Counts(failed=3)
     assert {item.error.code for item in stage.items(batch) if item.error} == {"PROVIDER_INVALID_REQUEST"}
+
+
+async def test_many_batches_at_a_vendor_hold_up_nobody_elses(stage: BatchStage, vendor: FakeBatches) -> None:
+    """More than go on beside each other, and both of the others' come behind them: one is sent, one ends."""
+    vendor.working = True
+    others = replace(ACME, organisation="zulu")
+    for _ in range(BESIDE_AT_MOST):
+        await submitted(stage)
+    sent = await submitted(stage, others)
+    answering(stage.alpha)
+    lived = await stage.submit(principal=others)
+    async with stage.dispatcher(vendors=True), stage.worker():
+        await until(lambda: stage.states(sent) == ["running"] * 3)
+        await until(lambda: stage.now(lived).state in ENDED)
+
+
+async def test_one_that_leads_no_more_does_not_take_the_part_of_who_does(
+    stage: BatchStage, vendor: FakeBatches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He stalls between his look at the parts and his own."""
+    add, stalls, goes_on = stage.store.add_vendor_run, asyncio.Event(), asyncio.Event()
+
+    async def stalled_once(run: VendorRun) -> bool:
+        if not stalls.is_set():
+            stalls.set()
+            await goes_on.wait()
+        return await add(run)
+
+    async def both(*_: object, **__: object) -> bool:
+        return True
+
+    monkeypatch.setattr(stage.store, "add_vendor_run", stalled_once)
+    monkeypatch.setattr(stage.store, "lead", both)
+    vendor.working = True
+    batch = await submitted(stage)
+    async with stage.dispatcher(vendors=True):
+        await stalls.wait()
+        async with stage.dispatcher(vendors=True):
+            await until(lambda: len(vendor.sent) == 1)
+            goes_on.set()
+            await asyncio.sleep(POLL_S)
+            vendor.working = False
+            ended = await stage.ended(batch)
+    assert (ended.counts, len(vendor.sent)) == (Counts(succeeded=3), 1)
+
+
+async def test_a_vendor_that_is_in_trouble_is_not_given_the_next_part_at_once(
+    stage: BatchStage, vendor: FakeBatches
+) -> None:
+    busy = ProviderRateLimitedError("slow down", provider="openai", status=429)
+    vendor.refused += [busy, busy]
+    asked = inputs(vendor.codec.most_lines + 50, target=Target("openai", "gpt-4o-mini"))
+    batch = await stage.batches.submit(ACME, BatchAsked(mode=BatchMode.PROVIDER), asked)
+    async with stage.dispatcher(vendors=True):
+        await asyncio.sleep(REST.total_seconds() / 2)
+        assert len(vendor.refused) == 1
+        ended = await stage.ended(batch)
+    assert ended.counts == Counts(succeeded=len(asked))
+
+
+async def test_what_a_vendor_did_not_come_to_is_late_after_the_deadline(stage: BatchStage, vendor: FakeBatches) -> None:
+    """Nobody has cancelled it; what is with the vendor by then is waited for."""
+    vendor.working = True
+    deadline = stage.batches.now() + timedelta(hours=1)
+    asked = inputs(3, target=Target("openai", "gpt-4o-mini"))
+    batch = await stage.batches.submit(ACME, BatchAsked(mode=BatchMode.PROVIDER, deadline=deadline), asked)
+    async with stage.dispatcher(vendors=True):
+        await asyncio.sleep(2 * 3600)
+        assert stage.states(batch) == ["running"] * 3
+        vendor.cancelled.add("1")  # as one that has expired there
+        ended = await stage.ended(batch)
+    assert (ended.state, ended.counts) == (BatchState.COMPLETED, Counts(failed=3))
+    assert {item.error.code for item in stage.items(batch) if item.error} == {"DEADLINE_EXCEEDED"}

@@ -1,0 +1,119 @@
+"""Batches of which something is lost, or not heard: the rest goes on, and all of it ends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+
+from persistence.batch_records import Batch, BatchMode, BatchState, Counts, ItemState, Text
+from providers.errors import ProviderUnavailableError
+from resolvers.batches.asked import BatchAsked
+from resolvers.types import Target
+
+from .batch_stage import BatchStage, answering, inputs, open_batch_stage, until
+from .fake_batches import FakeBatches, with_vendor
+from .scene import ACME
+
+LOST = Text(file="that is not there")
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[BatchStage]:
+    async with open_batch_stage() as stage:
+        yield stage
+
+
+@pytest.fixture
+async def vendor(stage: BatchStage) -> FakeBatches:
+    return await with_vendor(stage)
+
+
+async def given_to_vendor(stage: BatchStage) -> Batch:
+    asked = inputs(3, target=Target("openai", "gpt-4o-mini"))
+    return await stage.batches.submit(ACME, BatchAsked(mode=BatchMode.PROVIDER), asked)
+
+
+def change(stage: BatchStage, batch: Batch, index: int, **values: Any) -> None:
+    kept = stage.store.kept[batch.organisation, batch.id]
+    kept[index] = replace(kept[index], **values)
+
+
+def lines(stage: BatchStage, batch: Batch) -> list[Any]:
+    content = stage.objects.files[batch.organisation, stage.now(batch).result_file or ""]
+    return [orjson.loads(line) for line in content.splitlines()]
+
+
+async def test_an_item_that_can_not_be_read_is_not_sent_and_the_others_are(
+    stage: BatchStage, vendor: FakeBatches
+) -> None:
+    batch = await given_to_vendor(stage)
+    change(stage, batch, 1, input=LOST)
+    async with stage.dispatcher(vendors=True):
+        ended = await stage.ended(batch)
+    assert ended.counts == Counts(succeeded=2, failed=1)
+    broken = stage.items(batch)[1]
+    assert (broken.error and broken.error.code, broken.failures) == ("INTERNAL", 3)
+    assert [len(names) for _, names in vendor.sent] == [2]
+
+
+async def test_what_a_vendor_answered_is_booked_though_nobody_knows_what_was_asked(
+    stage: BatchStage, vendor: FakeBatches
+) -> None:
+    vendor.working = True
+    batch = await given_to_vendor(stage)
+    async with stage.dispatcher(vendors=True):
+        await until(lambda: stage.states(batch) == ["running"] * 3)
+        change(stage, batch, 1, input=LOST)
+        vendor.working = False
+        ended = await stage.ended(batch)
+    assert ended.counts == Counts(succeeded=3)
+    booked = {entry.completion_id: entry for entry in stage.scene.store.entries}
+    assert list(booked) == [item.completion_id for item in stage.items(batch)]
+    assert all((each.output_tokens, each.labels["batch"]) == (2, batch.id) for each in booked.values())
+
+
+async def test_a_batch_ends_though_an_answer_is_lost(stage: BatchStage) -> None:
+    answering(stage.alpha)
+    batch = await stage.submit(2)
+    async with stage.dispatcher():
+        await until(lambda: len(stage.queue.jobs) == 2)
+    async with stage.worker():
+        await until(lambda: not stage.now(batch).counts.open)
+    change(stage, batch, 1, result=LOST)
+    async with stage.dispatcher():
+        await stage.ended(batch)
+    told = [(each["completion"] is None, each["error"] and each["error"]["code"]) for each in lines(stage, batch)]
+    assert told == [(False, None), (True, "INTERNAL")]
+
+
+async def test_a_vendor_that_does_not_hear_that_it_is_to_stop_is_told_again(
+    stage: BatchStage, vendor: FakeBatches
+) -> None:
+    vendor.working = True
+    vendor.deaf.append(ProviderUnavailableError("busy", provider="openai", status=503))
+    batch = await given_to_vendor(stage)
+    async with stage.dispatcher(vendors=True):
+        await until(lambda: stage.states(batch) == ["running"] * 3)
+        await stage.batches.cancel(ACME, batch.id)
+        ended = await stage.ended(batch)
+    assert (ended.state, ended.counts) == (BatchState.CANCELLED, Counts(cancelled=3))
+    assert vendor.deaf == []
+
+
+async def test_a_batch_that_is_cancelled_as_its_end_is_told_ends_as_it_was_told(stage: BatchStage) -> None:
+    answering(stage.alpha)
+    batch, told = await stage.submit(2), stage.events.ended
+
+    async def and_cancelled(ended: Batch) -> None:
+        await told(ended)
+        await stage.batches.cancel(ACME, ended.id)
+
+    stage.events.ended = and_cancelled  # type: ignore[method-assign]
+    async with stage.running():
+        ended = await stage.ended(batch)
+    assert [each.state for each in stage.events.told] == [ended.state] == [BatchState.COMPLETED]
+    assert {item.state for item in stage.items(batch)} == {ItemState.SUCCEEDED}

@@ -9,13 +9,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from persistence.batch_records import Batch, BatchMode, Item, ItemError, ItemState, Move
-from persistence.ports import ApiKeyStore, BatchStore, ObjectStore
+from persistence.ports import BatchStore, ObjectStore
 from providers.batching import BatchLine, BatchProvider, VendorBatches
 from providers.errors import ProviderError
 from providers.types import Credentials
 
 from ..errors import BadUserInputError, BudgetExceededError, DomainError, ServiceUnavailableError
 from ..ids import new_completion_id
+from ..key_cache import KeyCache
 from ..run import Services
 from ..types import CompleteCommand, Target
 from .json_texts import Texts, command_of
@@ -69,7 +70,7 @@ class Parts:
         services: Services,
         store: BatchStore,
         objects: ObjectStore,
-        keys: ApiKeyStore,
+        keys: KeyCache,
         mover: Mover,
         now: Callable[[], datetime],
     ) -> None:
@@ -78,7 +79,7 @@ class Parts:
         self._texts = Texts(objects)
         self._mover = mover
         self._now = now
-        self._standing = Standing(keys, services.clock, now)
+        self._standing = Standing(keys, now)
         self._full: dict[tuple[str, str], float] = {}
 
     async def next(self, batch: Batch) -> Part | None:

@@ -137,11 +137,17 @@ class Authenticator:
             if self._key_set is not None and _algorithm(token) in ALGORITHMS:
                 await self._verify_by(self._key_set, token)
         principal = self.principal(token)
-        if principal.limits.networks is not None and not lies_in(address, principal.limits.networks):
-            raise UnusableTokenError("the token may not be used from this address")
+        await self.check_standing(principal, address)
+        return principal
+
+    async def check_standing(self, principal: Principal, address: str | None, what: str = "token") -> None:
+        """Whether what was signed here for the principal opens, from this address, and its key still does. Raises as
+        `from_header`."""
+        networks = principal.limits.networks
+        if networks is not None and not lies_in(address, networks):
+            raise UnusableTokenError(f"the {what} may not be used from this address")
         if principal.key_id is not None and self._keys is not None:
             await self._keys.check_maker(principal.organisation, principal.key_id)
-        return principal
 
     def principal(self, token: str, *, margin_s: float = 0.0) -> Principal:
         """Of a token that is known, or signed with the secret. Raises UnusableTokenError, also for a token that expires

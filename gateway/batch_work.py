@@ -77,9 +77,10 @@ async def batch_work(
     store, objects, observer = stores.documents.batches, stores.objects, services.observer
     async with open_mover(store, observer) as mover:
         finisher = Finisher(store, objects, WebhookEvents(services.webhooks), now)
-        runner = ItemRunner(services, objects, stores.documents.api_keys, mover, now, tracer)
+        keys = services.api_keys.cache
+        runner = ItemRunner(services, objects, keys, mover, now, tracer)
         worker = ItemWorker(stores.items, store, mover, runner, prefetch=prefetch, drain_s=drain_s, now=now)
-        vendors = VendorRuns(services, store, objects, stores.documents.api_keys, mover, now, tracer)
+        vendors = VendorRuns(services, store, objects, keys, mover, now, tracer)
         forgetter = Forgetter(store, objects, kept_for, now)
         dispatcher = Dispatcher(
             store,

@@ -11,7 +11,8 @@ from .exchange import Departure
 
 MAX_HEAD_BYTES = 64 * 1024  # request line and headers, or trailers
 HEAD_TIMEOUT_S = 20.0  # from the connection's start, or a later request's first byte, to the end of its head
-BODY_TIMEOUT_S = 60.0  # from there to the end of the request
+BODY_TIMEOUT_S = 60.0  # from there to the end of the request, or to MIN_BODY_BYTES of it, and from these on anew
+MIN_BODY_BYTES = 512 * 1024  # with 70 kbit/s it is in time; a file of 1 GiB takes hours, and is still wanted
 STALL_TIMEOUT_S = 60.0  # for a client that takes nothing of what waits for it
 MAX_READS = 2_000  # of one head, or of a body whose answer is out: they take 25 ms, however little each one brings
 MAX_LATE_BYTES = 32 * 1024 * 1024  # of such a body: as extensions of chunks, the dearest, they take 40 ms
@@ -36,10 +37,10 @@ class _Wait:
 class BoundedConnection(HttpToolsProtocol):
     """The parser keeps heads of any length: past MAX_HEAD_BYTES, or MAX_READS, the answer is 400, and the connection is
     closed. So is one that has not brought a whole head within HEAD_TIMEOUT_S (uvicorn's keep-alive timeout rules
-    between an answer and the next byte), or the body within BODY_TIMEOUT_S (408), and one whose client reads nothing
-    for STALL_TIMEOUT_S. What comes of a body after its answer, as where a stranger was refused by the head, is read so
-    that the client sees the answer, but only so much of it. A request that one read brings whole, as most do, is
-    neither timed nor counted.
+    between an answer and the next byte), or the body, or MIN_BODY_BYTES more of it, within BODY_TIMEOUT_S (408), and
+    one whose client reads nothing for STALL_TIMEOUT_S. What comes of a body after its answer, as where a stranger was
+    refused by the head, is read so that the client sees the answer, but only so much of it. A request that one read
+    brings whole, as most do, is neither timed nor counted.
 
     A request behind one that is being answered is not taken: the connection closes after the answer, as RFC 9112, 9.3.2
     allows. uvicorn would stop reading, and not notice that the client has left; each request's Departure tells of that.
@@ -52,6 +53,7 @@ class BoundedConnection(HttpToolsProtocol):
     _unread = 0  # bytes, when the reader was looked at last
     _head_bytes = 0  # since a head or a piece of a body was complete; over by less than one read where they share it
     _reads = 0  # of the head, or of the body since its answer
+    _body_bytes = 0  # since there was patience with it anew
     _late_bytes = 0
     _late_pieces = 0
     _deaf = False
@@ -116,7 +118,7 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._head_bytes = self._reads = self._late_bytes = self._late_pieces = 0
+        self._head_bytes = self._reads = self._body_bytes = self._late_bytes = self._late_pieces = 0
         if not self._deaf:
             self._missing = _Wait(BODY_TIMEOUT_S, for_body=True)
             self._departure = Departure()
@@ -129,6 +131,8 @@ class BoundedConnection(HttpToolsProtocol):
             return
         if self.cycle.response_complete:
             self._late_pieces += 1
+        else:
+            self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -180,7 +184,10 @@ class BoundedConnection(HttpToolsProtocol):
             self._patience = self.loop.call_later(self._timed.seconds, self._out_of_patience, self._timed)
 
     def _out_of_patience(self, wait: _Wait) -> None:
-        if wait.for_body and self.cycle is not None and not self.cycle.response_started:
+        if wait.for_body and self._body_bytes >= MIN_BODY_BYTES and not self.cycle.response_complete:
+            self._body_bytes = 0
+            self._time_the_rest()
+        elif wait.for_body and self.cycle is not None and not self.cycle.response_started:
             self.transport.write(_TOO_SLOW)
             self.transport.close()
             self._expect_reader()

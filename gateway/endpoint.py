@@ -25,6 +25,7 @@ from graph.errors import formatted, internal, refusal
 from resolvers.errors import DomainError, ServiceUnavailableError, UnauthenticatedError
 from resolvers.principal import Origin, Principal
 
+from .capacity import Place
 from .document_hashes import with_document
 from .exchange import ASGIScope, ClientLeftError, Exchange, Receive, RequestError, Send
 from .expiry import Ending, open_while_valid
@@ -77,8 +78,8 @@ class GraphQLEndpoint:
             if await self._answered_at_once(exchange):
                 return
             principal = await self._principal(exchange)
-            with self._runtime.capacity.operation(principal):
-                request = await self._read(exchange, principal)
+            with self._runtime.capacity.operation(principal) as place:
+                request = await self._read(exchange, principal, place)
                 context = Context(self._runtime.services, principal, exchange.request_id, self._runtime.audit)
                 with exchange.until_client_leaves():
                     await self._answer(exchange, request, context)
@@ -141,15 +142,15 @@ class GraphQLEndpoint:
         await exchange.respond(200, self._page.body, media_type=b"text/html; charset=utf-8", headers=self._page.headers)
         return True
 
-    async def _read(self, exchange: Exchange, principal: Principal) -> GraphQLRequest:
+    async def _read(self, exchange: Exchange, principal: Principal, place: Place) -> GraphQLRequest:
         """Raises RequestError for what is not a GraphQL request, and as `with_document` does."""
-        return _checked(await with_document(await self._call(exchange), self._runtime.trusted, principal))
+        return _checked(await with_document(await self._call(exchange, place), self._runtime.trusted, principal))
 
-    async def _call(self, exchange: Exchange) -> Any:
+    async def _call(self, exchange: Exchange, place: Place) -> Any:
         if exchange.scope["method"] != "POST":
             return _from_query_string(exchange.scope["query_string"])
         check_sent(exchange.headers)
-        body = await exchange.body(self._runtime.settings.MAX_BODY_BYTES)
+        body = await exchange.body(self._runtime.settings.MAX_BODY_BYTES, place.hold)
         return _parse_json(body, "the body")
 
     async def _answer(self, exchange: Exchange, request: GraphQLRequest, context: Context) -> None:

@@ -108,10 +108,12 @@ class Exchange:
         if (name := repeated_header(self.scope, self.headers)) is not None:
             raise RequestError(f"the header {name} is given more than once")
 
-    async def body(self, limit: int) -> bytes:
-        """The whole body. Raises RequestError, 413, past `limit` bytes; or ClientLeftError. The connection times it."""
+    async def body(self, limit: int, hold: Callable[[int], None]) -> bytes:
+        """The whole body. `hold` is told of how much of it is here. Raises RequestError, 413, past `limit` bytes; or
+        ClientLeftError. The connection times it."""
         body = bytearray()
         async for chunk in self.chunks(limit):
+            hold(len(body) + len(chunk))
             body += chunk
         return bytes(body)
 

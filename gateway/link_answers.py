@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from graph.errors import UNEXPECTED
-from resolvers.errors import DomainError, RateLimitedError, ServiceUnavailableError
+from resolvers.errors import DomainError, RateLimitedError, ServiceUnavailableError, UnauthenticatedError
 
 from .exchange import ClientLeftError, Exchange, RequestError
 
@@ -61,7 +61,9 @@ async def _refuse(exchange: Exchange, error: DomainError, allow: bytes) -> None:
         wait_s = ceil((error.retry_after_ms or 1_000) / 1000)
         await _respond_line(exchange, status, error.message, (b"retry-after", str(wait_s).encode()))
         return
-    status = error.status if isinstance(error, RequestError) else 400
+    status = (
+        error.status if isinstance(error, RequestError) else 403 if isinstance(error, UnauthenticatedError) else 400
+    )
     await _respond_line(exchange, status, error.message, *[(b"allow", allow)] * (status == 405))
 
 

@@ -8,12 +8,14 @@ from contextlib import aclosing
 from persistence.ports import ObjectStore, StoreUnavailableError
 from resolvers.errors import ServiceUnavailableError
 
+from .capacity import Capacity
 from .exchange import ASGIScope, Exchange, Receive, RequestError, Send
 from .link_answers import NEVER_KEPT, TEXT, UNSNIFFED, answering
 from .object_links import ObjectLinks, Opened
 
 _BINARY = b"application/octet-stream"
 MAX_UPLOAD_BYTES = 1024**3
+MAX_UPLOADS = 20  # at once: each keeps 5 to 15 MB in memory, however slowly it comes
 _CHUNK_BYTES = 64 * 1024  # of the answer, so that a slow reader makes no more than that wait
 
 
@@ -24,6 +26,7 @@ class ObjectFiles:
         self._store = store
         self._links = links
         self._max_bytes = max_bytes
+        self._uploads = Capacity(MAX_UPLOADS)
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
@@ -33,7 +36,8 @@ class ObjectFiles:
             file = self._links.opened(scope["method"], scope["query_string"])
             known.update(organisation=file.organisation, file=file.name)
             if scope["method"] == "PUT":
-                await self._take(exchange, file)
+                with self._uploads.operation(file):
+                    await self._take(exchange, file)
             else:
                 with exchange.until_client_leaves():
                     await self._give(exchange, file)

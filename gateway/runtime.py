@@ -143,8 +143,9 @@ async def open_runtime(settings: Settings, *, worker: Heartbeat | None = None) -
         metrics = ServerProcess(tuple(jobs := handlers(stores.ledger)))
         observer = Observers(metrics.observer, CompletionLog(content=settings.LOG_CONTENT), *tracing.observers)
         ledger = await _open_ledger(stores, observer, tracing, stack)
+        bounds = await _open_bounds(settings, stores, stack)
         opened = await _open_services(settings, keys, stores, ledger, entrance, transport, observer, tracing, stack)
-        services = replace(opened, observer=observer)
+        services = replace(opened, observer=observer, batches=replace(opened.batches, buckets=bounds[0]))
         items = await _open_work(settings, stores, services, jobs, tracing, worker, stack)
         key_set = await _open_key_set(settings, transport, stack)
         runtime = Runtime(
@@ -156,7 +157,7 @@ async def open_runtime(settings: Settings, *, worker: Heartbeat | None = None) -
             links,
             entrance.sessions,
             AuditLog(stores.documents.audit),
-            *await _open_bounds(settings, stores, stack),
+            *bounds,
             metrics,
             tracing,
             _dependencies(stores, key_set),

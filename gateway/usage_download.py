@@ -26,6 +26,8 @@ class UsageDownload:
         self._ledger = runtime.services.ledger
         self._buckets = runtime.buckets
         self._capacity = runtime.capacity
+        self._check_standing = runtime.authenticator.check_standing
+        self._address_of = runtime.address_of
         self._links = SignedLinks(runtime.keys.signing_secret)
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
@@ -37,6 +39,8 @@ class UsageDownload:
                 raise RequestError("usage is downloaded by GET", status=405)
             principal, query = self._links.opened(scope["query_string"])
             known.update(organisation=principal.organisation, principal=principal.subject)
+            address = self._address_of(scope.get("client"), exchange.headers)
+            await self._check_standing(principal, address, "link")
             with self._capacity.operation(principal), exchange.until_client_leaves():
                 await self._send_report(exchange, principal, query)
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from persistence.usage_records import Dimension, LabelName, UsageField, UsageFilter
 from resolvers.calendar import Bucket
 from resolvers.errors import BadUserInputError
-from resolvers.principal import Principal, Scope
+from resolvers.principal import UNLIMITED, Limits, Principal, Scope
 from resolvers.usage import UsageQuery
 from resolvers.usage_links import UsageLink
 
@@ -42,7 +42,8 @@ class SignedLinks:
 
     def link(self, principal: Principal, query: UsageQuery) -> UsageLink:
         expires_at = int(min(self._clock() + LIFETIME_S, principal.expires_at))
-        content = {"org": principal.organisation, "sub": principal.subject, "exp": expires_at, **_written(query)}
+        whose = {"org": principal.organisation, "sub": principal.subject, "key": principal.key_id}
+        content = {**whose, "networks": principal.limits.networks, "exp": expires_at, **_written(query)}
         text = base64.urlsafe_b64encode(orjson.dumps(content)).rstrip(b"=")
         if len(text) > MAX_QUERY_CHARACTERS:
             raise BadUserInputError(
@@ -52,15 +53,24 @@ class SignedLinks:
         return UsageLink(f"{PATH}?{parameters}", datetime.fromtimestamp(expires_at, UTC))
 
     def opened(self, query_string: bytes) -> tuple[Principal, UsageQuery]:
-        """Who asked for the link, and for what. Raises RequestError: 403 for none of ours, 410 for an old one."""
+        """Who asked for the link, and for what. Whether his key still opens, and from where, is the caller's to ask.
+        Raises RequestError: 403 for none of ours, 410 for an old one."""
         text, signature = _parameters(query_string)
         if not hmac.compare_digest(signature, self._signature(text)):
             raise RequestError(_ALTERED, status=403)
         content = orjson.loads(base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4)))
         if content["exp"] <= self._clock():
             raise RequestError("this link has expired: ask for a new one", status=410)
-        scopes = frozenset({Scope.USAGE_READ.value})
-        return Principal(content["sub"], content["org"], scopes, float(content["exp"])), _read(content)
+        networks = content.get("networks")
+        principal = Principal(
+            content["sub"],
+            content["org"],
+            frozenset({Scope.USAGE_READ.value}),
+            float(content["exp"]),
+            limits=UNLIMITED if networks is None else Limits(networks=tuple(networks)),
+            key_id=content.get("key"),
+        )
+        return principal, _read(content)
 
     def _signature(self, text: bytes) -> bytes:
         return base64.urlsafe_b64encode(hmac.digest(self._key, text, "sha256")).rstrip(b"=")

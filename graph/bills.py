@@ -11,14 +11,11 @@ import orjson
 from graphql import ExecutionResult, OperationType
 
 from resolvers.errors import QueryTooComplexError, RateLimitedError
-from resolvers.query_costs import Caller, CostBuckets, caller_of
+from resolvers.query_costs import POINTS_A_SECOND, Caller, CostBuckets, caller_of
 
 from .cost import MAX_COST
 from .documents import Document, DocumentCache, Operation, RefusedError, refused
 from .values import VALUES_A_POINT, count_values
-
-POINTS_A_SECOND = 10_000
-"""Of CPU, in which a document is prepared that nobody has sent before: what a point stands for elsewhere too."""
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 """Of a query's answer; what a mutation has done is told in any case. A page of the largest configs has 13 MB."""

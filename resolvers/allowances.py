@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, Decimal
 from enum import StrEnum
+from math import ceil
 
 from persistence.limit_records import Limited, LimitRule
 from persistence.records import LedgerEntry
@@ -202,7 +203,7 @@ def _error(money: bool, text: str, detail: LimitDetail) -> RateLimitedError | Bu
 
 def _wait_ms(need: Need, refused: Refused, now: datetime) -> int:
     if refused.seconds is not None:
-        return max(1, round(refused.seconds * 1000))
+        return max(1, ceil(refused.seconds * 1000))
     if need.ends_at is not None and refused.settled + need.asked.amount > need.asked.limit:
-        return min(MAX_INT, max(1, round((need.ends_at - now).total_seconds() * 1000)))
+        return min(MAX_INT, max(1, ceil((need.ends_at - now) / timedelta(milliseconds=1))))
     return SOON_MS

@@ -70,10 +70,11 @@ class KeyEntrance:
         )
 
     async def check_maker(self, organisation: str, key_id: str) -> None:
-        """Of a minted token, which opens nothing once the key that made it does not. Raises as `principal`."""
+        """Of a minted token, or a link, which opens nothing once the key that made it does not. Raises as
+        `principal`."""
         presented = (await self._found([(organisation, key_id)])).key
         if not presented.opens(self.now()):
-            raise UnauthenticatedError("the API key that made the token is revoked, or has expired")
+            raise UnauthenticatedError("the API key that it was made by is revoked, or has expired")
 
     async def _found(self, names: Sequence[Name]) -> PresentedKey:
         try:

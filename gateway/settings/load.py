@@ -13,9 +13,9 @@ class LoadSettings(Source):
     MAX_OPERATIONS_IN_FLIGHT: int = Field(
         default=1000,
         ge=1,
-        description="Operations that a process runs at once, streams included; more are refused: 503 with "
-        "`Retry-After`, and `SERVICE_UNAVAILABLE` on a WebSocket. A tenth besides is for organisations that have less "
-        "than that under way, so that none shuts out the others.",
+        description="Operations that a process runs at once, streams included, each 256 KiB of a body over HTTP as "
+        "one more; more are refused: 503 with `Retry-After`, and `SERVICE_UNAVAILABLE` on a WebSocket. A tenth besides "
+        "is for organisations that have less than that under way, so that none shuts out the others.",
     )
     MAX_SOCKETS_PER_PRINCIPAL: int = Field(
         default=1000,

@@ -13,8 +13,9 @@ from strawberry.schema.config import StrawberryConfig
 from graph.completions.inputs import CompleteInput, ConfigRef
 from graph.errors import without_values
 from graph.inputs import built
+from graph.values import MAX_VALUES, count_values
 from resolvers.batches.asked import ItemAsked
-from resolvers.errors import BadUserInputError
+from resolvers.errors import BadUserInputError, QueryTooComplexError
 from resolvers.nesting import MAX_JSON_DEPTH, nested_beyond
 
 CUSTOM_ID = "customId"
@@ -41,6 +42,10 @@ def reader(schema: GraphQLSchema, config: StrawberryConfig, defaults: Defaults) 
             raise BadUserInputError(f"is not JSON ({error.msg} at character {error.colno})", path=("input",)) from None
         if not isinstance(value, dict):
             raise BadUserInputError("is no JSON object", path=("input",))
+        try:
+            count_values(value)
+        except QueryTooComplexError:
+            raise BadUserInputError(f"has more than {MAX_VALUES} values", path=("input",)) from None
         if nested_beyond(value, MAX_JSON_DEPTH + 10):
             raise BadUserInputError("is nested too deep", path=("input",))
         custom_id = value.pop(CUSTOM_ID, None)

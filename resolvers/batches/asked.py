@@ -13,6 +13,8 @@ from ..errors import BadUserInputError
 from ..types import CompleteCommand, ConfigCall
 
 MAX_ITEMS = 100_000
+MAX_LINES = 2 * MAX_ITEMS
+"""Of a file, with those that are blank."""
 MAX_LISTED = 1_000
 """Inputs in the call itself; more come as a file."""
 MAX_LINE_BYTES = 8 * 1024 * 1024
@@ -133,6 +135,8 @@ async def lines_of(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
 
 
 def check_line(line: bytes, number: int) -> None:
-    """Raises BadUserInputError for one that is too long."""
+    """Raises BadUserInputError for one that is too long, or one too many."""
+    if number > MAX_LINES:
+        raise BadUserInputError(f"a file has at most {MAX_LINES} lines, with blank ones", path=("input", "file"))
     if len(line) > MAX_LINE_BYTES:
         raise BadUserInputError(f"line {number}: has more than {MAX_LINE_BYTES} bytes", path=("input", "file", number))

@@ -19,6 +19,7 @@ from ..errors import BadUserInputError, ConflictError, NotFoundError, ServiceUna
 from ..ids import new_id
 from ..prices import Prices
 from ..principal import Principal
+from ..query_costs import CostBuckets
 from ..tracing import UNTRACED, Tracer
 from ..types import Completion
 from ..webhooks import Webhooks
@@ -67,7 +68,7 @@ class Batches:
     """The use cases, each within the principal's organisation. All raise ServiceUnavailableError; NotFoundError, the
     same for what does not exist and what another organisation has; and what they say themselves. `now` is aware UTC;
     `wake` tells this process's dispatcher that there is something to do. `refused`: why nothing is accepted here, as
-    its operator is to read it; None where batches are."""
+    its operator is to read it; None where batches are. `buckets`: see `Submitting`; without them nobody pays."""
 
     store: BatchStore
     objects: ObjectStore
@@ -79,6 +80,7 @@ class Batches:
     wake: Callable[[], None]
     refused: str | None = None
     tracer: Tracer = UNTRACED
+    buckets: CostBuckets | None = None
 
     async def submit(self, principal: Principal, asked: BatchAsked, source: Source) -> Batch:
         """As `Submitting.submit`."""
@@ -216,7 +218,16 @@ class Batches:
             return Link(name, await make(principal.organisation, name, seconds=seconds), expires_at)
 
     def _submitting(self) -> Submitting:
-        return Submitting(self.store, self.objects, self.configs, self.prices, self.webhooks, self.now, self.tracer)
+        return Submitting(
+            self.store,
+            self.objects,
+            self.configs,
+            self.prices,
+            self.webhooks,
+            self.now,
+            self.buckets,
+            self.tracer,
+        )
 
 
 def _check_first(first: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -14,12 +13,10 @@ from ..configs import Configs
 from ..errors import BadUserInputError, DomainError, ForbiddenError, NotFoundError
 from ..permits import check_permitted
 from ..principal import Principal
+from ..query_costs import Meter
 from ..routing import Vendor
 from ..types import CompleteCommand, ConfigCall
 from .asked import LABEL, MAX_CUSTOM_ID_LENGTH, MAX_ITEMS, BatchAsked, Given, Problem
-
-AT_ONCE = 20
-"""Lines are read so many at a time: then others have their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +31,14 @@ class ReadLine:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Reads the lines of one batch. `vendors` are what the organisation's calls go to."""
+    """Reads the lines of one batch. `vendors` are what the organisation's calls go to; `meter` is its caller's."""
 
     configs: Configs
     vendors: Mapping[str, Vendor]
     principal: Principal
     asked: BatchAsked
     batch_id: str
+    meter: Meter
 
     async def read(self, source: AsyncIterator[Given]) -> AsyncGenerator[ReadLine | Problem, None]:
         """Every line, or what is wrong with it. Raises BadUserInputError for too many, or none at all; and what is no
@@ -51,8 +49,7 @@ class Reader:
             number = given.line or count
             if count > MAX_ITEMS:
                 raise BadUserInputError(f"a batch has at most {MAX_ITEMS} inputs", path=("input",))
-            if count % AT_ONCE == 0:
-                await asyncio.sleep(0)
+            await self.meter.turn()
             try:
                 yield await self._line(number, given)
             except BadUserInputError as error:
@@ -65,7 +62,8 @@ class Reader:
             raise BadUserInputError("a batch has at least one input", path=("input",))
 
     async def _line(self, number: int, given: Given) -> ReadLine:
-        asked = given.read()
+        with self.meter.working():
+            asked = given.read()
         if asked.custom_id is not None and not 1 <= len(asked.custom_id) <= MAX_CUSTOM_ID_LENGTH:
             raise BadUserInputError(f"customId has 1 to {MAX_CUSTOM_ID_LENGTH} characters", path=("input", "customId"))
         call = asked.call
@@ -75,13 +73,17 @@ class Reader:
                 "an input of a batch has no idempotencyKey of its own: give the batch one",
                 path=("input", "idempotencyKey"),
             )
+        with self.meter.working():
+            return self._checked(number, given.raw, asked.custom_id, command)
+
+    def _checked(self, number: int, raw: bytes, custom_id: str | None, command: CompleteCommand) -> ReadLine:
         labels = {**self.asked.labels, **command.labels, LABEL: self.batch_id}
         command = replace(command, labels=labels)
         check_command(command, self.vendors)
         check_permitted(self.principal, command)
         if self.asked.mode is BatchMode.PROVIDER:
             _check_for_vendor(command)
-        return ReadLine(number, given.raw, asked.custom_id, command)
+        return ReadLine(number, raw, custom_id, command)
 
 
 def _check_for_vendor(command: CompleteCommand) -> None:

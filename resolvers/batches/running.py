@@ -11,10 +11,11 @@ from datetime import datetime
 import structlog
 
 from persistence.batch_records import Batch, BatchMode, Item, ItemError, ItemState, Move
-from persistence.ports import ApiKeyStore, BatchStore, ObjectStore, StoreUnavailableError
+from persistence.ports import BatchStore, ObjectStore, StoreUnavailableError
 
 from .. import completions
 from ..errors import CompletionFailedError, DomainError
+from ..key_cache import KeyCache
 from ..run import DEFAULT_TIMEOUT_MS, Services
 from ..tracing import UNTRACED, Tracer
 from ..types import CompleteCommand, Completion
@@ -59,7 +60,7 @@ class ItemRunner:
         self,
         services: Services,
         objects: ObjectStore,
-        keys: ApiKeyStore,
+        keys: KeyCache,
         mover: Mover,
         now: Callable[[], datetime],
         tracer: Tracer = UNTRACED,
@@ -69,7 +70,7 @@ class ItemRunner:
         self._mover = mover
         self._now = now
         self._tracer = tracer
-        self._standing = Standing(keys, services.clock, now)
+        self._standing = Standing(keys, now)
         self._brakes = Brakes(services.clock)
 
     async def run(self, item: Item, batches: BatchesOf, trace: str | None) -> None:

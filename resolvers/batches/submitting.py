@@ -24,6 +24,7 @@ from ..errors import BadUserInputError, ConflictError, NotFoundError
 from ..ids import new_id
 from ..prices import Prices
 from ..principal import Principal
+from ..query_costs import CostBuckets, Meter, caller_of
 from ..tracing import UNTRACED, Tracer
 from ..types import CompleteCommand
 from ..webhooks import Webhooks
@@ -60,7 +61,7 @@ class Rehearsal:
 @dataclass(frozen=True, slots=True)
 class Submitting:
     """The use cases. Both raise BadUserInputError, NotFoundError, ForbiddenError and ServiceUnavailableError. `now` is
-    aware UTC."""
+    aware UTC; `buckets` are what callers pay from for what is read."""
 
     store: BatchStore
     objects: ObjectStore
@@ -68,6 +69,7 @@ class Submitting:
     prices: Prices
     webhooks: Webhooks
     now: Callable[[], datetime]
+    buckets: CostBuckets | None
     tracer: Tracer = UNTRACED
 
     async def submit(self, principal: Principal, asked: BatchAsked, source: Source) -> Batch:
@@ -102,12 +104,14 @@ class Submitting:
         pricing = _Pricing(asked.mode is BatchMode.PROVIDER, now)
         with told():
             book = await self.prices.book(principal.organisation)
-            async with aclosing(self._lines(principal, asked, source, new_id(ID_PREFIX)[0])) as lines:
+            meter = self._meter(principal)
+            async with aclosing(self._lines(principal, asked, source, new_id(ID_PREFIX)[0], meter)) as lines:
                 async for line in lines:
                     if isinstance(line, Problem):
                         pricing.problem(line)
                     else:
-                        pricing.add(line.command, partial(most_cost, book))
+                        with meter.working():
+                            pricing.add(line.command, partial(most_cost, book))
         return pricing.rehearsal()
 
     async def _check_webhook(self, principal: Principal, asked: BatchAsked) -> None:
@@ -122,7 +126,7 @@ class Submitting:
     async def _filled(self, batch: Batch, principal: Principal, asked: BatchAsked, source: Source) -> Batch:
         """With all its items. Raises BadUserInputError for the first line that is wrong."""
         filling = _Filling(self.store, Texts(self.objects), batch, asked)
-        async with aclosing(self._lines(principal, asked, source, batch.id)) as lines:
+        async with aclosing(self._lines(principal, asked, source, batch.id, self._meter(principal))) as lines:
             async for line in lines:
                 if isinstance(line, Problem):
                     raise refusal(line, file=asked.file is not None)
@@ -143,13 +147,19 @@ class Submitting:
         return digest.hexdigest()
 
     async def _lines(
-        self, principal: Principal, asked: BatchAsked, source: Source, batch_id: str
+        self, principal: Principal, asked: BatchAsked, source: Source, batch_id: str, meter: Meter
     ) -> AsyncGenerator[ReadLine | Problem, None]:
         vendors = await self.configs.vendors(principal.organisation)
-        reader = Reader(self.configs, vendors, principal, asked, batch_id)
-        async with aclosing(self._given(principal, asked, source)) as given, aclosing(reader.read(given)) as lines:
-            async for line in lines:
-                yield line
+        reader = Reader(self.configs, vendors, principal, asked, batch_id, meter)
+        try:
+            async with aclosing(self._given(principal, asked, source)) as given, aclosing(reader.read(given)) as lines:
+                async for line in lines:
+                    yield line
+        finally:
+            meter.pay()
+
+    def _meter(self, principal: Principal) -> Meter:
+        return Meter(self.buckets, caller_of(principal))
 
     async def _given(self, principal: Principal, asked: BatchAsked, source: Source) -> AsyncGenerator[Given, None]:
         if not callable(source):

@@ -11,13 +11,14 @@ from typing import Any
 import structlog
 
 from persistence.batch_records import Batch, BatchMode, Item, ItemError, ItemState, Move
-from persistence.ports import ApiKeyStore, BatchStore, ObjectStore, StoreUnavailableError
+from persistence.ports import BatchStore, ObjectStore, StoreUnavailableError
 from providers.batching import BatchLine, BatchProvider, VendorBatches
 from providers.errors import ProviderError
 from providers.types import Credentials
 
 from ..errors import BadUserInputError, BudgetExceededError, DomainError, ServiceUnavailableError
 from ..ids import new_completion_id
+from ..key_cache import KeyCache
 from ..run import Services
 from ..types import CompleteCommand, Target
 from .json_texts import Texts, command_of
@@ -74,7 +75,7 @@ class Parts:
         services: Services,
         store: BatchStore,
         objects: ObjectStore,
-        keys: ApiKeyStore,
+        keys: KeyCache,
         mover: Mover,
         now: Callable[[], datetime],
     ) -> None:
@@ -83,7 +84,7 @@ class Parts:
         self._texts = Texts(objects)
         self._mover = mover
         self._now = now
-        self._standing = Standing(keys, services.clock, now)
+        self._standing = Standing(keys, now)
         self._resting: dict[tuple[str, str], float] = {}
 
     async def next(self, batch: Batch) -> Part | None:

@@ -11,12 +11,13 @@ from datetime import datetime, timedelta
 import structlog
 
 from persistence.batch_records import Batch, BatchMode, BatchState, Item, ItemError, ItemState, Move, VendorRun
-from persistence.ports import ApiKeyStore, BatchStore, ObjectStore
+from persistence.ports import BatchStore, ObjectStore
 from providers.batching import BatchLine, BatchResult, BatchStatus, VendorBatches
 from providers.errors import ProviderError
 from providers.types import Credentials
 
 from ..errors import ServiceUnavailableError
+from ..key_cache import KeyCache
 from ..run import Services
 from ..tracing import UNTRACED, Tracer, VendorStep
 from ..types import CompleteCommand, Target
@@ -42,7 +43,7 @@ class VendorRuns:
         services: Services,
         store: BatchStore,
         objects: ObjectStore,
-        keys: ApiKeyStore,
+        keys: KeyCache,
         mover: Mover,
         now: Callable[[], datetime],
         tracer: Tracer = UNTRACED,

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import httpx
 import pytest
+
+from gateway.object_files import MAX_UPLOADS
 
 from .processes import Server, Vendor, running_server, server_environment
 from .raw_socket import RawSocket, raw_socket
@@ -114,3 +117,49 @@ async def test_a_principal_has_so_many_sockets_and_no_more(small: Server, organi
                 return b"connection_ack" in data
 
         await eventually(opens)
+
+
+@asynccontextmanager
+async def half_sent(server: Server, head: str, body: bytes) -> AsyncIterator[asyncio.StreamReader]:
+    """A request of 4 MB of which that much comes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(f"{head} HTTP/1.1\r\nhost: x\r\ncontent-length: 4000000\r\n".encode() + body)
+    try:
+        yield reader
+    finally:
+        writer.close()
+
+
+async def test_large_bodies_are_bounded_all_together(
+    small: Server, client: httpx.AsyncClient, organisation: str
+) -> None:
+    """Else whoever sends many, and none to its end, has them all kept in memory."""
+    large = {"query": TYPENAME["query"], "variables": {"unused": "x" * 300_000}}
+
+    async def answered(call: dict[str, object], status: int) -> bool:
+        return (await client.post(small.url, json=call)).status_code == status
+
+    head = f"authorization: Bearer {small.token(organisation)}\r\ncontent-type: application/json\r\n\r\n".encode()
+    assert await answered(large, 200)
+    async with half_sent(small, "POST /graphql", head + b"x" * 300_000):
+        await eventually(partial(answered, large, 503))
+        assert await answered(TYPENAME, 200), "there is still a place for it"
+    await eventually(partial(answered, large, 200))
+
+
+async def test_so_are_uploads(small: Server, client: httpx.AsyncClient) -> None:
+    made = await client.post(small.url, json={"query": "mutation { uploadBatchFile(input: {}) { url } }"})
+    url = made.json()["data"]["uploadBatchFile"]["url"]
+
+    async def answered(status: int) -> bool:
+        return (await client.put(small.url.replace("/graphql", url), content=b"{}")).status_code == status
+
+    async with AsyncExitStack() as stack:
+        sending = [half_sent(small, f"PUT {url}", b"\r\nx") for _ in range(MAX_UPLOADS + 1)]
+        answers = [(await stack.enter_async_context(each)).read(100) for each in sending]
+        [first], others = await asyncio.wait(map(asyncio.ensure_future, answers), return_when=asyncio.FIRST_COMPLETED)
+        assert first.result().startswith(b"HTTP/1.1 503 ")
+        assert await answered(503)
+        for each in others:
+            each.cancel()
+    await eventually(partial(answered, 200))

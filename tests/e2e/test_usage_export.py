@@ -19,6 +19,7 @@ from resolvers.principal import Scope
 from .documents import COMPLETE
 from .processes import Server, post, running_server, server_environment
 from .test_cli import command
+from .test_keys import REVOKE, made
 
 EXPORT = "mutation Export($input: UsageInput!) { exportUsage(input: $input) { url expiresAt } }"
 REPORT = """
@@ -201,6 +202,22 @@ def test_who_may_not_read_usage_gets_no_link(server: Server, span: dict[str, str
     token = server.token("acme", scopes=[Scope.COMPLETIONS_WRITE])
     (error,) = post(server, token, EXPORT, {"input": span})["errors"]
     assert error["extensions"]["code"] == "FORBIDDEN"
+
+
+def test_a_link_ends_with_the_key_that_asked_for_it(server: Server, organisation: str, span: dict[str, str]) -> None:
+    key, made_key = made(server, organisation, grant={"scopes": ["usage:read", "tokens:mint"]})
+    minting = {"input": {"grant": {"scopes": ["usage:read"]}}}
+    minted = post(server, key, "mutation ($input: MintTokenInput!) { mintToken(input: $input) { token } }", minting)
+    links = [
+        urljoin(server.url, post(server, each, EXPORT, {"input": span})["data"]["exportUsage"]["url"])
+        for each in (key, minted["data"]["mintToken"]["token"])
+    ]
+    assert [httpx.get(each).status_code for each in links] == [200, 200]
+    post(server, server.token(organisation), REVOKE, {"input": {"id": made_key["id"]}})
+    for each in links:
+        answer = httpx.get(each)
+        assert (answer.status_code, answer.text.count("\n")) == (403, 1)
+        assert "revoked" in answer.text
 
 
 def test_a_page_on_another_origin_may_follow_a_link(tmp_path: Path) -> None:

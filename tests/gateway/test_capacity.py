@@ -8,7 +8,7 @@ from math import inf
 
 import pytest
 
-from gateway.capacity import Capacity, OverloadedError, SocketQuota
+from gateway.capacity import BYTES_A_PLACE, Capacity, OverloadedError, SocketQuota
 from resolvers.principal import Principal
 
 ANN = Principal("ann", "acme", frozenset(), inf)
@@ -50,6 +50,39 @@ def test_who_takes_all_that_there_is_does_not_shut_out_others() -> None:
                 pass
         assert capacity.in_flight == 22
     assert (capacity.in_flight, capacity._held) == (0, {})
+
+
+def test_a_large_body_takes_the_places_of_several() -> None:
+    capacity = Capacity(20)
+    bob = replace(ANN, organisation="globex")
+    with capacity.operation(ANN) as ann:
+        for size in (1, BYTES_A_PLACE - 1, 2 * BYTES_A_PLACE, 17 * BYTES_A_PLACE, 5 * BYTES_A_PLACE):
+            ann.hold(size)
+        with capacity.operation(ANN) as second:
+            second.hold(BYTES_A_PLACE)
+            with pytest.raises(OverloadedError):
+                second.hold(2 * BYTES_A_PLACE)
+            with pytest.raises(OverloadedError), capacity.operation(ANN):
+                pass
+            with capacity.operation(bob) as third:
+                third.hold(BYTES_A_PLACE)
+                with pytest.raises(OverloadedError):
+                    third.hold(2 * BYTES_A_PLACE)
+                assert capacity.in_flight == 3
+        with capacity.operation(ANN) as second:
+            second.hold(BYTES_A_PLACE)
+    assert (capacity.in_flight, capacity._taken, capacity._held) == (0, 0, {})
+
+
+def test_where_it_is_alone_any_body_has_room() -> None:
+    capacity = Capacity(2)
+    with capacity.operation(ANN) as place:
+        place.hold(100 * BYTES_A_PLACE)
+        with pytest.raises(OverloadedError), capacity.operation(ANN):
+            pass
+    with capacity.operation(ANN), capacity.operation(ANN) as second, pytest.raises(OverloadedError):
+        second.hold(BYTES_A_PLACE)
+    assert capacity._held == {}
 
 
 def test_nobody_has_more_of_it_than_a_share() -> None:

@@ -114,6 +114,36 @@ async def test_a_body_that_never_comes_is_not_waited_for(request_head: bytes, mo
         assert await reader.read() == b""
 
 
+async def test_a_body_that_goes_on_coming_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a large file over a slow line does; one that stops on its way is not."""
+    monkeypatch.setattr(connections, "BODY_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(connections, "MIN_BODY_BYTES", 10)
+    loop = asyncio.get_running_loop()
+    async with connected() as (reader, writer):
+        writer.write(POST + b"content-length: 10000\r\n\r\n")
+        begun, sent = loop.time(), 0
+        while loop.time() - begun < 1.3:
+            writer.write(b"y" * 10)
+            sent += 10
+            await asyncio.sleep(0.02)
+        writer.write(b"y" * (10_000 - sent))
+        assert await answer(reader) == (b"200", b"10000 bytes")
+        writer.write(POST + b"content-length: 10000\r\n\r\n" + b"y" * 9_000)
+        assert (await answer(reader))[0] == b"408"
+
+
+async def test_nor_is_a_body_that_comes_in_drops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "BODY_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(connections, "MIN_BODY_BYTES", 1_000)
+    async with connected() as (reader, writer):
+        writer.write(POST + b"content-length: 10000\r\n\r\n")
+        answered = asyncio.create_task(answer(reader))
+        while not answered.done():
+            writer.write(b"y")
+            await asyncio.sleep(0.02)
+        assert (await answered)[0] == b"408"
+
+
 async def test_a_body_that_never_comes_to_an_answer_that_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "BODY_TIMEOUT_S", 0.05)
 

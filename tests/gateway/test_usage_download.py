@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,17 +19,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import client
+from gateway.auth import Authenticator
 from gateway.capacity import Capacity
 from gateway.exchange import RequestError
 from gateway.keys import DeploymentKeys
 from gateway.runtime import Runtime
+from gateway.settings import load_settings
 from gateway.usage_download import UsageDownload
 from gateway.usage_links import LIFETIME_S, MAX_QUERY_CHARACTERS, SignedLinks
 from persistence.records import Outcome
 from persistence.usage_records import LabelName, UsageField, UsageFilter
 from resolvers.calendar import Bucket
 from resolvers.errors import BadUserInputError
-from resolvers.principal import Principal, Scope
+from resolvers.principal import Limits, Principal, Scope
 from resolvers.query_costs import CostBuckets
 from resolvers.usage import UsageQuery
 from tests.persistence.entries import NOON, entry
@@ -149,10 +152,12 @@ class Desk:
     links: SignedLinks
     download: UsageDownload
 
-    async def get(self, query: bytes, method: str = "GET", client: Client | None = None) -> Answer:
+    async def get(
+        self, query: bytes, method: str = "GET", client: Client | None = None, address: str = "198.51.100.7"
+    ) -> Answer:
         connection = client or Client()
         exchange = connection.exchange([(b"x-request-id", b"r-1")])
-        scope = {**exchange.scope, "method": method, "query_string": query}
+        scope = {**exchange.scope, "method": method, "query_string": query, "client": (address, 1)}
         await self.download(scope, connection.receive, connection.send)
         if not connection.sent:
             return Answer(0, {}, "")
@@ -178,11 +183,12 @@ async def scene() -> AsyncIterator[Scene]:
 
 
 @pytest.fixture
-def desk(scene: Scene) -> Desk:
+def desk(scene: Scene, tmp_path: Path) -> Desk:
     keys = DeploymentKeys(SECRET, b"k" * 32)
     nothing: dict[str, Any] = dict.fromkeys(each.name for each in fields(Runtime))
     allowances = {"buckets": CostBuckets(100, 1, lambda: 0.0), "capacity": Capacity(1)}
-    runtime = Runtime(**nothing | allowances | {"keys": keys, "services": scene.services})
+    doors = {"settings": load_settings(DATA_DIR=tmp_path), "authenticator": Authenticator(SECRET)}
+    runtime = Runtime(**nothing | allowances | doors | {"keys": keys, "services": scene.services})
     return Desk(scene.store, SignedLinks(SECRET), UsageDownload(runtime))
 
 
@@ -213,6 +219,14 @@ async def test_a_link_that_is_followed_again_and_again(desk: Desk) -> None:
     assert int(answers[-1].headers["retry-after"]) > 0
     assert "points" in one_line(answers[-1])
     assert (await desk.get(other)).status == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_link_of_one_network_opens_there_alone(desk: Desk, method: str) -> None:
+    link = desk.link(principal=replace(ADA, limits=Limits(networks=("198.51.100.0/24",))))
+    assert (await desk.get(link, method)).status == 200
+    answer = await desk.get(link, method, address="203.0.113.7")
+    assert (answer.status, one_line(answer)) == (403, "the link may not be used from this address")
 
 
 async def test_a_server_that_does_enough_already(desk: Desk) -> None:

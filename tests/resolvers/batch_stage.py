@@ -23,6 +23,7 @@ from resolvers.batches.moving import open_mover
 from resolvers.batches.running import ItemRunner
 from resolvers.batches.vendor_runs import VendorRuns
 from resolvers.batches.working import ItemWorker, working
+from resolvers.key_cache import KeyCache
 from resolvers.key_pool import KeyPool, ProviderKey
 from resolvers.principal import Principal
 from resolvers.routing import Vendor
@@ -134,6 +135,7 @@ class BatchStage:
     objects: MemoryObjects
     queue: MemoryQueue
     keys: MemoryApiKeys
+    cache: KeyCache
     events: ToldEvents
     batches: Batches
     bell: asyncio.Event
@@ -163,7 +165,7 @@ class BatchStage:
     @asynccontextmanager
     async def worker(self, *, prefetch: int = 10, drain_s: float = 5.0) -> AsyncIterator[None]:
         async with open_mover(self.store, self.scene.services.observer) as mover:
-            runner = ItemRunner(self.scene.services, self.objects, self.keys, mover, loop_time, self.tracer)
+            runner = ItemRunner(self.scene.services, self.objects, self.cache, mover, loop_time, self.tracer)
             made = ItemWorker(self.queue, self.store, mover, runner, prefetch=prefetch, drain_s=drain_s, now=loop_time)
             async with working(made):
                 yield
@@ -175,7 +177,7 @@ class BatchStage:
         async with open_mover(self.store, self.scene.services.observer) as mover:
             finisher = Finisher(self.store, self.objects, self.events, loop_time)
             forgetter = Forgetter(self.store, self.objects, KEPT_FOR, loop_time)
-            runs = VendorRuns(self.scene.services, self.store, self.objects, self.keys, mover, loop_time, self.tracer)
+            runs = VendorRuns(self.scene.services, self.store, self.objects, self.cache, mover, loop_time, self.tracer)
             side = runs if vendors else None
             made = Dispatcher(
                 self.store,
@@ -225,7 +227,9 @@ async def open_batch_stage(leases: MemoryLeases | None = None) -> AsyncIterator[
         made = batches_in(services.configs, services.prices, services.webhooks, store, objects)
         batches = replace(made, wake=bell.set)
         scene.services = replace(services, vendors=vendors, batches=batches)
-        yield BatchStage(scene, store, objects, MemoryQueue(), MemoryApiKeys(), ToldEvents(), batches, bell)
+        keys = MemoryApiKeys()
+        cache = KeyCache(keys, clock)
+        yield BatchStage(scene, store, objects, MemoryQueue(), keys, cache, ToldEvents(), batches, bell)
 
 
 Check = Callable[[], bool]

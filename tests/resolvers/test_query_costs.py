@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from persistence.ports import StoreUnavailableError
 from resolvers import query_costs, shared_costs
 from resolvers.errors import RateLimitedError
-from resolvers.query_costs import CostBuckets, Throttle
+from resolvers.query_costs import TURN_S, CostBuckets, Meter, Throttle
 from resolvers.shared_costs import sharing_costs
 
 ANNA, BOB = ("acme", "anna"), ("acme", "bob")
@@ -49,6 +49,39 @@ def test_what_is_refused_takes_nothing_and_says_when_to_ask_again() -> None:
     assert buckets.throttle(ANNA).currently_available == 10
     clock.now += 2
     buckets.take(ANNA, 30)
+
+
+async def work_amiss(meter: Meter, worked: Clock) -> None:
+    with meter.working():
+        worked.now += 2**-9
+        raise ValueError("amiss")
+
+
+async def test_work_is_paid_as_it_is_done_and_leaves_half_to_other_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    worked, loop = Clock(), asyncio.get_running_loop()
+    monkeypatch.setattr(query_costs, "thread_time", worked)
+    buckets = CostBuckets(100, 10, loop.time)
+    meter = Meter(buckets, ANNA)
+
+    async def work(seconds: float) -> None:
+        with meter.working():
+            worked.now += seconds
+        worked.now += 60  # of others
+        await meter.turn()
+
+    for _ in range(3):
+        await work(2**-10)  # which is 9.8 points
+    assert (loop.time(), buckets.throttle(ANNA).currently_available) == (0.0, 70), "there is more than half"
+    await work(TURN_S / 2)
+    assert (loop.time(), buckets.throttle(ANNA).currently_available) == (0.0, 70), "it is paid in pieces"
+    await work(2**-6)
+    assert loop.time() == pytest.approx((3 * 2**-10 + 2**-6 + TURN_S / 2) * 1_000 - 5)
+    assert buckets.throttle(ANNA).currently_available == pytest.approx(50, abs=1)
+    with pytest.raises(ValueError, match="amiss"):
+        await work_amiss(meter, worked)
+    meter.pay()
+    assert buckets.throttle(ANNA).currently_available == pytest.approx(30, abs=1)
+    await Meter(None, ANNA).turn()
 
 
 def test_what_was_not_needed_is_given_back_and_what_was_needed_beyond_is_owed() -> None:

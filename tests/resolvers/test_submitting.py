@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from itertools import count
 from typing import Any
 
 import pytest
 
 from persistence.batch_records import BatchMode, Counts
 from providers.types import Message, Role
+from resolvers import query_costs
 from resolvers.batches import submitting
 from resolvers.batches.asked import MAX_LINE_BYTES, MAX_LISTED, BatchAsked, Given, ItemAsked, lines_of
 from resolvers.batches.json_texts import INLINE_BYTES, input_name
@@ -24,6 +27,7 @@ from resolvers.errors import (
     ServiceUnavailableError,
 )
 from resolvers.principal import Limits
+from resolvers.query_costs import CostBuckets, caller_of
 from resolvers.types import Target
 
 from .batch_stage import BatchStage, given, inputs, open_batch_stage
@@ -103,6 +107,34 @@ async def test_a_bad_input_names_its_index_and_field(
 )
 async def test_what_is_wrong_with_all_of_it(stage: BatchStage, asked: dict[str, Any], field: str) -> None:
     assert (await refused(stage, inputs(1), **asked))[0] == ("input", field)
+
+
+async def test_blank_lines_are_bounded_too(stage: BatchStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is room for a thousand million of them in a file."""
+    monkeypatch.setattr("resolvers.batches.asked.MAX_LINES", 5)
+    stage.objects.files["acme", "f"] = b"a" + b"\n" * 4
+    assert (await stage.batches.submit(ACME, BatchAsked(file="f"), read)).counts == Counts(waiting=1)
+    stage.store.batches, stage.store.begun, stage.store.kept = {}, {}, {}
+    stage.objects.files["acme", "f"] = b"a" + b"\n" * 5
+    path, told = await refused(stage, read, file="f")
+    assert (path, told) == (("input", "file"), "a file has at most 5 lines, with blank ones")
+
+
+@pytest.mark.parametrize("last", [b"", b"!later"], ids=["accepted", "refused"])
+@pytest.mark.parametrize("rehearsed", [False, True])
+async def test_who_has_lines_read_pays_for_it(
+    stage: BatchStage, monkeypatch: pytest.MonkeyPatch, last: bytes, rehearsed: bool
+) -> None:
+    """Also as they are only rehearsed, and as often as one likes."""
+    ticks = count()
+    monkeypatch.setattr(query_costs, "thread_time", lambda: next(ticks) / 100)  # each piece of work takes 10 ms
+    buckets = CostBuckets(10_000, 1, asyncio.get_running_loop().time)
+    batches = replace(stage.batches, buckets=buckets)
+    stage.objects.files["acme", "f"] = b"a\nb\nc\n" + last
+    with suppress(BadUserInputError):
+        await (batches.rehearse if rehearsed else batches.submit)(ACME, BatchAsked(file="f"), read)
+    pieces = (9 if rehearsed else 6) + (1 if last else 0)
+    assert buckets.throttle(caller_of(ACME)).currently_available == 10_000 - 100 * pieces
 
 
 @pytest.mark.parametrize("name", ["nowhere", "../etc"])

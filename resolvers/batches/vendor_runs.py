@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta
+from http import HTTPStatus
 
 import structlog
 
@@ -26,7 +27,7 @@ from .json_texts import Texts, command_of, completion_text, result_name
 from .moving import Mover
 from .vendor_budgets import hold, name_of, release
 from .vendor_items import Judge, Outcome, parsed_id
-from .vendor_parts import PAGE, REST, CalledVendor, Parts
+from .vendor_parts import AT_VENDOR, PAGE, REST, CalledVendor, Parts
 from .vendor_search import SENDING, search
 
 COLLECTED_AT_ONCE = 50
@@ -54,6 +55,7 @@ class VendorRuns:
         self._texts = Texts(objects)
         self._mover = mover
         self._now = now
+        self._unheard: set[str] = set()  # what could not be told to stop: asked after as all else is
         self._parts = Parts(services, store, objects, keys, mover, now)
 
     async def advance(self, batch: Batch) -> None:
@@ -122,13 +124,15 @@ class VendorRuns:
         await release(self._services.limits, run)
         await self._store.save_vendor_run(replace(run, ended=True))
         await release(self._services.limits, run)  # who began a budget meanwhile has held it again
+        self._unheard.discard(name_of(run))
         self._parts.room_came(run.organisation)
 
     async def _look(self, batch: Batch, run: VendorRun) -> None:
         now, stopping = self._now(), batch.state is BatchState.CANCELLING and not run.cancelled
         if run.vendor_id is None and now < run.created_at + SENDING:
             return
-        if run.poll_at is not None and now < run.poll_at and not (stopping and run.vendor_id):
+        hurries = stopping and run.vendor_id is not None and name_of(run) not in self._unheard
+        if run.poll_at is not None and now < run.poll_at and not hurries:
             return
         target = Target(run.provider, run.model)
         vendor = await self._parts.vendor(batch.organisation, target, run.key_id)
@@ -146,12 +150,23 @@ class VendorRuns:
                 await self._collect(batch, vendor, target, status)
         except (ProviderError, ServiceUnavailableError) as error:
             log.warning("a vendor's batch can't be looked at", batch=batch.id, reason=str(error))
+            if isinstance(error, ProviderError) and self._is_lost(run, error):
+                await self._leave(batch, run, None)
+                return
+            if hurries:
+                self._unheard.add(name_of(run))
+                run = replace(run, polls=0)
             await self._later(run)
             return
         if not status.ended:
             await self._later(run)
             return
         await self._leave(batch, run, status.failure)
+
+    def _is_lost(self, run: VendorRun, error: ProviderError) -> bool:
+        """Whether nobody will ever know what became of it."""
+        age = self._now() - run.created_at
+        return age >= AT_VENDOR or (error.status == HTTPStatus.NOT_FOUND and bool(run.vendor_id) and age >= SENDING)
 
     async def _seen(
         self, vendor: CalledVendor, run: VendorRun, *, stopping: bool

@@ -19,7 +19,8 @@ from .batch_stage import BatchStage
 class FakeBatches:
     """A vendor's batches, done as soon as they are looked at. `named`: it keeps our names. `lost`: what comes in the
     place of the answer to the next ones, which it has by then; `refused`: in the place of the next ones. `working`:
-    none of it is done yet; `cancelled` are those that are not answered; `deaf`: what comes of being told to stop.
+    none of it is done yet; `cancelled` are those that are not answered; `deaf`: what comes of being told to stop;
+    `broken`: of being looked at.
     `falters`: set behind the first result, and the next never comes; once."""
 
     named: bool = True
@@ -29,6 +30,7 @@ class FakeBatches:
     working: bool = False
     cancelled: set[str] = field(default_factory=set)
     deaf: list[ProviderError] = field(default_factory=list)
+    broken: ProviderError | None = None
     falters: asyncio.Event | None = None
     looks: list[float] = field(default_factory=list)
 
@@ -53,6 +55,8 @@ class FakeBatches:
 
     async def look(self, batch_id: str, **_: Any) -> BatchStatus:
         self.looks.append(asyncio.get_running_loop().time())
+        if self.broken:
+            raise self.broken
         return BatchStatus(batch_id, ended=not self.working or batch_id in self.cancelled)
 
     async def cancel(self, batch_id: str, **_: Any) -> None:

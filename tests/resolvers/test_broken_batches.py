@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import orjson
 import pytest
 
 from persistence.batch_records import Batch, BatchMode, BatchState, Counts, ItemState, Text
-from providers.errors import ProviderUnavailableError
+from providers.errors import (
+    ProviderAuthError,
+    ProviderError,
+    ProviderInvalidRequestError,
+    ProviderUnavailableError,
+)
+from resolvers.batches import vendor_runs
 from resolvers.batches.asked import BatchAsked
+from resolvers.batches.vendor_search import SENDING
 from resolvers.types import Target
 
 from .batch_stage import BatchStage, answering, inputs, open_batch_stage, until
 from .fake_batches import FakeBatches, with_vendor
 from .scene import ACME
 
+LOST_AFTER = timedelta(hours=1)
+"""Instead of days."""
 LOST = Text(file="that is not there")
 
 
@@ -102,6 +113,52 @@ async def test_a_vendor_that_does_not_hear_that_it_is_to_stop_is_told_again(
         ended = await stage.ended(batch)
     assert (ended.state, ended.counts) == (BatchState.CANCELLED, Counts(cancelled=3))
     assert vendor.deaf == []
+
+
+async def test_who_can_not_be_told_to_stop_is_asked_less_and_less(stage: BatchStage, vendor: FakeBatches) -> None:
+    vendor.working = True
+    vendor.deaf += [ProviderUnavailableError("busy", provider="openai", status=503)] * 100
+    batch = await given_to_vendor(stage)
+    async with stage.dispatcher(vendors=True):
+        await until(lambda: stage.states(batch) == ["running"] * 3)
+        await stage.batches.cancel(ACME, batch.id)
+        await asyncio.sleep(600)
+        assert 5 < 100 - len(vendor.deaf) < 15
+        vendor.deaf.clear()
+        await stage.ended(batch)
+
+
+@pytest.mark.parametrize(
+    ("error", "after"),
+    [
+        (ProviderInvalidRequestError("no such batch", provider="openai", status=404), SENDING),
+        (ProviderAuthError("no such key", provider="openai", status=401), LOST_AFTER),
+    ],
+)
+async def test_what_nobody_will_ever_know_ends_all_the_same(
+    stage: BatchStage, vendor: FakeBatches, monkeypatch: pytest.MonkeyPatch, error: ProviderError, after: timedelta
+) -> None:
+    monkeypatch.setattr(vendor_runs, "AT_VENDOR", LOST_AFTER)
+    vendor.broken = error
+    batch = await given_to_vendor(stage)
+    async with stage.dispatcher(vendors=True):
+        await until(lambda: stage.states(batch) == ["running"] * 3)
+        await stage.batches.cancel(ACME, batch.id)
+        vendor.deaf += [error] * 10_000
+        await asyncio.sleep(after.total_seconds() - 60)
+        assert stage.states(batch) == ["running"] * 3
+        await stage.ended(batch)
+    assert stage.states(batch) == ["cancelled"] * 3
+
+
+async def test_a_part_that_is_gone_at_the_vendor_is_sent_again(stage: BatchStage, vendor: FakeBatches) -> None:
+    vendor.broken = ProviderInvalidRequestError("no such batch", provider="openai", status=404)
+    batch = await given_to_vendor(stage)
+    async with stage.dispatcher(vendors=True):
+        await until(lambda: len(vendor.sent) == 2, within_s=2 * SENDING.total_seconds())
+        vendor.broken = None
+        ended = await stage.ended(batch)
+    assert ended.counts == Counts(succeeded=3)
 
 
 async def test_a_batch_that_is_cancelled_as_its_end_is_told_ends_as_it_was_told(stage: BatchStage) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
@@ -11,8 +13,11 @@ import orjson
 import pytest
 from gql import Client, GraphQLRequest
 from gql.transport.websockets import WebsocketsTransport
+from obstore.store import S3Store
 
-from .processes import Server, post
+from tests.servers.s3 import BUCKET, s3_or_skip
+
+from .processes import Server, Vendor, post, running_server, server_environment
 from .test_cancellation import own_model
 from .test_configs import publish
 from .test_prices import ask
@@ -153,3 +158,25 @@ async def test_what_is_cancelled_ends_soon(server: Server, token: str, model: st
     ended = (await watched(server, token, batch))[-1]
     assert (ended["state"], ended["counts"]["cancelled"]) == ("CANCELLED", 3)
     assert ended["endedAt"] is not None
+
+
+def test_a_file_in_a_bucket_is_brought_by_a_link_or_put_there(vendor: Vendor, tmp_path: Path) -> None:
+    """The results come by the bucket's own link."""
+    bucket = s3_or_skip()
+    prefix, options = f"{bucket.url}/{tmp_path.name}", bucket.options()
+    variables = {name.upper(): value for name, value in options.items()}
+    lines = [{**message("[[tokens=2]]"), "customId": f"n{number}"} for number in range(3)]
+    with running_server(server_environment(tmp_path, vendor, OBJECT_STORE_URL=prefix, **variables)) as server:
+        token, asked = server.token("acme"), {"model": "openai/gpt-4o-mini"}
+        store: Any = S3Store(BUCKET, prefix=tmp_path.name, config={**options}, client_options={"allow_http": True})
+        store.put("files/o-acme/in/mine.jsonl", b"\n".join(map(orjson.dumps, lines)))
+        for file in (uploaded(server, token, lines), "in/mine.jsonl"):
+            batch = ask(server, token, SUBMIT, input={**asked, "file": file})["batch"]
+            [*_, ended] = asyncio.run(watched(server, token, batch["id"]))
+            assert ended["results"]["url"].startswith(f"http://127.0.0.1:{bucket.port}/")
+            found = results_of(server, ended)
+            assert [(each["customId"], each["completion"]["content"]) for each in found] == [
+                (line["customId"], "token0 token1") for line in lines
+            ]
+        theirs = post(server, server.token("globex"), SUBMIT, {"input": {**asked, "file": "in/mine.jsonl"}})
+        assert theirs["errors"][0]["extensions"]["code"] == "NOT_FOUND"

@@ -56,7 +56,7 @@ def submit(
     mode: Annotated[BatchMode, typer.Option(help="live: by our workers. provider: by the vendor's batch API.")] = (
         BatchMode.LIVE
     ),
-    concurrency: Annotated[int | None, typer.Option(help="So many items at once at most.")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="In mode live: so many items at once at most.")] = None,
     priority: Annotated[int | None, typer.Option(help="0 to 9; 5 where absent.")] = None,
     deadline: Annotated[str | None, typer.Option(help="ISO 8601 with an offset; 7 days where absent.")] = None,
     webhook: Annotated[str | None, typer.Option(help="The id of the webhook that alone is told of its end.")] = None,

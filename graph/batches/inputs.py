@@ -76,7 +76,8 @@ class SubmitBatchInput:
     )
     mode: BatchMode | None = strawberry.field(default=strawberry.UNSET, description="Who works on it; LIVE by default.")
     concurrency: int | None = strawberry.field(
-        default=strawberry.UNSET, description="How many of its items run at once at most, 1 to 10000; absent, any."
+        default=strawberry.UNSET,
+        description="In mode LIVE: how many of its items run at once at most, 1 to 10000; absent, any.",
     )
     priority: int | None = strawberry.field(
         default=strawberry.UNSET,

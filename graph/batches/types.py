@@ -127,7 +127,9 @@ class Batch(Node):
     state: BatchState = strawberry.field(description="How far it is.")
     mode: BatchMode = strawberry.field(description="Who works on it.")
     priority: int = strawberry.field(description="0 to 9.")
-    concurrency: int | None = strawberry.field(description="How many run at once at most; null for any number.")
+    concurrency: int | None = strawberry.field(
+        description="In mode LIVE: how many run at once at most; null for any number."
+    )
     labels: list[Label] = strawberry.field(description="That its completions have besides their own.")
     webhook: strawberry.ID | None = strawberry.field(
         description="The one that is told of its end; null for all that ask for BATCH_COMPLETED."

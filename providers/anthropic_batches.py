@@ -72,12 +72,21 @@ class AnthropicBatchCodec:
     def cancel(self, batch_id: str) -> BatchCall:
         return BatchCall(f"{_PATH}/{batch_id}/cancel", b"{}", _VERSION)
 
-    def find(self) -> BatchCall:
-        return BatchCall(f"{_PATH}?limit=1000", None, _VERSION)
+    def find(self, after: str | None) -> BatchCall:
+        behind = "" if after is None else f"&after_id={after}"
+        return BatchCall(f"{_PATH}?limit=1000{behind}", None, _VERSION)
 
     def found(self, payload: Any, sent: Sent) -> Sequence[BatchStatus]:
         """A batch tells when it was created and how many requests it has, and nothing of what is in it."""
         return [self.status(each) for each in listed(payload, self.provider) if self._may_be(each, sent)]
+
+    def oldest(self, payload: Any, sent: Sent) -> str | None:
+        page = listed(payload, self.provider)
+        if not page or not payload.get("has_more"):
+            return None
+        if _time(str(page[-1].get("created_at")), self.provider) < sent.since:
+            return None
+        return self.status(page[-1]).id
 
     def result(self, line: Any) -> BatchResult:
         match line:

@@ -17,6 +17,9 @@ from .errors import ProviderBadResponseError, ProviderError
 from .ports import Transport
 from .types import CompletionRequest, Credentials, ProviderCompletion
 
+MOST_PAGES = 100
+"""Of a vendor's list, for one search."""
+
 
 @dataclass(frozen=True, slots=True)
 class BatchCall:
@@ -100,12 +103,17 @@ class BatchCodec(Protocol):
 
     def cancel(self, batch_id: str) -> BatchCall: ...
 
-    def find(self) -> BatchCall:
-        """The latest batches."""
+    def find(self, after: str | None) -> BatchCall:
+        """A page of its batches, the newest first; `after` that one."""
         ...
 
     def found(self, payload: Any, sent: Sent) -> Sequence[BatchStatus]:
         """Those among them that may be what was sent. Raises ProviderBadResponseError."""
+        ...
+
+    def oldest(self, payload: Any, sent: Sent) -> str | None:
+        """Behind which others may be that; None where there are none, or they were created before. Raises
+        ProviderBadResponseError."""
         ...
 
     def result(self, line: Any) -> BatchResult:
@@ -149,7 +157,15 @@ class VendorBatches:
 
     async def find(self, sent: Sent, *, credentials: Credentials, transport: Transport) -> Sequence[BatchStatus]:
         """Those that may be it: the one, where the vendor keeps names."""
-        return self.codec.found(await self._answer(self.codec.find(), credentials, transport), sent)
+        found: list[BatchStatus] = []
+        after: str | None = None
+        for _ in range(MOST_PAGES):
+            payload = await self._answer(self.codec.find(after), credentials, transport)
+            found += self.codec.found(payload, sent)
+            after = self.codec.oldest(payload, sent)
+            if after is None or (found and self.codec.keeps_names):
+                break
+        return found
 
     async def results(
         self, status: BatchStatus, *, credentials: Credentials, transport: Transport

@@ -75,14 +75,21 @@ class OpenAIBatchCodec:
     def cancel(self, batch_id: str) -> BatchCall:
         return BatchCall(f"/batches/{batch_id}/cancel", b"{}")
 
-    def find(self) -> BatchCall:
-        return BatchCall("/batches?limit=100")
+    def find(self, after: str | None) -> BatchCall:
+        return BatchCall("/batches?limit=100" + ("" if after is None else f"&after={after}"))
 
     def found(self, payload: Any, sent: Sent) -> Sequence[BatchStatus]:
         named = [
             each for each in listed(payload, self.provider) if (each.get("metadata") or {}).get(_NAME) == sent.name
         ]
         return [self.status(each) for each in named[:1]]
+
+    def oldest(self, payload: Any, sent: Sent) -> str | None:
+        page = listed(payload, self.provider)
+        times = [each["created_at"] for each in page if isinstance(each.get("created_at"), int)]
+        if not payload.get("has_more") or max(times, default=0) < sent.since.timestamp():
+            return None
+        return _text(page[-1], "id", self.provider)
 
     def result(self, line: Any) -> BatchResult:
         """`response` is what a single call had answered; `error` is set where there was none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -13,12 +13,15 @@ import pytest
 from persistence.batch_records import Item, Text, VendorRun
 from providers.anthropic import AnthropicCodec
 from providers.anthropic_batches import AnthropicBatchCodec
-from providers.batching import VendorBatches
+from providers.batching import Sent, VendorBatches
 from providers.http import open_transport
+from providers.openai import OpenAICodec
+from providers.openai_batches import OpenAIBatchCodec
 from providers.types import CompletionRequest, Credentials, Message, Role
 from resolvers.batches.vendor_budgets import name_of
 from resolvers.batches.vendor_items import custom_id
 from resolvers.batches.vendor_search import search
+from tests.fake_vendor.batches import PAGE
 
 from .limited import LIMITS, SET
 from .processes import Server, Vendor, post
@@ -134,3 +137,23 @@ async def test_anthropic_s_batch_is_found_though_nobody_heard_its_id(vendor: Ven
         for _ in range(2):
             await batches.look(ours, **calling)
         assert await sought() == (ours, False)
+        for number in range(PAGE):
+            await submitted([f"later-{number}"])
+        assert await sought() == (ours, False), "on the list's next page"
+
+
+async def test_openai_s_batch_is_found_by_its_name_behind_a_page_of_others(vendor: Vendor) -> None:
+    codec, credentials = OpenAIBatchCodec(OpenAICodec()), Credentials("key-of-openai")
+    batches, name = VendorBatches(codec, f"{vendor.url}/v/openai"), f"{secrets.token_hex(16)}/1"
+    now = datetime.now(UTC)
+    asked = CompletionRequest("lost", (Message(Role.USER, "hello"),), max_tokens=9)
+    async with open_transport(trust_env=False) as transport:
+        calling: Any = {"credentials": credentials, "transport": transport}
+        lines = [batches.line("1", asked)]
+        ours = await batches.submit(lines, name, **calling)
+        for number in range(PAGE):
+            await batches.submit(lines, f"later-{number}", **calling)
+        found = await batches.find(Sent(name, 1, now - timedelta(minutes=1), now), **calling)
+        assert [each.id for each in found] == [ours.id]
+        tomorrow = now + timedelta(days=1)
+        assert await batches.find(Sent(name, 1, tomorrow, tomorrow), **calling) == [], "nobody looks behind that time"

@@ -18,6 +18,7 @@ from aiohttp import web
 Answer = Callable[[str, str, Mapping[str, Any]], tuple[int, Any]]
 """Provider, path and body → status and payload of the call by itself, counted."""
 LOOKS = 2
+PAGE = 20
 _PART = re.compile(rb'name="file".*?\r\n\r\n(.*)\r\n--', re.DOTALL)
 
 
@@ -58,7 +59,7 @@ class Batches:
         body = await request.read()
         parts = path.strip("/").split("/")
         if parts[0] == "messages":
-            return self._messages(request.method, provider, parts[2:], body)
+            return self._messages(request, provider, parts[2:], body)
         match request.method, parts:
             case "POST", ["files"]:
                 return 200, {"id": self._file(_file_in(body)), "object": "file", "purpose": "batch"}
@@ -67,21 +68,23 @@ class Batches:
             case "POST", ["batches"]:
                 return 200, self._openai(self._created(provider, orjson.loads(body)))
             case "GET", ["batches"]:
-                return 200, {"object": "list", "data": [self._openai(each) for each in self._of(provider)]}
+                page, more = self._page(provider, request.query.get("after"))
+                return 200, {"object": "list", "data": [self._openai(each) for each in page], "has_more": more}
             case "GET", ["batches", name]:
                 return 200, self._openai(self._looked(name))
             case "POST", ["batches", name, "cancel"]:
                 return 200, self._openai(self._stopped(name))
         return 404, {"error": {"message": f"nothing at {path}"}}
 
-    def _messages(self, method: str, provider: str, parts: list[str], body: bytes) -> tuple[int, Any]:
-        match method, parts:
+    def _messages(self, request: web.BaseRequest, provider: str, parts: list[str], body: bytes) -> tuple[int, Any]:
+        match request.method, parts:
             case "POST", []:
                 lines = orjson.loads(body)["requests"]
                 return 200, self._anthropic(self._new(Batch(provider, self._name("msgbatch"), lines)))
             case "GET", []:
-                newest = [self._anthropic(each) for each in reversed(self._of(provider))]
-                return 200, {"data": newest, "has_more": False, "first_id": None, "last_id": None}
+                page, more = self._page(provider, request.query.get("after_id"))
+                newest = [self._anthropic(each) for each in page]
+                return 200, {"data": newest, "has_more": more, "first_id": None, "last_id": None}
             case "GET", [name]:
                 return 200, self._anthropic(self._looked(name))
             case "POST", [name, "cancel"]:
@@ -105,8 +108,11 @@ class Batches:
         self.batches[batch.name] = batch
         return batch
 
-    def _of(self, provider: str) -> list[Batch]:
-        return [each for each in self.batches.values() if each.provider == provider]
+    def _page(self, provider: str, after: str | None) -> tuple[list[Batch], bool]:
+        """The newest first, and whether there are more: shorter pages than the vendors have."""
+        newest = [each for each in reversed(self.batches.values()) if each.provider == provider]
+        start = 0 if after is None else [each.name for each in newest].index(after) + 1
+        return newest[start : start + PAGE], len(newest) > start + PAGE
 
     def _looked(self, name: str) -> Batch:
         batch = self.batches[name]
@@ -148,7 +154,7 @@ class Batches:
             "endpoint": batch.endpoint,
             "input_file_id": "file-1",
             "completion_window": "24h",
-            "created_at": 1_760_000_000,
+            "created_at": int(batch.created_at.timestamp()),
             "status": ("cancelled" if batch.cancelled else "completed") if batch.ended else "in_progress",
             "output_file_id": file if batch.ended else None,
             "error_file_id": None,

@@ -139,6 +139,18 @@ def test_anthropic_s_batch_may_be_one_of_that_time_with_as_many_requests() -> No
     assert ANTHROPIC.found(listed, sent(lines=2)) == []
 
 
+def test_a_list_goes_on_as_long_as_it_is_of_that_time() -> None:
+    times = {OPENAI: int(NOON.timestamp()), ANTHROPIC: NOON.isoformat()}
+    before = {OPENAI: times[OPENAI] - 1, ANTHROPIC: (NOON - timedelta(seconds=1)).isoformat()}
+    for codec, made, name in ((OPENAI, openai_batch, "after=b_1"), (ANTHROPIC, anthropic_batch, "after_id=b_1")):
+        page = [made(id="b_1", created_at=times[codec])]
+        assert codec.oldest({"data": page, "has_more": True}, sent()) == "b_1"
+        assert codec.find("b_1").path.endswith(f"&{name}")
+        assert codec.oldest({"data": page, "has_more": False}, sent()) is None
+        assert codec.oldest({"data": [], "has_more": True}, sent()) is None
+        assert codec.oldest({"data": [made(created_at=before[codec])], "has_more": True}, sent()) is None
+
+
 def test_openai_s_results() -> None:
     answered = {"custom_id": "0-1", "response": {"status_code": 200, "body": ANSWER}, "error": None}
     result = OPENAI.result(answered)

@@ -41,6 +41,8 @@ class RedisEvents:
         self._listeners: defaultdict[str, set[Backlog]] = defaultdict(set)
         self._subscribed: dict[str, asyncio.Event] = {}
         self._reader: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        """Of those that say what to listen to: until the one connection is there, each would make one."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -80,18 +82,26 @@ class RedisEvents:
 
     async def _subscribe_first(self, name: str) -> None:
         """Before anybody reads, this is what finds that a node is gone, and goes to another."""
+        await bounded(self._turn.acquire())
         try:
             await bounded(self._pubsub.subscribe(name))
         except StoreUnavailableError:
             if self._reader is not None or len(self._client.addresses()) == 1:
                 raise
             await bounded(self._come_back())
+        finally:
+            self._turn.release()
 
     async def _unsubscribe(self, name: str) -> None:
         del self._listeners[name]
         self._subscribed.pop(name, None)
         with suppress(StoreUnavailableError):  # a connection that is gone listens to nothing
-            await bounded(self._pubsub.unsubscribe(name))
+            await bounded(self._unsubscribe_last(name))
+
+    async def _unsubscribe_last(self, name: str) -> None:
+        async with self._turn:
+            if name not in self._listeners:  # somebody may have come meanwhile
+                await self._pubsub.unsubscribe(name)
 
     async def _read(self) -> None:
         """A connection that breaks is made anew by the client, its subscriptions with it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -364,21 +363,6 @@ async def test_several_addresses_are_those_of_one_cluster() -> None:
     with running_redis() as one, running_redis() as other, pytest.raises(ValueError, match="are a cluster's"):
         async with open_redis(f"redis://127.0.0.1:{one.port},127.0.0.1:{other.port}/0"):
             pass
-
-
-async def test_a_cluster_whose_nodes_are_known_by_addresses_of_ipv6() -> None:
-    listening = ("--bind", "127.0.0.1", "-::1", "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-    with running_redis(*listening) as node:
-        with redis.Redis.from_url(node.uri) as own:
-            own.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
-        with socket.socket(socket.AF_INET6) as probe:
-            if probe.connect_ex(("::1", node.port)) != 0:
-                pytest.skip("this machine has no IPv6")
-        async with (
-            open_redis(f"redis://[::1]:{node.port}/0") as server,
-            server.events.listen("channel") as messages,
-        ):
-            await heard(messages, server, "hello")
 
 
 @pytest.mark.parametrize(

@@ -103,13 +103,19 @@ def _end(
 
 
 def _cells(job: Job) -> Mapping[str, str]:
-    return {
+    told = {
         "Id": job.id,
         "Kind": job.kind,
         "Created": job.created_at.isoformat(timespec="seconds"),
         "Failures": str(job.failures),
         "Reason": job.reason or "",
     }
+    return {title: _in_a_line(text) for title, text in told.items()}
+
+
+def _in_a_line(text: str) -> str:
+    """An error's text may have several; and what a terminal would obey is nobody's to send."""
+    return "".join(each if each.isprintable() else " " for each in text)
 
 
 def _told(job: Job) -> str:

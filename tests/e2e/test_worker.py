@@ -22,6 +22,7 @@ import pytest
 from uuid_utils import uuid7
 
 from persistence.queue_records import Job, QueueDepth
+from persistence.rabbit.messages import message_of
 from persistence.rabbit.queue import RabbitQueue, open_rabbit
 from tests.servers.redis import free_port, listens
 
@@ -120,6 +121,16 @@ async def test_what_it_cannot_do_is_parked_shown_replayed_and_dropped(
         assert queue(environment, "list") == "nothing is parked\n"
         missing = command("queue", "replay", job.id, environment=environment)
         assert (missing.returncode, job.id in missing.stderr) == (1, True)
+
+
+async def test_each_job_is_a_line_whatever_is_in_its_reason(environment: dict[str, str]) -> None:
+    job = Job(str(uuid7()), "odd\x1b[2J", "{}", datetime.now(UTC), 6, "one\ntwo\x1b]0;title\x07\x9b31m")
+    async with open_rabbit(environment["QUEUE_CONNECTIONURL"], environment["QUEUE_NAME"]) as jobs:
+        await jobs.probe()
+        await jobs.send(jobs.parking, [message_of(job)])
+    _, line = queue(environment, "list").splitlines()
+    assert line.rstrip().endswith("one two ]0;title  31m")
+    assert line.isprintable()
 
 
 def test_the_embedded_queue_is_shown_too(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ from resolvers.errors import (
 from resolvers.nesting import MAX_JSON_DEPTH, nested_beyond
 from resolvers.principal import Origin, Principal
 
-from .capacity import SocketQuota
+from .capacity import Place, SocketQuota
 from .document_hashes import names_document, with_document
 from .endpoint import payload
 from .exchange import ASGIScope, Receive, Send, headers_of, repeated_header
@@ -69,7 +69,7 @@ class SocketContext:
 
     header: str | None
     address: str | None
-    welcome: Callable[[], None]
+    welcome: Callable[[Place], None]
     trace_header: str | None = None
     connection_params: Mapping[str, Any] = field(default_factory=dict)
 
@@ -123,7 +123,8 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
             self.connection_init_timeout_task.cancel()
         self.context.connection_params = message.get("payload") or {}
         try:
-            await self._open(await self.principal())
+            principal = await self.principal()
+            await self._open(principal)
         except UnauthenticatedError as error:
             self.view.runtime.services.observer.refused(error.code)
             await self.websocket.close(code=4403, reason=f"Forbidden: {error.message}")
@@ -131,7 +132,7 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
             self.view.runtime.services.observer.refused(error.code)
             await self.websocket.close(code=1013, reason=f"Try again later: {error.message}")
         else:
-            self.context.welcome()
+            self.context.welcome(self.view.runtime.capacity.place(principal))
             await self.send_message({"type": "connection_ack"})
             self.connection_acknowledged = True
 

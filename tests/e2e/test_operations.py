@@ -246,6 +246,26 @@ async def test_who_has_spent_all_waits(closed: Server, organisation: str, ask: T
     assert other["data"] == {"__typename": "Query"}
 
 
+async def test_what_takes_long_to_read_is_paid_for(closed: Server, organisation: str) -> None:
+    """A body full of brackets takes 30 times as long as one long text does, whatever is said of it then."""
+    headers = {"authorization": f"Bearer {closed.token(organisation)}", "content-type": "application/json"}
+    brackets, text = b"[" + b"[]," * 600_000 + b"[]]", b'"' + b"x" * 1_800_000 + b'"'
+    async with httpx.AsyncClient(headers=headers, timeout=60) as client:
+
+        async def sent(value: bytes) -> dict[str, Any]:
+            body = b'{"query": "{ __typename }", "variables": {"given": ' + value + b"}}"
+            answer: dict[str, Any] = (await client.post(closed.url, content=body)).json()
+            return answer
+
+        left = (await sent(text))["extensions"]["cost"]["throttleStatus"]["currentlyAvailable"]
+        assert left > 2_000
+        codes = [code(await sent(brackets))]
+        while codes[-1] == "QUERY_TOO_COMPLEX" and len(codes) < 100:
+            codes.append(code(await sent(brackets)))
+        assert codes[-1] == "RATE_LIMITED"
+        assert (await sent(text))["errors"][0]["extensions"]["retryAfterMs"] > 0
+
+
 async def test_what_is_not_to_be_explored_shows_neither_schema_nor_page(closed: Server, organisation: str) -> None:
     token = closed.token(organisation)
     for query in ("{ __schema { types { name } } }", "{ viewr { subject } }", "{ configs(frst: 1) { nodes { id } } }"):

@@ -20,6 +20,7 @@ from resolvers.trusted_documents import hash_of
 
 from .documents import STREAM
 from .processes import Server, Vendor, running_server, server_environment
+from .raw_socket import raw_socket
 from .test_cli import command
 
 VIEWER = "query Viewer { viewer { organisation } }"
@@ -264,6 +265,17 @@ async def test_what_takes_long_to_read_is_paid_for(closed: Server, organisation:
             codes.append(code(await sent(brackets)))
         assert codes[-1] == "RATE_LIMITED"
         assert (await sent(text))["errors"][0]["extensions"]["retryAfterMs"] > 0
+
+
+async def test_so_is_a_message_of_a_socket(closed: Server, organisation: str) -> None:
+    """Be it none that runs anything."""
+    token = closed.token(organisation)
+    brackets = [[]] * 600_000
+    async with raw_socket(closed, token) as socket:
+        await socket.say({"type": "ping", "payload": {"given": brackets}})
+        assert (await socket.hear())["type"] == "pong"
+        answer = await by_post(closed, token, {"query": "{ __typename }"})
+        assert answer["extensions"]["cost"]["throttleStatus"]["currentlyAvailable"] < 2_450
 
 
 async def test_what_is_not_to_be_explored_shows_neither_schema_nor_page(closed: Server, organisation: str) -> None:

@@ -45,7 +45,7 @@ class Capacity:
     @contextmanager
     def operation(self, whose: OfOrganisation) -> Iterator[Place]:
         """Raises OverloadedError."""
-        place = Place(self, whose.organisation)
+        place = self.place(whose)
         place.take(1)
         self.in_flight += 1
         try:
@@ -54,9 +54,13 @@ class Capacity:
             self.in_flight -= 1
             place.leave()
 
+    def place(self, whose: OfOrganisation) -> Place:
+        """None yet."""
+        return Place(self, whose.organisation)
+
 
 class Place:
-    """Of one operation, as large as it has become."""
+    """Of one operation, or of a message that is on its way, as large as it has become."""
 
     def __init__(self, capacity: Capacity, organisation: str) -> None:
         self._capacity = capacity
@@ -84,6 +88,7 @@ class Place:
     def leave(self) -> None:
         self._capacity._taken -= self._places
         self._capacity._held[self._organisation] -= self._places
+        self._places = 0
         if not self._capacity._held[self._organisation]:
             del self._capacity._held[self._organisation]
 

@@ -24,6 +24,7 @@ from graph.engine import Engine
 from graph.errors import formatted, internal, refusal
 from resolvers.errors import DomainError, ServiceUnavailableError, UnauthenticatedError
 from resolvers.principal import Origin, Principal
+from resolvers.query_costs import Meter, caller_of
 
 from .capacity import Place
 from .document_hashes import with_document
@@ -37,6 +38,7 @@ from .runtime import Runtime
 log = structlog.get_logger("http")
 
 HEARTBEAT_S = 12.0
+LARGE_BODY_BYTES = 64 * 1024  # what takes 2 ms to parse at most; a larger one costs its sender the CPU that it takes
 LAST_EVENT_TIMEOUT_S = 1.0  # for a client that takes nothing
 _STATUS = ((UnauthenticatedError, 401), (ServiceUnavailableError, 503))
 _ALLOW = (b"allow", b"GET, HEAD, POST, OPTIONS")
@@ -143,15 +145,25 @@ class GraphQLEndpoint:
         return True
 
     async def _read(self, exchange: Exchange, principal: Principal, place: Place) -> GraphQLRequest:
-        """Raises RequestError for what is not a GraphQL request, and as `with_document` does."""
-        return _checked(await with_document(await self._call(exchange, place), self._runtime.trusted, principal))
+        """Raises RequestError for what is not a GraphQL request, RateLimitedError, and as `with_document` does."""
+        call = await self._call(exchange, principal, place)
+        return _checked(await with_document(call, self._runtime.trusted, principal))
 
-    async def _call(self, exchange: Exchange, place: Place) -> Any:
+    async def _call(self, exchange: Exchange, principal: Principal, place: Place) -> Any:
         if exchange.scope["method"] != "POST":
             return _from_query_string(exchange.scope["query_string"])
         check_sent(exchange.headers)
         body = await exchange.body(self._runtime.settings.MAX_BODY_BYTES, place.hold)
-        return _parse_json(body, "the body")
+        if len(body) < LARGE_BODY_BYTES:
+            return _parse_json(body, "the body")
+        buckets, caller = self._runtime.buckets, caller_of(principal)
+        buckets.take(caller, 1)
+        meter = Meter(buckets, caller)
+        try:
+            with meter.working():
+                return _parse_json(body, "the body")
+        finally:
+            meter.pay()
 
     async def _answer(self, exchange: Exchange, request: GraphQLRequest, context: Context) -> None:
         accept = accepted(exchange.headers.get(b"accept", b""))

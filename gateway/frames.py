@@ -12,7 +12,8 @@ from websockets.frames import Frame
 from websockets.http11 import Request
 from websockets.protocol import State
 
-from .connections import MAX_LATE_BYTES, MAX_READS
+from .capacity import BYTES_A_PLACE, OverloadedError, Place
+from .connections import BODY_TIMEOUT_S, MAX_LATE_BYTES, MAX_READS, MIN_BODY_BYTES
 
 MAX_UNREAD_BYTES = 8 * 1024 * 1024  # more than any one message of ours
 MAX_STRANGER_BYTES = 32 * 1024  # after the handshake, until it is known who the peer is: messages in it take 20 ms
@@ -33,7 +34,8 @@ class BoundedSocket(WebSocketsSansIOProtocol):
     (`gateway.connections`); one that the library doesn't take as a handshake it would leave without a word. Text that
     is not UTF-8 it would log with a traceback. A whole message is kept for a peer that the application has called
     welcome, by the function under WELCOME in the scope's extensions, and no more than MAX_STRANGER_BYTES for others. As
-    little is looked at after our close: the library would answer pings to the end.
+    little is looked at after our close: the library would answer pings to the end. A large message on its way is held
+    to the places of the process, and to the time, that a body has.
     """
 
     WELCOME = "ai_middleware.welcome"
@@ -42,14 +44,18 @@ class BoundedSocket(WebSocketsSansIOProtocol):
     _reads = 0
     _closing: asyncio.TimerHandle | None = None
     _deaf = False
+    _place: Place | None = None  # of a peer that is welcome
+    _arrived = 0  # of a large message, since there was patience with it anew
+    _patience: asyncio.TimerHandle | None = None
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if not self.close_sent:
             self.scope["extensions"][self.WELCOME] = self._welcome  # type: ignore[assignment]  # ASGI says: a dict
 
-    def _welcome(self) -> None:
+    def _welcome(self, place: Place) -> None:
         self._is_stranger = False
+        self._place = place
         self._bytes = self._reads = 0
 
     def data_received(self, data: bytes) -> None:
@@ -63,6 +69,38 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         if self.transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
             self.transport.abort()
         self._expect_the_end()
+        if self._place is not None:
+            self._hold_the_rest(self._place, len(data))
+
+    def _hold_the_rest(self, place: Place, size: int) -> None:
+        """Of a message that is not whole yet: most are, or are small."""
+        unfinished = 0 if self.close_sent else len(self.conn.reader.buffer) + sum(map(len, self.frames))
+        if unfinished < BYTES_A_PLACE:
+            self._let_go()
+            return
+        self._arrived += size
+        if self._patience is None:
+            self._patience = self.loop.call_later(BODY_TIMEOUT_S, self._out_of_patience)
+        try:
+            place.hold(unfinished)
+        except OverloadedError as error:
+            self._fail(1013, error.message)
+            self._let_go()
+
+    def _out_of_patience(self) -> None:
+        if self._arrived >= MIN_BODY_BYTES:
+            self._arrived = 0
+            self._patience = self.loop.call_later(BODY_TIMEOUT_S, self._out_of_patience)
+        else:
+            self._fail(1008, "the message took much too long")
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._patience is not None and self._place is not None:
+            self._patience.cancel()
+            self._patience = None
+            self._arrived = 0
+            self._place.leave()
 
     def _count(self, size: int) -> None:
         self._bytes += size
@@ -81,6 +119,7 @@ class BoundedSocket(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._closing is not None:
             self._closing.cancel()
+        self._let_go()
         super().connection_lost(exc)
 
     async def send(self, message: Any) -> None:

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
+from time import thread_time
 from typing import Any, cast
 
 import orjson
@@ -42,8 +43,9 @@ from resolvers.errors import (
 )
 from resolvers.nesting import MAX_JSON_DEPTH, nested_beyond
 from resolvers.principal import Origin, Principal
+from resolvers.query_costs import TURN_S, Meter, caller_of
 
-from .capacity import SocketQuota
+from .capacity import Place, SocketQuota
 from .document_hashes import names_document, with_document
 from .endpoint import payload
 from .exchange import ASGIScope, Receive, Send, headers_of, repeated_header
@@ -69,7 +71,7 @@ class SocketContext:
 
     header: str | None
     address: str | None
-    welcome: Callable[[], None]
+    welcome: Callable[[Place], None]
     trace_header: str | None = None
     connection_params: Mapping[str, Any] = field(default_factory=dict)
 
@@ -106,6 +108,8 @@ class SocketAdapter(ASGIWebSocketAdapter):
 
 class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
     view: GraphQLSocket
+    meter: Meter | None = None
+    """Of who has opened it: what is read of him, he pays."""
 
     async def handle(self) -> None:
         async with AsyncExitStack() as self.session:
@@ -123,7 +127,8 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
             self.connection_init_timeout_task.cancel()
         self.context.connection_params = message.get("payload") or {}
         try:
-            await self._open(await self.principal())
+            principal = await self.principal()
+            await self._open(principal)
         except UnauthenticatedError as error:
             self.view.runtime.services.observer.refused(error.code)
             await self.websocket.close(code=4403, reason=f"Forbidden: {error.message}")
@@ -131,7 +136,7 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
             self.view.runtime.services.observer.refused(error.code)
             await self.websocket.close(code=1013, reason=f"Try again later: {error.message}")
         else:
-            self.context.welcome()
+            self.context.welcome(self.view.runtime.capacity.place(principal))
             await self.send_message({"type": "connection_ack"})
             self.connection_acknowledged = True
 
@@ -140,6 +145,7 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
         revoked = partial(self.websocket.close, code=4403, reason="Forbidden: the key no longer opens")
         expired = partial(self.websocket.close, code=4401, reason="Unauthorized: the token has expired")
         self.session.enter_context(self.view.quota.socket(principal))
+        self.meter = Meter(self.view.runtime.buckets, caller_of(principal))
         await self.session.enter_async_context(
             open_while_valid(self.view.runtime.sessions, principal, self.principal, revoked=revoked, expired=expired)
         )
@@ -181,6 +187,9 @@ class SocketHandler(BaseGraphQLTransportWSHandler[SocketContext, None]):
         await self.close_if_idle()
 
     async def handle_message(self, message: Any) -> None:
+        if self.meter is not None and self.view.reading_s >= TURN_S:
+            self.meter.add(self.view.reading_s)
+            await self.meter.turn()
         if not _well_formed(message):
             await self.handle_invalid_message("not a graphql-transport-ws message")
             return
@@ -268,6 +277,8 @@ class GraphQLSocket(GraphQL[SocketContext, None]):
         self.runtime = runtime
         self.quota = SocketQuota(runtime.settings.MAX_SOCKETS_PER_PRINCIPAL)
         self.sockets = OpenSockets()
+        self.reading_s = 0.0
+        """Of CPU, that the message took which is handled next: nothing is awaited between."""
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         if repeated_header(scope, headers_of(scope)) is not None:
@@ -288,7 +299,9 @@ class GraphQLSocket(GraphQL[SocketContext, None]):
         return orjson.dumps(data).decode()
 
     def decode_json(self, data: str | bytes) -> object:
+        begun = thread_time()
         decoded: object = orjson.loads(data)
+        self.reading_s = thread_time() - begun
         return decoded
 
 

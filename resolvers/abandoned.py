@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import orjson
 import structlog
@@ -41,6 +42,8 @@ class Finder:
         self._late: deque[Settlement] = deque(maxlen=MAX_LATE)
         self.unreserved: Callable[[LedgerEntry, frozenset[str]], None] | None = None
         """Told of what was booked, and of what was reserved for it."""
+        self.counted: Callable[[LedgerEntry], Awaitable[None]] | None = None
+        """Told of what has come to a budget, once it is there. Raises ServiceUnavailableError."""
 
     def came_late(self, settlement: Settlement) -> None:
         """Of an attempt of this process, whose lease had been over when somebody looked."""
@@ -70,16 +73,26 @@ class Finder:
         log.warning("calls of a process that is gone are booked", organisation=organisation, entries=count)
         settled = []
         abandoned: list[tuple[LedgerEntry, frozenset[str]]] = []
+        standing: list[LedgerEntry] = []
         for each in found:
             entry = await self._standing(noted[each.reservation])
             amounts = [asked.amount if entry is None else came_to(asked, entry) for asked in each.asked]
             settled.append(Settled(each.reservation, each.asked, amounts, found=True))
+            if entry is not None:
+                standing.append(entry)
             if entry is not None and entry.outcome is Outcome.ABANDONED:
                 abandoned.append((entry, frozenset(asked.key for asked in each.asked)))
         await self._reservations.settle(organisation, settled)
         if self.unreserved is not None:
             for entry, reserved in abandoned:
                 self.unreserved(entry, reserved)
+        await self._tell_counted(standing)
+
+    async def _tell_counted(self, entries: Sequence[LedgerEntry]) -> None:
+        if self.counted is not None:
+            for entry in entries:
+                with suppress(DomainError):  # it can't be looked at now, and is with the next call
+                    await self.counted(entry)
 
     async def make_good(self) -> None:
         """The vendor's figures win over an estimate that was booked before they were there. Raises as `look`."""
@@ -101,6 +114,7 @@ class Finder:
         await measure(self._ledger, truth)
         missing = [came_to(asked, truth) - came_to(asked, standing) for asked in late.asked]
         await late.store.settle(late.organisation, [Settled(f"{late.reservation}/late", late.asked, missing)])
+        await self._tell_counted([truth])
         return True
 
     async def _standing(self, entry: LedgerEntry | None) -> LedgerEntry | None:

@@ -151,6 +151,12 @@ class Limiter:
             amounts = [need.asked.amount for need in asked]
             self._tell(self._shared or self._local, asked, amounts, entry, name=_unreserved(entry))
 
+    async def counted(self, entry: LedgerEntry) -> None:
+        """By somebody else, who knows no rules. Raises ServiceUnavailableError."""
+        if entry.cost:
+            rules = await self.cache.rules(entry.organisation)
+            self._touch(entry.organisation, self._shared or self._local, self._budgets(rules, entry))
+
     def _budgets(self, rules: Rules, entry: LedgerEntry) -> Sequence[Need]:
         """What its cost counts against."""
         applying = rules.applying(entry.principal, entry.provider, entry.model)  # as `counted_as` has it
@@ -358,6 +364,7 @@ async def open_limiter(
         limiter = Limiter(cache, settler, local, shared, keeper, taker, share=share, now=now, clock=clock)
         if finder is not None:
             finder.unreserved = limiter.settle_unreserved
+            finder.counted = limiter.counted
         try:
             yield limiter
         finally:

@@ -109,7 +109,11 @@ class Meter:
         try:
             yield
         finally:
-            self._seconds += thread_time() - begun
+            self.add(thread_time() - begun)
+
+    def add(self, seconds: float) -> None:
+        """It was done already."""
+        self._seconds += seconds
 
     async def turn(self) -> None:
         """To be awaited often: once in TURN_S it is paid, and others come first."""

@@ -20,6 +20,7 @@ from resolvers.trusted_documents import hash_of
 
 from .documents import STREAM
 from .processes import Server, Vendor, running_server, server_environment
+from .raw_socket import raw_socket
 from .test_cli import command
 
 VIEWER = "query Viewer { viewer { organisation } }"
@@ -244,6 +245,37 @@ async def test_who_has_spent_all_waits(closed: Server, organisation: str, ask: T
         assert int(refused.headers["retry-after"]) == ceil(waits_ms / 1000)
     other = await ask(closed, closed.token(f"{organisation}-2"), {"query": "{ __typename }"})
     assert other["data"] == {"__typename": "Query"}
+
+
+async def test_what_takes_long_to_read_is_paid_for(closed: Server, organisation: str) -> None:
+    """A body full of brackets takes 30 times as long as one long text does, whatever is said of it then."""
+    headers = {"authorization": f"Bearer {closed.token(organisation)}", "content-type": "application/json"}
+    brackets, text = b"[" + b"[]," * 600_000 + b"[]]", b'"' + b"x" * 1_800_000 + b'"'
+    async with httpx.AsyncClient(headers=headers, timeout=60) as client:
+
+        async def sent(value: bytes) -> dict[str, Any]:
+            body = b'{"query": "{ __typename }", "variables": {"given": ' + value + b"}}"
+            answer: dict[str, Any] = (await client.post(closed.url, content=body)).json()
+            return answer
+
+        left = (await sent(text))["extensions"]["cost"]["throttleStatus"]["currentlyAvailable"]
+        assert left > 2_000
+        codes = [code(await sent(brackets))]
+        while codes[-1] == "QUERY_TOO_COMPLEX" and len(codes) < 100:
+            codes.append(code(await sent(brackets)))
+        assert codes[-1] == "RATE_LIMITED"
+        assert (await sent(text))["errors"][0]["extensions"]["retryAfterMs"] > 0
+
+
+async def test_so_is_a_message_of_a_socket(closed: Server, organisation: str) -> None:
+    """Be it none that runs anything."""
+    token = closed.token(organisation)
+    brackets = [[]] * 600_000
+    async with raw_socket(closed, token) as socket:
+        await socket.say({"type": "ping", "payload": {"given": brackets}})
+        assert (await socket.hear())["type"] == "pong"
+        answer = await by_post(closed, token, {"query": "{ __typename }"})
+        assert answer["extensions"]["cost"]["throttleStatus"]["currentlyAvailable"] < 2_450
 
 
 async def test_what_is_not_to_be_explored_shows_neither_schema_nor_page(closed: Server, organisation: str) -> None:

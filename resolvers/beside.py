@@ -9,6 +9,10 @@ from contextlib import asynccontextmanager
 import structlog
 
 REST_S = 1.0
+AGAIN_S = 25.0
+"""A cancellation may be lost: Python 3.11's `asyncio.wait_for`, which drivers use, swallows one that comes as what it
+waits for is done (https://github.com/python/cpython/issues/86296). What heeds it has ended long before, a worker's jobs
+in hand included."""
 
 log = structlog.get_logger("tasks")
 
@@ -20,8 +24,16 @@ async def beside(name: str, work: Callable[[], Awaitable[None]]) -> AsyncIterato
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        await end(task)
+
+
+async def end(*tasks: asyncio.Task[None]) -> None:
+    """Cancels tasks whose work is endless, and waits until all have ended."""
+    going = set(tasks)
+    while going:
+        for task in going:
+            task.cancel()
+        _, going = await asyncio.wait(going, timeout=AGAIN_S)
 
 
 async def _endlessly(name: str, work: Callable[[], Awaitable[None]]) -> None:

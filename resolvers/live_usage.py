@@ -16,6 +16,7 @@ import structlog
 from persistence.usage_records import Dimension, UsageFilter
 
 from . import usage
+from .beside import end
 from .calendar import Bucket, boundaries
 from .errors import BadUserInputError, RateLimitedError, ServiceUnavailableError, UnauthenticatedError
 from .ledger import Ledger
@@ -135,17 +136,13 @@ class LiveUsage:
             return
         if self._pollers.get(poller.key) is poller:
             del self._pollers[poller.key]
-        poller.task.cancel()
-        await asyncio.wait([poller.task])
+        await end(poller.task)
 
     async def close(self) -> None:
         """Ends every poller; those who still listen are told to ask again."""
         for poller in self._pollers.values():
             poller.end(ServiceUnavailableError("the server is shutting down: ask again"))
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await end(*self._tasks)
 
 
 @asynccontextmanager

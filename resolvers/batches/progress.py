@@ -9,6 +9,7 @@ from datetime import datetime
 from persistence.batch_records import ENDED, Batch
 from persistence.ports import BatchStore, StoreUnavailableError
 
+from ..beside import end
 from ..errors import NotFoundError, RateLimitedError, ServiceUnavailableError, UnauthenticatedError
 from ..principal import Principal
 from .shares import Name
@@ -56,9 +57,7 @@ class BatchProgress:
         pollers = list(self._pollers.values())
         for poller in pollers:
             poller.end(ServiceUnavailableError("the server is shutting down: ask again"))
-            poller.task.cancel()
-        if pollers:
-            await asyncio.wait([poller.task for poller in pollers])
+        await end(*(poller.task for poller in pollers))
 
     def _poller(self, name: Name) -> _Poller:
         poller = self._pollers.get(name)
@@ -80,8 +79,7 @@ class BatchProgress:
             return
         if self._pollers.get(poller.name) is poller:
             del self._pollers[poller.name]
-        poller.task.cancel()
-        await asyncio.wait([poller.task])
+        await end(poller.task)
 
 
 class _Poller:

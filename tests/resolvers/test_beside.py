@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from resolvers.beside import REST_S, beside
+from resolvers.beside import AGAIN_S, REST_S, beside
 
 
 async def test_it_is_begun_anew_after_a_defect() -> None:
@@ -36,4 +36,17 @@ async def test_it_ends_with_whoever_began_it() -> None:
     async with beside("work", work):
         await asyncio.sleep(0.1)
     assert ended.is_set()
+    assert asyncio.all_tasks() == before
+
+
+async def test_it_ends_though_a_driver_has_swallowed_the_first_cancellation() -> None:
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await asyncio.Event().wait()
+
+    before = asyncio.all_tasks()
+    async with asyncio.timeout(2 * AGAIN_S), beside("work", work):
+        await asyncio.sleep(0.1)
     assert asyncio.all_tasks() == before

@@ -3,6 +3,7 @@ collected, cancelled there too. Run by whoever dispatches."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -30,6 +31,7 @@ from .vendor_items import Judge, Outcome, parsed_id
 from .vendor_parts import AT_VENDOR, PAGE, REST, CalledVendor, Parts
 from .vendor_search import SENDING, search
 
+PARTS_AT_ONCE = 3  # are made and uploaded: each may be 50 MB in memory
 COLLECTED_AT_ONCE = 50
 POLL_S, POLL_AT_MOST_S = 5.0, 300.0
 
@@ -57,6 +59,7 @@ class VendorRuns:
         self._now = now
         self._unheard: set[str] = set()  # what could not be told to stop: asked after as all else is
         self._parts = Parts(services, store, objects, keys, mover, now)
+        self._sending = asyncio.Semaphore(PARTS_AT_ONCE)
 
     async def advance(self, batch: Batch) -> None:
         runs = await self._store.vendor_runs(batch.organisation, batch.id)
@@ -64,8 +67,10 @@ class VendorRuns:
             if not run.ended:
                 await self._look(batch, run)
         late = batch.deadline is not None and batch.deadline <= self._now()
-        if batch.state is BatchState.RUNNING and batch.counts.waiting and not late:
-            await self._send(batch, len(runs) + 1)
+        waits = batch.state is BatchState.RUNNING and batch.counts.waiting and not late
+        if waits and not self._sending.locked():  # else at another look: meanwhile others have their turn
+            async with self._sending:
+                await self._send(batch, len(runs) + 1)
 
     async def close(self, batch: Batch) -> None:
         for run in await self._store.vendor_runs(batch.organisation, batch.id):

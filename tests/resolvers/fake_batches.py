@@ -21,6 +21,7 @@ class FakeBatches:
     place of the answer to the next ones, which it has by then; `refused`: in the place of the next ones. `working`:
     none of it is done yet; `cancelled` are those that are not answered; `deaf`: what comes of being told to stop;
     `broken`: of being looked at.
+    `gate`: until it is set none is taken; so many are `coming`.
     `falters`: set behind the first result, and the next never comes; once."""
 
     named: bool = True
@@ -33,6 +34,8 @@ class FakeBatches:
     broken: ProviderError | None = None
     falters: asyncio.Event | None = None
     looks: list[float] = field(default_factory=list)
+    gate: asyncio.Event | None = None
+    coming: int = 0
 
     @property
     def codec(self) -> Any:
@@ -44,6 +47,9 @@ class FakeBatches:
     async def submit(self, lines: Sequence[BatchLine], name: str, **_: Any) -> BatchStatus:
         if self.refused:
             raise self.refused.pop(0)
+        if self.gate is not None:
+            self.coming += 1
+            await self.gate.wait()
         self.sent.append((name, [line.custom_id for line in lines]))
         if self.lost:
             lost = self.lost.pop(0)

@@ -16,7 +16,7 @@ from providers.errors import ProviderInvalidRequestError, ProviderRateLimitedErr
 from resolvers.batches.asked import BatchAsked
 from resolvers.batches.dispatching import BESIDE_AT_MOST
 from resolvers.batches.vendor_parts import REST
-from resolvers.batches.vendor_runs import POLL_AT_MOST_S, POLL_S
+from resolvers.batches.vendor_runs import PARTS_AT_ONCE, POLL_AT_MOST_S, POLL_S
 from resolvers.batches.vendor_search import SENDING
 from resolvers.principal import Principal
 from resolvers.types import Target
@@ -70,6 +70,20 @@ async def test_what_a_killed_process_had_sent_is_found(stage: BatchStage, vendor
     async with stage.dispatcher(vendors=True):
         await all_answered_once(stage, batch)
     assert [name for name, _ in vendor.sent] == [f"{batch.id}/1"], "it was sent once"
+
+
+async def test_few_parts_are_in_memory_at_once_and_the_others_have_their_turn(
+    stage: BatchStage, vendor: FakeBatches
+) -> None:
+    vendor.gate = asyncio.Event()
+    batches = [await submitted(stage) for _ in range(PARTS_AT_ONCE + 2)]
+    async with stage.dispatcher(vendors=True):
+        await asyncio.sleep(60)
+        assert vendor.coming == PARTS_AT_ONCE
+        vendor.gate.set()
+        for batch in batches:
+            await stage.ended(batch)
+    assert len(vendor.sent) == len(batches)
 
 
 async def test_the_ends_of_its_items_are_told_by_their_mode(stage: BatchStage, vendor: FakeBatches) -> None:

@@ -147,7 +147,8 @@ class _Child(Server):
         self._master = master
 
     async def on_tick(self, counter: int) -> bool:
-        self.should_exit = self.should_exit or os.getppid() != self._master
+        if os.getppid() != self._master:
+            self.should_exit = True
         return await super().on_tick(counter)
 
 

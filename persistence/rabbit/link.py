@@ -165,11 +165,24 @@ async def _all(calls: Sequence[Awaitable[Any]]) -> None:
 
 @contextmanager
 def _told_apart() -> Iterator[None]:
+    """The client waits by `asyncio.wait_for`, which with Python 3.11 may swallow a cancellation
+    (https://github.com/python/cpython/issues/86296): it is heeded here."""
+    before = _cancellations()
     try:
         yield
     except _FAULTS as error:
+        if _cancellations() > before:
+            raise asyncio.CancelledError from error
         told = RabbitRefusedError if isinstance(error, _REFUSALS) else StoreUnavailableError
         raise told(f"RabbitMQ: {_reason(error)}") from error
+    if _cancellations() > before:
+        raise asyncio.CancelledError
+
+
+def _cancellations() -> int:
+    """How often the running task was told to end."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 def _reason(error: BaseException) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -305,3 +305,18 @@ async def test_one_that_hangs_up_amid_the_handshake_is_away() -> None:
 def test_an_address_that_is_none(url: str) -> None:
     with pytest.raises(ValueError, match="an address is written amqp://"):
         address(url)
+
+
+@pytest.mark.parametrize("fault", [None, RuntimeError("the channel is closed")])
+async def test_a_cancellation_that_the_client_swallows_is_heeded(fault: Exception | None) -> None:
+    async def swallowing() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        if fault is not None:
+            raise fault
+
+    calling = asyncio.create_task(link.asked(swallowing()))
+    await asyncio.sleep(0)
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling

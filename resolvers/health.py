@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median_low
 
+from .beside import end
 from .errors import ServiceUnavailableError
 from .key_pool import KeyState
 from .routing import Circuits, CircuitState, Vendor
@@ -113,8 +114,7 @@ class Health:
         if self._listeners or self._watcher is None:
             return
         watcher, self._watcher = self._watcher, None
-        watcher.cancel()
-        await asyncio.wait([watcher])
+        await end(watcher)
 
 
 class _Listener:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from persistence.batch_records import OVER, BatchMode, Item, Move
 from persistence.ports import BatchStore
 
+from ..beside import end
 from ..observing import UNOBSERVED, Observer
 
 AT_ONCE = 200
@@ -89,5 +90,4 @@ async def open_mover(store: BatchStore, observer: Observer = UNOBSERVED) -> Asyn
     try:
         yield mover
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        await end(task)

@@ -169,7 +169,7 @@ class FakeProvider:
                     await step.wait()
                 else:
                     yield step
-        except BaseException as error:
+        except BaseException as error:  # a cancellation is an ending too
             call.ended = type(error).__name__
             raise
         call.ended = "whole"

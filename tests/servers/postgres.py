@@ -268,7 +268,7 @@ def _new_postgres(kind: Kind, place: Path | None = None) -> Postgres:
         mapped = ("-c", "dynamic_shared_memory_type=mmap") if root else ()  # its /dev/shm is no shared memory
         server.run("initdb", *how, "--encoding=UTF8", "--locale=C.UTF-8", *mapped)
         server.start()
-    except BaseException:
+    except BaseException:  # whatever it is, nobody else would clear this away
         shutil.rmtree(folder, ignore_errors=True)
         raise
     finally:

@@ -33,13 +33,14 @@ _BLIND = _ALL - {ModelCapability.IMAGES}
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """`model` is the vendor's exact name. `max_output_tokens` is the most that it writes in one answer; `source` is the
-    vendor's page that says so."""
+    vendor's page that says so. `tokens_per_s`: how fast it writes, where the vendor says."""
 
     provider: str
     model: str
     max_output_tokens: int
     capabilities: frozenset[ModelCapability]
     source: str
+    tokens_per_s: int | None = None
 
 
 ROWS: tuple[ModelFacts, ...] = (
@@ -64,13 +65,17 @@ ROWS: tuple[ModelFacts, ...] = (
     ModelFacts("google", "gemini-2.5-pro", 65_536, _ALL, _GOOGLE + "gemini-2.5-pro"),
     ModelFacts("google", "gemini-2.5-flash", 65_536, _ALL, _GOOGLE + "gemini-2.5-flash"),
     ModelFacts("google", "gemini-2.5-flash-lite", 65_536, _ALL, _GOOGLE + "gemini-2.5-flash-lite"),
-    ModelFacts("groq", "llama-3.3-70b-versatile", 32_768, _TEXT, _GROQ + "llama-3.3-70b-versatile"),
-    ModelFacts("groq", "llama-3.1-8b-instant", 131_072, _TEXT, _GROQ + "llama-3.1-8b-instant"),
-    ModelFacts("groq", "openai/gpt-oss-120b", 65_536, _BLIND, _GROQ + "openai/gpt-oss-120b"),
-    ModelFacts("groq", "openai/gpt-oss-20b", 65_536, _BLIND, _GROQ + "openai/gpt-oss-20b"),
-    ModelFacts("groq", "qwen/qwen3-32b", 40_960, _TEXT | {ModelCapability.REASONING}, _GROQ + "qwen/qwen3-32b"),
-    ModelFacts("groq", _SCOUT, 8_192, _STRICT, _GROQ + _SCOUT),
+    ModelFacts("groq", "llama-3.3-70b-versatile", 32_768, _TEXT, _GROQ + "llama-3.3-70b-versatile", 280),
+    ModelFacts("groq", "llama-3.1-8b-instant", 131_072, _TEXT, _GROQ + "llama-3.1-8b-instant", 560),
+    ModelFacts("groq", "openai/gpt-oss-120b", 65_536, _BLIND, _GROQ + "openai/gpt-oss-120b", 500),
+    ModelFacts("groq", "openai/gpt-oss-20b", 65_536, _BLIND, _GROQ + "openai/gpt-oss-20b", 1000),
+    ModelFacts("groq", "qwen/qwen3-32b", 40_960, _TEXT | {ModelCapability.REASONING}, _GROQ + "qwen/qwen3-32b", 400),
+    ModelFacts("groq", _SCOUT, 8_192, _STRICT, _GROQ + _SCOUT, 750),
     ModelFacts("groq", _MAVERICK, 8_192, _STRICT, _GROQ + _MAVERICK),
 )
+
+STREAMS_GO_ON = frozenset({"google", "groq", "mistral"})
+"""Vendors that write a stream to its end, and bill it, when nobody reads it any more; the page says of none that it
+breaks off what is not streamed: https://openrouter.ai/docs/api-reference/streaming, under "Stream Cancellation"."""
 
 FACTS: Mapping[tuple[str, str], ModelFacts] = {(row.provider, row.model): row for row in ROWS}

@@ -126,12 +126,14 @@ def failed(
     *,
     prices: PriceBook,
     latency_ms: int,
-    fold: Fold | None = None,
+    fold: Fold,
+    unseen_tokens: int,
     first_token_ms: int | None,
 ) -> LedgerEntry:
-    """An error. One that came as an HTTP status cost nothing; one that cut an answer off cost what was produced."""
+    """An error. One that came as an HTTP status cost nothing; one that cut an answer off cost what was produced, and
+    what nobody has seen of it (see `unseen`)."""
     billed = error.sent and (error.status is None or error.status < 300)
-    booked = _cut_short(entry, fold, prices) if billed else _not_billed(entry)
+    booked = _cut_short(entry, fold, unseen_tokens, prices) if billed else _not_billed(entry)
     return replace(
         booked,
         outcome=Outcome.FAILED,
@@ -148,12 +150,14 @@ def interrupted(
     prices: PriceBook,
     latency_ms: int,
     sent: bool,
-    fold: Fold | None,
+    fold: Fold,
+    unseen_tokens: int,
     first_token_ms: int | None,
 ) -> LedgerEntry:
-    """Our side ended it: the deadline (`error_code`), or the caller (no code). What was produced is booked."""
+    """Our side ended it: the deadline (`error_code`), or the caller (no code). What was produced is booked, and what
+    nobody has seen of it."""
     return replace(
-        _cut_short(entry, fold, prices) if sent else _not_billed(entry),
+        _cut_short(entry, fold, unseen_tokens, prices) if sent else _not_billed(entry),
         outcome=Outcome.FAILED if error_code else Outcome.CANCELLED,
         error_code=error_code,
         latency_ms=latency_ms,
@@ -166,12 +170,12 @@ def unsent(entry: LedgerEntry) -> LedgerEntry:
     return replace(_not_billed(entry), outcome=Outcome.CANCELLED)
 
 
-def _cut_short(entry: LedgerEntry, fold: Fold | None, prices: PriceBook) -> LedgerEntry:
+def _cut_short(entry: LedgerEntry, fold: Fold, unseen_tokens: int, prices: PriceBook) -> LedgerEntry:
     """Exact where the vendor's final figures had already come; else its input figure, or ours, and what we counted."""
-    seen = fold.usage if fold else None
-    if fold and seen and fold.finish_reason:
+    seen = fold.usage
+    if seen and fold.finish_reason:
         return _with_usage(entry, seen, prices, estimated=False)
-    produced = estimate_tokens(fold.produced_bytes) if fold else 0
+    produced = estimate_tokens(fold.produced_bytes) + unseen_tokens
     usage = seen or Usage(input_tokens=entry.input_tokens)
     return _with_usage(entry, replace(usage, output_tokens=max(usage.output_tokens, produced)), prices, estimated=True)
 

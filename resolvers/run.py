@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from persistence.records import LedgerEntry
-from providers.errors import ProviderError, UnsendableRequestError
+from providers.errors import ProviderError, ProviderTimeoutError, UnsendableRequestError
 from providers.fold import Fold
 from providers.ports import Dispatch, Transport, current_dispatch
 
@@ -38,13 +38,13 @@ from .shared_keys import SharedKeys
 from .siblings import Siblings
 from .tokens import TokenMaker
 from .types import Command, Target
+from .unseen import unseen_tokens
 from .usage_links import UsageLinks
 from .webhooks import Webhooks
 
 DEFAULT_TIMEOUT_MS = 120_000
 MAX_INT = 2**31 - 1  # GraphQL's Int; a vendor may ask to wait for longer
-COUNTING_S = 2.0
-"""For how long an answer waits until it is counted against its limits."""
+COUNTING_S = 2.0  # for so long an answer waits until it is counted against its limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,6 +366,7 @@ class AttemptScope:
                     prices=self._prices,
                     latency_ms=self._elapsed_ms(),
                     fold=self.fold,
+                    unseen_tokens=self._unseen_tokens(left=isinstance(error, ProviderTimeoutError)),
                     first_token_ms=self.first_token_ms,
                 )
             )
@@ -385,9 +386,15 @@ class AttemptScope:
                 latency_ms=self._elapsed_ms(),
                 sent=not self._dispatch.waiting,
                 fold=self.fold,
+                unseen_tokens=self._unseen_tokens(left=True),
                 first_token_ms=self.first_token_ms,
             )
         )
+
+    def _unseen_tokens(self, *, left: bool) -> int:
+        silent_ms = self._elapsed_ms() if self.first_token_ms is None else self.first_token_ms
+        run, target = self._run, self.step.target
+        return unseen_tokens(run.command, target, self.fold, streamed=run.streamed, silent_ms=silent_ms, left=left)
 
     def _elapsed_ms(self) -> int:
         return round((self._run.services.clock() - self._started) * 1000)

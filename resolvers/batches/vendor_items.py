@@ -10,6 +10,7 @@ from persistence.batch_records import Batch, BatchState, Item, ItemError, ItemSt
 from persistence.records import LedgerEntry
 from providers.batching import BatchResult
 from providers.errors import ProviderBadResponseError, ProviderError
+from providers.fold import Fold
 from providers.types import CompletionRequest, FinishReason, ProviderCompletion
 
 from .. import booking, structured
@@ -77,7 +78,13 @@ class Judge:
         if result.error is None:
             return Outcome(None, self.undone(item))
         entry = booking.failed(
-            self._opening(item, command), result.error, prices=self.prices, latency_ms=0, first_token_ms=None
+            self._opening(item, command),
+            result.error,
+            prices=self.prices,
+            latency_ms=0,
+            fold=Fold(),
+            unseen_tokens=0,
+            first_token_ms=None,
         )
         return Outcome(entry, self.failed(item, result.error))
 

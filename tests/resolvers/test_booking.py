@@ -73,13 +73,28 @@ def answered(answer: ProviderCompletion, target: Target = UNPRICED) -> LedgerEnt
     return booking.succeeded(opening(target), answer, prices=NO_RULES, latency_ms=30, first_token_ms=10)
 
 
-def failed(error: ProviderError, *events: StreamEvent) -> LedgerEntry:
-    return booking.failed(opening(), error, prices=NO_RULES, latency_ms=30, fold=folded(*events), first_token_ms=None)
+def failed(error: ProviderError, *events: StreamEvent, unseen: int = 0) -> LedgerEntry:
+    return booking.failed(
+        opening(),
+        error,
+        prices=NO_RULES,
+        latency_ms=30,
+        fold=folded(*events),
+        unseen_tokens=unseen,
+        first_token_ms=None,
+    )
 
 
-def interrupted(*events: StreamEvent, code: str | None = None, sent: bool = True) -> LedgerEntry:
+def interrupted(*events: StreamEvent, code: str | None = None, sent: bool = True, unseen: int = 0) -> LedgerEntry:
     return booking.interrupted(
-        opening(), error_code=code, prices=NO_RULES, latency_ms=30, sent=sent, fold=folded(*events), first_token_ms=10
+        opening(),
+        error_code=code,
+        prices=NO_RULES,
+        latency_ms=30,
+        sent=sent,
+        fold=folded(*events),
+        unseen_tokens=unseen,
+        first_token_ms=10,
     )
 
 
@@ -178,7 +193,7 @@ def test_a_model_without_a_price_has_no_cost() -> None:
     ],
 )
 def test_an_error_in_place_of_an_answer_costs_nothing(error: ProviderError) -> None:
-    booked = failed(error)
+    booked = failed(error, unseen=100)
     assert (booked.outcome, booked.error_code, tokens(booked)) == (Outcome.FAILED, error.code, (0, 0, False))
     assert (booked.cost, booked.cost_source, booked.price_version) == (0, CostSource.NOT_BILLED, None)
 
@@ -214,6 +229,21 @@ def test_what_is_cut_off_is_booked_as_far_as_it_is_known(
         assert tokens(booked) == figures
 
 
+@pytest.mark.parametrize(
+    ("events", "figures"),
+    [
+        pytest.param((), (10, 100, True), id="nothing seen"),
+        pytest.param((TextDelta("x" * 40),), (10, 110, True), id="besides text"),
+        pytest.param((Finished(usage=Usage(7, 150)), TextDelta("x" * 40)), (7, 150, True), id="the vendor knows more"),
+        pytest.param((TextDelta("x" * 40), FINAL), (7, 90, False), id="the vendor knows all"),
+    ],
+)
+def test_what_nobody_saw_is_booked_too(events: tuple[StreamEvent, ...], figures: tuple[int, int, bool]) -> None:
+    error = ProviderUnavailableError("cut", provider="alpha")
+    for booked in (interrupted(*events, unseen=100), failed(error, *events, unseen=100)):
+        assert tokens(booked) == figures
+
+
 def test_early_usage_keeps_the_kinds_of_input_it_tells() -> None:
     booked = interrupted(
         Finished(usage=Usage(100, 1, cached_input_tokens=60, cache_write_tokens=10)), TextDelta("x" * 40)
@@ -229,7 +259,7 @@ def test_who_ended_it_is_in_the_outcome() -> None:
 
 
 def test_what_no_vendor_saw_costs_nothing() -> None:
-    booked = interrupted(code="DEADLINE_EXCEEDED", sent=False)
+    booked = interrupted(code="DEADLINE_EXCEEDED", sent=False, unseen=100)
     assert (booked.cost, booked.cost_source) == (Decimal(0), CostSource.NOT_BILLED)
     assert tokens(booked) == (0, 0, False)
     assert (booked.outcome, booked.error_code) == (Outcome.FAILED, "DEADLINE_EXCEEDED")

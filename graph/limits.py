@@ -22,7 +22,10 @@ from resolvers.limit_rules import NewLimits
 from resolvers.principal import Scope
 
 _API_KEY = "The id of the API key whose calls are limited; null where it is none's."
-_MODEL = "The model whose calls are limited, as provider/model, or provider/* for all of a provider's together."
+_MODEL = (
+    "The model whose calls are limited, as provider/model, or provider/* for all of a provider's together. OpenRouter's"
+    " routing variants (`:nitro`) count as the model too."
+)
 _REQUESTS = "Completions and embeddings within the last 60 seconds; retries are no others. Null for any number."
 _TOKENS = "Tokens read and written within the last 60 seconds. Null for any number."
 _DAY = "USD by the day of UTC. Null for any sum."
@@ -63,7 +66,7 @@ class LimitReached:
     def of(cls, detail: LimitDetail) -> Self:
         return cls(
             limited=Limited(detail.limited),
-            name=detail.name or None,
+            name=detail.name,
             measure=LimitMeasure(detail.measure),
             limit=Decimal(detail.limit),
             used=Decimal(detail.used),

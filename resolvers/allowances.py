@@ -13,6 +13,7 @@ from persistence.limit_records import Limited, LimitRule
 from persistence.records import LedgerEntry
 from persistence.reservation_records import Allowance, Kind, Refused
 from persistence.usage_records import UsageField, UsageFilter
+from providers.variants import names_of
 
 from .errors import BudgetExceededError, DomainError, LimitDetail, RateLimitedError
 
@@ -122,7 +123,7 @@ def counted_as(rule: LimitRule) -> UsageFilter:
     provider, _, model = rule.name.partition("/")
     if model == "*":
         return UsageFilter({UsageField.PROVIDER: [provider]})
-    return UsageFilter({UsageField.PROVIDER: [provider], UsageField.MODEL: [model]})
+    return UsageFilter({UsageField.PROVIDER: [provider], UsageField.MODEL: names_of(provider, model)})
 
 
 def budgets_of(rules: Sequence[LimitRule], cost: Decimal, at: datetime) -> Sequence[Need]:
@@ -171,7 +172,7 @@ def refusal(need: Need, refused: Refused, now: datetime) -> DomainError:
     limit, used, amount = (
         f"{usd(each):f}" if money else str(each) for each in (asked.limit, refused.used, asked.amount)
     )
-    detail = LimitDetail(need.rule.limited.value, need.rule.name, need.measure.value, limit, used, amount)
+    detail = LimitDetail(need.rule.limited.value, need.rule.name or None, need.measure.value, limit, used, amount)
     who = {Limited.ORGANISATION: "the organisation", Limited.API_KEY: "this API key"}.get(
         need.rule.limited, f"calls to {need.rule.name}"
     )

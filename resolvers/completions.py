@@ -78,7 +78,7 @@ async def stream(
         await writer
     finally:
         mailbox.abandon()
-        if not (detached and services.recordings.adopt(writer)):
+        if not (detached and services.recordings.adopt(principal.organisation, writer)):
             writer.cancel()
             await asyncio.wait([writer])
 

@@ -48,11 +48,11 @@ class ConflictError(DomainError):
 
 @dataclass(frozen=True, slots=True)
 class LimitDetail:
-    """Of whose calls (`limited` and `name`, as in `LimitRule`) which figure (`measure`, its field) is at its limit.
-    Counts and USD as decimal text: `used` holds what is reserved for calls that run."""
+    """Of whose calls (`limited` and `name`, as in `LimitRule`, but None for the organisation) which figure (`measure`,
+    its field) is at its limit. Counts and USD as decimal text: `used` holds what is reserved for calls that run."""
 
     limited: str
-    name: str
+    name: str | None
     measure: str
     limit: str
     used: str

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from persistence.limit_records import Limited, LimitRule
 from persistence.ports import LimitStore, StoreUnavailableError
+from providers.variants import model_itself
 
 from .cache_counts import CacheCounts
 
@@ -32,14 +33,14 @@ class Rules:
         return len(self._by_subject)
 
     def applying(self, key_id: str | None, provider: str, model: str) -> Sequence[LimitRule]:
-        """To calls by this API key, or none, to this model."""
+        """To calls by this API key, or none, to this model, under whatever of its names."""
         if not self._by_subject:
             return ()
+        models = {model: None, model_itself(provider, model): None, "*": None}
         subjects = (
             (Limited.ORGANISATION, ""),
             (Limited.API_KEY, key_id),
-            (Limited.MODEL, f"{provider}/{model}"),
-            (Limited.MODEL, f"{provider}/*"),
+            *((Limited.MODEL, f"{provider}/{each}") for each in models),
         )
         return [rule for each in subjects if (rule := self._by_subject.get(each)) is not None]  # type: ignore[arg-type]
 

@@ -34,6 +34,8 @@ END = 2**31
 MAX_UNSENT = 2**20
 """Characters of a stream that wait while the replays are away; past that its recording is given up."""
 MAX_DETACHED = 1_000
+MAX_DETACHED_OF_ONE = 250
+"""Of one organisation's, in a process: others find room too."""
 AT_ONCE = 8
 LAST_FLUSH_S = 1.0
 
@@ -121,7 +123,7 @@ class Recordings:
         self._sessions = sessions
         self._clock = clock
         self._running: dict[Recording, float] = {}  # when each was last written
-        self._detached: set[asyncio.Task[None]] = set()
+        self._detached: dict[asyncio.Task[None], str] = {}  # whose each is
         self._wake = asyncio.Event()
         self._away = False  # the replays, when they were last asked
 
@@ -142,16 +144,17 @@ class Recordings:
         session.enter_context(self._sessions.session(principal, end))
         writer.add_done_callback(lambda _: session.close())
 
-    def adopt(self, writer: asyncio.Task[None]) -> bool:
+    def adopt(self, organisation: str, writer: asyncio.Task[None]) -> bool:
         """Let a stream go on without a reader, up to its deadline; False where there is no room for one more."""
-        if len(self._detached) >= MAX_DETACHED:
+        own = sum(each == organisation for each in self._detached.values())
+        if len(self._detached) >= MAX_DETACHED or own >= MAX_DETACHED_OF_ONE:
             return False
-        self._detached.add(writer)
+        self._detached[writer] = organisation
         writer.add_done_callback(self._ended)
         return True
 
     def _ended(self, writer: asyncio.Task[None]) -> None:
-        self._detached.discard(writer)
+        del self._detached[writer]
         if not writer.cancelled() and (error := writer.exception()) is not None:
             log.error("a stream without a reader has failed", exc_info=error)
 

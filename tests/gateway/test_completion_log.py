@@ -93,7 +93,7 @@ def test_what_a_vendor_s_batch_told_is_an_event_too() -> None:
 
 
 def test_a_refusal_says_by_what() -> None:
-    limit = LimitDetail("organisation", "", "usd_per_day", "1", "1", "0.1")
+    limit = LimitDetail("organisation", None, "usd_per_day", "1", "1", "0.1")
     end = replace(END, outcome=CompletionOutcome.REFUSED, error_code="BUDGET_EXCEEDED", limit=limit, entries=[])
     event = logged(end)
     assert (event["error_code"], event["limit"]) == ("BUDGET_EXCEEDED", "organisation: usd_per_day")

@@ -64,7 +64,7 @@ async def test_an_error_says_what_had_no_room(full: Stage, query: str, asked: di
     _, errors = await full.ask(query, {"input": asked})
     told = errors[0]["extensions"]
     assert (told["code"], told["retryable"]) == ("RATE_LIMITED", True)
-    assert told["limit"] == {"limited": "organisation", "name": "", "measure": "requests_per_minute", **COUNTS}
+    assert told["limit"] == {"limited": "organisation", "name": None, "measure": "requests_per_minute", **COUNTS}
     assert 0 < told["retryAfterMs"] <= 61_000
 
 

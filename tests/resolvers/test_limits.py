@@ -74,7 +74,7 @@ async def test_requests_a_minute(scene: Scene) -> None:
     assert (error.code, error.retryable) == ("RATE_LIMITED", True)
     assert 59_000 <= error.retry_after_ms <= 61_000
     detail = error.detail
-    assert (detail.limited, detail.name, detail.measure) == ("organisation", "", "requests_per_minute")
+    assert (detail.limited, detail.name, detail.measure) == ("organisation", None, "requests_per_minute")
     assert (detail.limit, detail.used, detail.asked) == ("2", "2", "1")
     assert len(scene.alpha.calls) == 2, "who is refused calls no vendor"
     scene.beta.will(texts("hi"))

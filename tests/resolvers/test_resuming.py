@@ -209,8 +209,9 @@ async def test_a_detached_stream_ends_with_the_key_that_began_it(scene: Scene, r
         assert scene.booked("outcome") == [(Outcome.CANCELLED,)]
 
 
-async def test_of_detached_streams_there_is_a_bound(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resolvers.recordings.MAX_DETACHED", 1)
+@pytest.mark.parametrize("bound", ["MAX_DETACHED", "MAX_DETACHED_OF_ONE"])
+async def test_of_detached_streams_there_is_a_bound(scene: Scene, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    monkeypatch.setattr(f"resolvers.recordings.{bound}", 1)
     scene.alpha.will([Hold()], [Hold()])
     ids = []
     for _ in range(2):
@@ -220,6 +221,21 @@ async def test_of_detached_streams_there_is_a_bound(scene: Scene, monkeypatch: p
     assert only(await again(scene, ids[1]), CompletionFinished).completion.finish_reason is FinishReason.CANCELLED
     assert await scene.cancel(id=ids[0]) == (ids[0], True)
     await again(scene, ids[0])
+
+
+async def test_one_organisation_leaves_room_for_the_detached_streams_of_others(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resolvers.recordings.MAX_DETACHED_OF_ONE", 1)
+    scene.alpha.will([Hold()], [Hold()])
+    running = []
+    for principal in (ACME, GLOBEX):
+        async with aclosing(scene.stream(principal, detached=True)) as events:
+            running.append((principal, (await anext(events)).completion_id))
+    assert scene.alpha.endings == [None, None]
+    for principal, completion_id in running:
+        assert await scene.cancel(principal, id=completion_id) == (completion_id, True)
+    await asyncio.sleep(1)
 
 
 async def test_a_failure_is_the_end_too(scene: Scene) -> None:

@@ -1,0 +1,40 @@
+"""Limits of a model, which may be called by several names."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from persistence.limit_records import Limited
+from tests.persistence.entries import entry
+
+from .scene import ACME, Scene
+from .test_limits import limit
+
+
+async def test_a_model_s_limit_holds_under_whatever_name_it_is_routed_by(scene: Scene) -> None:
+    """And one of a single name counts that name alone. A variant that is a model of its own has its own."""
+    cache = scene.services.limits.cache
+    limit(scene, limited=Limited.MODEL, name="openrouter/z/m", requests_per_minute=1)
+    limit(scene, limited=Limited.MODEL, name="openrouter/z/m:nitro", requests_per_minute=1)
+    limit(scene, limited=Limited.MODEL, name="alpha/m", requests_per_minute=1)
+    rules = await cache.rules("acme")
+
+    def names(provider: str, model: str) -> list[str]:
+        return sorted(rule.name for rule in rules.applying(None, provider, model))
+
+    plain, quick = "openrouter/z/m", "openrouter/z/m:nitro"
+    assert names("openrouter", "z/m") == [plain]
+    assert names("openrouter", "z/m:floor") == names("openrouter", "z/m:nitro:online") == [plain]
+    assert names("openrouter", "z/m:nitro") == [plain, quick]
+    assert names("openrouter", "z/m:free") == names("alpha", "m:nitro") == []
+
+
+async def test_a_budget_begins_with_what_was_spent_under_each_of_a_model_s_names(scene: Scene) -> None:
+    limit(scene, limited=Limited.MODEL, name="openrouter/z/m", usd_per_day=Decimal(1_000))
+    now = datetime.now(UTC)
+    for number, model in enumerate(["z/m", "z/m:nitro", "z/m:free", "z/n"]):
+        booked = entry(time=now, completion_id=f"cmp_{number}", provider="openrouter", model=model, cost=Decimal(10))
+        await scene.services.ledger.book(booked)
+    (state,) = await scene.services.limit_rules.states_for(ACME)
+    assert state.used == 20

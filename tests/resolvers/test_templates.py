@@ -155,9 +155,9 @@ def test_a_text_that_would_grow_too_long_is_refused_before_it_is_built() -> None
 
 @pytest.mark.parametrize("unit", ["\\", "{", "\\{", "{{a}}", r"\{{", "{{{a}}}"])
 def test_long_templates_take_no_long_time(unit: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         rendered(unit * (MAX_RENDERED // 8), {"a": "x"}, path=HERE)
     except BadUserInputError:
         assert unit == "{"
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started < 2.0

@@ -23,7 +23,7 @@ from .test_providers import asked
 LEAVES_WITHIN_S = 1.0
 
 
-async def until(condition: Callable[[], Any], *, within_s: float = 10.0) -> Any:
+async def until(condition: Callable[[], Any], *, within_s: float = 30.0) -> Any:
     """What `condition` gives once it is true: for what another process does, which sends no signal."""
     deadline = time.monotonic() + within_s
     while not (value := condition()):

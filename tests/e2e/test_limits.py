@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Iterator
@@ -9,13 +10,14 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from tests.servers.redis import cluster_or_skip, redis_or_skip
 
-from .limited import Callers, Limited, all_is_settled, client_of, most_usd, running_limited
+from .limited import TOKENS, Callers, Limited, all_is_settled, client_of, most_usd, running_limited
 from .processes import Vendor
-from .test_cancellation import until
+from .test_cancellation import open_calls, until
 
 PROCESSES = 4
 
@@ -93,6 +95,35 @@ async def never_over_and_nobody_in_vain(limited: Limited, vendor: Vendor, organi
 
 async def test_three_hundred_calls(limited: Limited, vendor: Vendor, organisation: str) -> None:
     await never_over_and_nobody_in_vain(limited, vendor, organisation, 300)
+
+
+async def test_who_leaves_early_meets_the_budget_all_the_same(
+    limited: Limited, vendor: Vendor, organisation: str
+) -> None:
+    """Each call may have had its four tokens written, and counts with them."""
+    limited.price(organisation)
+    callers, silence = Callers(limited, organisation), "[[hang=0]]"
+    budget = 10 * most_usd(silence)
+    limited.limit(organisation, usdPerDay=str(budget))
+    headers = {"authorization": f"Bearer {limited.servers[0].token(organisation)}"}
+    async with aiohttp.ClientSession(headers=headers) as session:
+        for server in limited.servers:
+            leaving = asyncio.create_task(callers.call(session, server, silence))
+            await until(lambda: open_calls(vendor, "openai", organisation))
+            leaving.cancel()
+            await until(lambda: not open_calls(vendor, "openai", organisation))
+        codes: list[str] = []
+        while "BUDGET_EXCEEDED" not in codes:
+            await callers.call(session, limited.servers[len(codes) % PROCESSES], silence, timeoutMs=50)
+            codes.append(callers.refused[-1]["extensions"]["code"])
+    assert codes == ["DEADLINE_EXCEEDED"] * (len(codes) - 1) + ["BUDGET_EXCEEDED"]
+    await until(lambda: all_is_settled(limited.kept(organisation)))
+    booked = await limited.booked(organisation)
+    assert {(entry.output_tokens, entry.estimated) for entry in booked} == {(TOKENS, True)}
+    assert vendor.tally("openai", organisation)["calls"] <= len(booked), "the deadline may have passed on the way"
+    spent = sum(entry.cost or 0 for entry in booked)
+    assert budget - most_usd(silence) < spent <= budget
+    assert limited.kept(organisation).budgets == {"usd_per_day": (spent, Decimal(0))}
 
 
 @pytest.mark.soak

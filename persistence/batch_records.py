@@ -89,8 +89,8 @@ class Batch:
     `cost` is the sum of what is known, `unpriced` how many ended items have a part without a known cost. `concurrency`:
     so many of its items are queued or running at once at most, None for any number. `digest`: of all that was
     submitted, so that an idempotency key used for something else is told. `webhook`: the id of the one that is told of
-    its end; None for all that want to know. `run` counts from 1; each retry is one more.
-    `result_file` is the name of the file of results, None until it has ended."""
+    its end; None for all that want to know. `run` counts from 1; each retry is one more. `ended_before`: how many of
+    its items had ended as that began. `result_file` is the name of the file of results, None until it has ended."""
 
     id: str
     organisation: str
@@ -110,6 +110,7 @@ class Batch:
     cost: Decimal = Decimal(0)
     unpriced: int = 0
     run: int = 1
+    ended_before: int = 0
     ended_at: datetime | None = None
     result_file: str | None = None
 

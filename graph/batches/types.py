@@ -146,7 +146,9 @@ class Batch(Node):
     ended_at: datetime | None = strawberry.field(description="When all of it had ended, UTC.")
     record: strawberry.Private[records.Batch]
 
-    @strawberry.field(description="When it will have ended at the pace until now, UTC; null where that can't be told.")
+    @strawberry.field(
+        description="When it will have ended at the pace of this run, UTC; null where that can't be told."
+    )
     def estimated_end_at(self, info: GraphInfo) -> datetime | None:
         return info.context.services.batches.estimated_end(self.record)
 

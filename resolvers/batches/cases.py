@@ -186,6 +186,7 @@ class Batches:
             "started_at": now,
             "deadline": now + LIFETIME,
             "run": standing.run + 1,
+            "ended_before": counts.succeeded + (counts.cancelled if only_failed else 0),
             "ended_at": None,
             "result_file": None,
         }
@@ -200,9 +201,9 @@ class Batches:
         return changed
 
     def estimated_end(self, batch: Batch) -> datetime | None:
-        """At the pace until now; None where that can't be told."""
-        ended = batch.counts.total - batch.counts.open
-        if batch.run > 1 or not ended or not batch.counts.open or batch.state is not BatchState.RUNNING:
+        """At the pace of this run until now; None where that can't be told."""
+        ended = batch.counts.total - batch.counts.open - batch.ended_before
+        if ended < 1 or not batch.counts.open or batch.state is not BatchState.RUNNING:
             return None
         now = self.now()
         left = (now - batch.started_at) / ended * batch.counts.open

@@ -105,6 +105,8 @@ async def test_a_batch_and_its_items_are_found_as_they_were(store: BatchStore) -
         mode=BatchMode.PROVIDER,
         submitter=Submitter("é", None, None, ("greet",)),
         cost=Decimal("0.000000000001"),
+        run=2,
+        ended_before=7,
     )
     await opened(store, made)
     assert await store.by_id("acme", made.id) == made

@@ -88,9 +88,10 @@ class Batch:
     """Many completions under one id, which sorts by time. `counts` and `cost` are kept up with each move of an item;
     `cost` is the sum of what is known, `unpriced` how many ended items have a part without a known cost. `concurrency`:
     so many of its items are queued or running at once at most, None for any number. `digest`: of all that was
-    submitted, so that an idempotency key used for something else is told. `webhook`: the id of the one that is told of
-    its end; None for all that want to know. `run` counts from 1; each retry is one more. `ended_before`: how many of
-    its items had ended as that began. `result_file` is the name of the file of results, None until it has ended."""
+    submitted, so that an idempotency key used for something else is told; `call_digest`: of that without the lines of
+    its file, which does not last as long. `webhook`: the id of the one that is told of its end; None for all that want
+    to know. `run` counts from 1; each retry is one more. `ended_before`: how many of its items had ended as that began.
+    `result_file` is the name of the file of results, None until it has ended."""
 
     id: str
     organisation: str
@@ -104,6 +105,7 @@ class Batch:
     concurrency: int | None = None
     deadline: datetime | None = None
     webhook: str | None = None
+    call_digest: str = ""
     idempotency_key: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     counts: Counts = Counts()

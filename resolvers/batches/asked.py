@@ -75,8 +75,8 @@ class Problem:
     code: str = BadUserInputError.code
 
 
-def check_asked(asked: BatchAsked, now: datetime) -> None:
-    """What holds for all lines together. Raises BadUserInputError."""
+def check_asked(asked: BatchAsked) -> None:
+    """What holds for all lines together, whenever it is asked. Raises BadUserInputError."""
     check_range("concurrency", asked.concurrency, 1, MAX_CONCURRENCY)
     check_range("priority", asked.priority, 0, MAX_PRIORITY)
     key = asked.idempotency_key
@@ -92,23 +92,24 @@ def check_asked(asked: BatchAsked, now: datetime) -> None:
                 f"a label's name has 1 to {MAX_LABEL_LENGTH} characters, its value at most as many; {LABEL!r} is taken",
                 path=("input", "labels"),
             )
-    if asked.deadline is not None:
-        _check_deadline(asked.deadline, now)
+
+
+def check_deadline(asked: BatchAsked, now: datetime) -> None:
+    """Raises BadUserInputError for one that has passed, or is too far away."""
+    if asked.deadline is None:
+        return
+    try:
+        end = asked.deadline.astimezone(UTC)
+    except OverflowError:  # an offset takes it out of the calendar
+        end = now
+    if not now < end <= now + MAX_LIFETIME:
+        raise BadUserInputError(f"the deadline is within {MAX_LIFETIME.days} days from now", path=("input", "deadline"))
 
 
 def end_of(asked: BatchAsked, now: datetime) -> datetime:
     """Its deadline, in whole milliseconds."""
     end = now + LIFETIME if asked.deadline is None else asked.deadline.astimezone(UTC)
     return end.replace(microsecond=end.microsecond // 1000 * 1000)
-
-
-def _check_deadline(deadline: datetime, now: datetime) -> None:
-    try:
-        end = deadline.astimezone(UTC)
-    except OverflowError:  # an offset takes it out of the calendar
-        end = now
-    if not now < end <= now + MAX_LIFETIME:
-        raise BadUserInputError(f"the deadline is within {MAX_LIFETIME.days} days from now", path=("input", "deadline"))
 
 
 async def listed(given: Sequence[Given]) -> AsyncGenerator[Given, None]:

@@ -28,7 +28,18 @@ from ..query_costs import CostBuckets, Meter, caller_of
 from ..tracing import UNTRACED, Tracer
 from ..types import CompleteCommand
 from ..webhooks import Webhooks
-from .asked import BatchAsked, Given, ItemAsked, Problem, check_asked, check_line, end_of, lines_of, listed
+from .asked import (
+    BatchAsked,
+    Given,
+    ItemAsked,
+    Problem,
+    check_asked,
+    check_deadline,
+    check_line,
+    end_of,
+    lines_of,
+    listed,
+)
 from .forgetting import discard
 from .json_texts import Texts, command_text, input_name
 from .reading import Reader, ReadLine, refusal
@@ -75,13 +86,14 @@ class Submitting:
     async def submit(self, principal: Principal, asked: BatchAsked, source: Source) -> Batch:
         """Durable when it returns. By an idempotency key that was used for the same, what came of that; raises
         ConflictError where it was used for something else, or where too many batches have not ended."""
-        now = _whole(self.now())
-        check_asked(asked, now)
-        batch = _begun(submitter_of(principal, self.tracer), principal.organisation, asked, now)
+        check_asked(asked)
         with told():
             standing = await self._standing(principal, asked)
             if standing is not None:
-                return _same(standing, await self._digest(principal, asked, source))
+                return await self._again(standing, principal, asked, source)
+            now = _whole(self.now())
+            check_deadline(asked, now)
+            batch = _begun(submitter_of(principal, self.tracer), principal.organisation, asked, now)
             await self._check_webhook(principal, asked)
             await self.store.begin(batch)
             try:
@@ -94,12 +106,13 @@ class Submitting:
                 raise
             if opened.id != batch.id:
                 await discard(self.store, self.objects, batch.organisation, batch.id)
-            return _same(opened, filled.digest)
+            return _same(opened, opened.digest, filled.digest)
 
     async def rehearse(self, principal: Principal, asked: BatchAsked, source: Source) -> Rehearsal:
         """Every line is checked, and nothing accepted."""
         now = self.now()
-        check_asked(asked, now)
+        check_asked(asked)
+        check_deadline(asked, now)
         await self._check_webhook(principal, asked)
         pricing = _Pricing(asked.mode is BatchMode.PROVIDER, now)
         with told():
@@ -138,6 +151,14 @@ class Submitting:
             digest=filling.digest.hexdigest(),
             idempotency_key=asked.idempotency_key,
         )
+
+    async def _again(self, standing: Batch, principal: Principal, asked: BatchAsked, source: Source) -> Batch:
+        """Uploads are forgotten sooner than batches: then the rest of the call tells."""
+        try:
+            digest = await self._digest(principal, asked, source)
+        except NotFoundError:
+            return _same(standing, standing.call_digest, _call_digest(asked))
+        return _same(standing, standing.digest, digest)
 
     async def _digest(self, principal: Principal, asked: BatchAsked, source: Source) -> str:
         digest = _digest_of(asked)
@@ -261,6 +282,7 @@ def _begun(submitter: Submitter, organisation: str, asked: BatchAsked, now: date
         priority=asked.priority,
         submitter=submitter,
         digest="",
+        call_digest=_call_digest(asked),
         created_at=now,
         started_at=now,
         concurrency=asked.concurrency,
@@ -270,8 +292,8 @@ def _begun(submitter: Submitter, organisation: str, asked: BatchAsked, now: date
     )
 
 
-def _same(batch: Batch, digest: str) -> Batch:
-    if batch.digest != digest:
+def _same(batch: Batch, kept: str, asked: str) -> Batch:
+    if kept != asked:
         raise ConflictError(f"the idempotencyKey was used for {batch.id}, which was asked for with something else")
     return batch
 
@@ -281,6 +303,13 @@ def _digest_of(asked: BatchAsked) -> hashlib._Hash:
     bounds = (asked.mode, asked.priority, asked.concurrency, asked.deadline)
     told = (*bounds, asked.webhook, dict(asked.labels), asked.defaults)
     return hashlib.sha256(orjson.dumps(told, option=orjson.OPT_SORT_KEYS) + b"\n")
+
+
+def _call_digest(asked: BatchAsked) -> str:
+    """With the name of the file, in place of its lines."""
+    digest = _digest_of(asked)
+    digest.update((asked.file or "").encode())
+    return digest.hexdigest()
 
 
 def _whole(time: datetime) -> datetime:

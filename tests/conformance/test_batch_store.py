@@ -107,6 +107,7 @@ async def test_a_batch_and_its_items_are_found_as_they_were(store: BatchStore) -
         cost=Decimal("0.000000000001"),
         run=2,
         ended_before=7,
+        call_digest="d2",
     )
     await opened(store, made)
     assert await store.by_id("acme", made.id) == made

@@ -186,6 +186,32 @@ async def test_a_key_makes_one_batch_of_the_same(stage: BatchStage) -> None:
     assert stage.store.begun == {}
 
 
+async def test_a_key_tells_its_batch_when_the_file_is_gone(stage: BatchStage) -> None:
+    """Uploads are forgotten before their batches are."""
+    stage.objects.files["acme", "f"] = b"a\nb"
+    asked = BatchAsked(idempotency_key="k", file="f", priority=1)
+    batch = await stage.batches.submit(ACME, asked, read)
+    stage.objects.files["acme", "f"] = b"a\nother"
+    with pytest.raises(ConflictError, match="something else"):
+        await stage.batches.submit(ACME, asked, read)
+    del stage.objects.files["acme", "f"]
+    assert await stage.batches.submit(ACME, asked, read) == batch
+    for other in ({"priority": 2}, {"file": "g"}, {"defaults": "[]"}):
+        with pytest.raises(ConflictError, match="something else"):
+            await stage.batches.submit(ACME, replace(asked, **other), read)
+    with pytest.raises(NotFoundError, match="upload it first"):
+        await stage.batches.submit(ACME, replace(asked, idempotency_key="l"), read)
+
+
+async def test_a_key_tells_its_batch_when_the_deadline_has_passed(stage: BatchStage) -> None:
+    soon = stage.batches.now() + timedelta(minutes=1)
+    batch = await stage.submit(1, idempotency_key="k", deadline=soon)
+    await asyncio.sleep(120)
+    assert await stage.submit(1, idempotency_key="k", deadline=soon) == batch
+    with pytest.raises(BadUserInputError, match="deadline"):
+        await stage.submit(1, deadline=soon)
+
+
 async def test_an_organisation_has_so_many_unended(stage: BatchStage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submitting, "MAX_UNENDED", 1)
     await stage.submit(1)

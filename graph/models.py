@@ -22,7 +22,10 @@ from resolvers import prices as own
 from resolvers.principal import Scope
 
 
-@strawberry.enum(description="Whether calls go through. A circuit opens on consecutive failures.")
+@strawberry.enum(
+    description="Whether calls go through. A circuit opens on consecutive failures, and on consecutive refusals for a "
+    "vendor's limit."
+)
 class CircuitState(Enum):
     CLOSED = strawberry.enum_value("CLOSED", description="Calls go through.")
     HALF_OPEN = strawberry.enum_value("HALF_OPEN", description="One call goes through, and decides.")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from providers.errors import ProviderError, UnsendableRequestError
+from providers.errors import ProviderError, ProviderRateLimitedError, UnsendableRequestError
 from providers.ports import ModelProvider
 
 from .errors import BadUserInputError
@@ -51,6 +51,11 @@ def tells_of_illness(error: ProviderError) -> bool:
     return error.retryable and not blames_the_caller
 
 
+def rest_asked(error: ProviderError) -> float | None:
+    """For how many seconds a vendor whose limit is met asks to be left alone; None for any other error."""
+    return error.retry_after or 0.0 if isinstance(error, ProviderRateLimitedError) else None
+
+
 CircuitKey = tuple[str, str, str]
 """Provider, model, and the id of the key that it is called with."""
 
@@ -66,13 +71,16 @@ class CircuitState(IntEnum):
 @dataclass(slots=True)
 class _Circuit:
     failures: int = 0
+    refusals: int = 0
     open_until: float = 0.0
     probe: object | None = None
     probe_until: float = 0.0
 
 
 class Circuits:
-    """Consecutive failures open a circuit for ten seconds; then one probe decides. `clock` is monotonic, in seconds.
+    """Consecutive failures open a circuit for ten seconds; then one probe decides. Consecutive refusals, as a vendor's
+    limit is met, open it for as long as the vendor asks, without a probe: many may share a key, of whom one has met the
+    limit. `clock` is monotonic, in seconds.
 
     A `caller` is whoever has at most one call under way: calls from before the circuit opened may still end while the
     probe is out, and must not be taken for it.
@@ -87,11 +95,13 @@ class Circuits:
     def blocked_for(self, key: CircuitKey, caller: object) -> float:
         """Seconds until a call may be tried; 0 lets this one through, as the probe where the circuit was open."""
         circuit = self._circuits.get(key)
-        if circuit is None or circuit.failures < CIRCUIT_FAILURES:
+        if circuit is None:
             return 0.0
         left = circuit.open_until - self._clock()
         if left > 0:
             return left
+        if circuit.failures < CIRCUIT_FAILURES:
+            return 0.0
         if circuit.probe is not None and self._clock() < circuit.probe_until:
             return CIRCUIT_OPEN_S
         circuit.probe = caller
@@ -103,15 +113,21 @@ class Circuits:
         if circuit is not None and circuit.failures >= CIRCUIT_FAILURES and self.tell is not None:
             self.tell(key, 0.0)
 
-    def failed(self, key: CircuitKey, caller: object) -> None:
+    def failed(self, key: CircuitKey, caller: object, rest_s: float | None = None) -> None:
+        """`rest_s`: as `rest_asked` says. Of refusals other processes are not told: they find out for themselves."""
         circuit = self._circuits.setdefault(key, _Circuit())
         self._circuits.move_to_end(key)
-        circuit.failures += 1
         self.undecided(key, caller)
-        if circuit.failures >= CIRCUIT_FAILURES:
-            circuit.open_until = self._clock() + CIRCUIT_OPEN_S
-            if self.tell is not None:
-                self.tell(key, CIRCUIT_OPEN_S)
+        if rest_s is not None:
+            circuit.refusals += 1
+            if circuit.refusals >= CIRCUIT_FAILURES:
+                circuit.open_until = max(circuit.open_until, self._clock() + min(rest_s, CIRCUIT_OPEN_S))
+        else:
+            circuit.failures += 1
+            if circuit.failures >= CIRCUIT_FAILURES:
+                circuit.open_until = self._clock() + CIRCUIT_OPEN_S
+                if self.tell is not None:
+                    self.tell(key, CIRCUIT_OPEN_S)
         self._bound()
 
     def heard(self, key: CircuitKey, open_s: float) -> None:
@@ -126,9 +142,10 @@ class Circuits:
         self._bound()
 
     def open(self) -> Sequence[tuple[CircuitKey, float]]:
-        """Those that are open, and for how many seconds more."""
+        """Those that are open as their vendor fails, and for how many seconds more."""
         now = self._clock()
-        return [(key, each.open_until - now) for key, each in self._circuits.items() if each.open_until > now]
+        ill = [(key, each) for key, each in self._circuits.items() if each.failures >= CIRCUIT_FAILURES]
+        return [(key, each.open_until - now) for key, each in ill if each.open_until > now]
 
     def _bound(self) -> None:
         while len(self._circuits) > MAX_CIRCUITS:
@@ -139,9 +156,10 @@ class Circuits:
         found: dict[str, CircuitState] = {}
         now = self._clock()
         for (provider, _, _), circuit in self._circuits.items():
-            if circuit.failures >= CIRCUIT_FAILURES:
-                state = CircuitState.OPEN if circuit.open_until > now else CircuitState.HALF_OPEN
-                found[provider] = max(state, found.get(provider, CircuitState.CLOSED))
+            if circuit.open_until > now:
+                found[provider] = CircuitState.OPEN
+            elif circuit.failures >= CIRCUIT_FAILURES:
+                found[provider] = max(CircuitState.HALF_OPEN, found.get(provider, CircuitState.CLOSED))
         return found
 
     def undecided(self, key: CircuitKey, caller: object) -> None:

@@ -32,7 +32,7 @@ from .prices import Prices
 from .principal import Principal
 from .provider_keys import ProviderKeys
 from .recordings import Recordings
-from .routing import Circuits, Route, Step, Vendor, tells_of_illness
+from .routing import Circuits, Route, Step, Vendor, rest_asked, tells_of_illness
 from .running import Running, RunningCompletions
 from .shared_keys import SharedKeys
 from .siblings import Siblings
@@ -352,7 +352,7 @@ class AttemptScope:
             return
         circuits = self._run.services.circuits
         if isinstance(error, ProviderError) and tells_of_illness(error):
-            circuits.failed(self.step.circuit, self._run.route)
+            circuits.failed(self.step.circuit, self._run.route, rest_asked(error))
             self._run.services.health.attempted(self.step.target.provider, self._elapsed_ms(), failed=True)
         else:
             circuits.undecided(self.step.circuit, self._run.route)

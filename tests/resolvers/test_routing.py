@@ -32,6 +32,7 @@ from resolvers.routing import (
     PROBE_LEASE_S,
     TRIES_PER_TARGET,
     Circuits,
+    CircuitState,
     Route,
     Vendor,
     parse_target,
@@ -238,6 +239,20 @@ def test_only_a_vendors_own_trouble_tells_of_illness(error: ProviderError, ill: 
     assert tells_of_illness(error) is ill
 
 
+def test_a_circuit_that_a_limit_has_opened_is_shown_as_open_and_told_to_nobody() -> None:
+    clock, told = Clock(), list[object]()
+    circuits = Circuits(clock)
+    circuits.tell = lambda *news: told.append(news)
+    for _ in range(CIRCUIT_FAILURES):
+        assert circuits.worst() == {}
+        circuits.failed(KEY, CALLER, 2.0)
+    assert (circuits.worst(), circuits.open()) == ({"alpha": CircuitState.OPEN}, [])
+    clock.now += 2.0
+    assert circuits.worst() == {}
+    circuits.succeeded(KEY)
+    assert told == []
+
+
 def test_circuits_are_bounded_and_the_oldest_failure_goes_first() -> None:
     first, second = ("alpha", "first", "k"), ("alpha", "second", "k")
     circuits = opened(Clock(), first)
@@ -252,15 +267,15 @@ def test_circuits_are_bounded_and_the_oldest_failure_goes_first() -> None:
 
 
 class CircuitMachine(RuleBasedStateMachine):
-    """Calls begin and end in any order while time passes. The model knows four things: the calls under way, the count
-    of failures in a row, until when the circuit is open, and which call is the probe."""
+    """Calls begin and end in any order while time passes. The model knows five things: the calls under way, the counts
+    of failures and of refusals in a row, until when the circuit is open, and which call is the probe."""
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
         self.circuits = Circuits(self.clock)
         self.calls: list[object] = []
-        self.failures = 0
+        self.failures = self.refusals = 0
         self.open_until = 0.0
         self.probe: object | None = None
 
@@ -276,10 +291,10 @@ class CircuitMachine(RuleBasedStateMachine):
         """A call, where the circuit does not hold it back."""
         caller = object()
         wait = self.circuits.blocked_for(KEY, caller)
-        if self.failures < CIRCUIT_FAILURES:
-            assert wait == 0
-        elif self.clock.now < self.open_until:
+        if self.clock.now < self.open_until:
             assert wait == self.open_until - self.clock.now
+        elif self.failures < CIRCUIT_FAILURES:
+            assert wait == 0
         elif self.probe is not None:
             assert wait == CIRCUIT_OPEN_S
         else:
@@ -297,11 +312,19 @@ class CircuitMachine(RuleBasedStateMachine):
             self.open_until = self.clock.now + CIRCUIT_OPEN_S
 
     @precondition(lambda self: self.calls)
+    @rule(which=st.integers(0, 7), asked_s=st.sampled_from([0.0, 0.25, 60.0]))
+    def is_refused(self, which: int, asked_s: float) -> None:
+        self.circuits.failed(KEY, self._ended(which), asked_s)
+        self.refusals += 1
+        if self.refusals >= CIRCUIT_FAILURES:
+            self.open_until = max(self.open_until, self.clock.now + min(asked_s, CIRCUIT_OPEN_S))
+
+    @precondition(lambda self: self.calls)
     @rule(which=st.integers(0, 7))
     def succeeds(self, which: int) -> None:
         self._ended(which)
         self.circuits.succeeded(KEY)
-        self.failures, self.probe = 0, None
+        self.failures, self.refusals, self.open_until, self.probe = 0, 0, 0.0, None
 
     @precondition(lambda self: self.calls)
     @rule(which=st.integers(0, 7))
@@ -314,7 +337,7 @@ class CircuitMachine(RuleBasedStateMachine):
 
     @invariant()
     def holds_no_more_than_it_must(self) -> None:
-        assert len(self.circuits._circuits) == bool(self.failures)
+        assert len(self.circuits._circuits) == bool(self.failures + self.refusals)
 
     def _ended(self, which: int) -> object:
         call = self.calls.pop(which % len(self.calls))

@@ -3,7 +3,7 @@ that were lost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -28,7 +28,8 @@ log = structlog.get_logger("batches")
 
 @dataclass(frozen=True, slots=True)
 class Sweeper:
-    """Every method raises StoreUnavailableError. `now` is aware UTC."""
+    """Every method raises StoreUnavailableError. What can't be moved for now, as the store has it marked for another,
+    is left to the dispatcher's next look. `now` is aware UTC."""
 
     store: BatchStore
     mover: Mover
@@ -38,32 +39,32 @@ class Sweeper:
     async def cancel(self, batch: Batch) -> None:
         """What is not at a vendor's already: that is cancelled there, and told by its results."""
         states = OPEN if batch.mode is BatchMode.LIVE else (ItemState.WAITING, ItemState.QUEUED)
-        while found := await self._open(batch, states):
-            at = self._time()
-            await self.mover.move_all(
-                [_moved(item, OPEN, ItemState.CANCELLED, revokes=True, ended_at=at) for item in found], batch.mode
-            )
+        await self._sweep(
+            batch,
+            lambda: self._open(batch, states),
+            lambda item: _moved(item, OPEN, ItemState.CANCELLED, revokes=True, ended_at=self._time()),
+        )
 
     async def expire(self, batch: Batch) -> None:
         """What is running ends by its own deadline, which is no later."""
         states = ItemState.WAITING, ItemState.QUEUED
-        while found := await self._open(batch, states):
-            at = self._time()
-            await self.mover.move_all(
-                [_moved(item, states, ItemState.FAILED, error=LATE, revokes=True, ended_at=at) for item in found],
-                batch.mode,
-            )
+        await self._sweep(
+            batch,
+            lambda: self._open(batch, states),
+            lambda item: _moved(item, states, ItemState.FAILED, error=LATE, revokes=True, ended_at=self._time()),
+        )
 
     async def retry(self, batch: Batch) -> Batch | None:
-        """Those that failed, or were cancelled too; afterwards it runs."""
+        """Those that failed, or were cancelled too; afterwards it runs. None where some of them are left."""
         every = batch.state is BatchState.RETRYING_ALL
         states = (ItemState.FAILED, ItemState.CANCELLED) if every else (ItemState.FAILED,)
-        while found := await self.store.items(batch.organisation, batch.id, states=states, limit=AT_ONCE):
-            due = self._time()
-            await self.mover.move_all(
-                [_moved(item, states, ItemState.WAITING, resets=True, revokes=True, due=due) for item in found],
-                batch.mode,
-            )
+        whole = await self._sweep(
+            batch,
+            lambda: self.store.items(batch.organisation, batch.id, states=states, limit=AT_ONCE),
+            lambda item: _moved(item, states, ItemState.WAITING, resets=True, revokes=True, due=self._time()),
+        )
+        if not whole:
+            return None
         values = {"state": BatchState.RUNNING}
         return await self.store.change(batch.organisation, batch.id, expects=(batch.state,), values=values)
 
@@ -88,6 +89,16 @@ class Sweeper:
         if item.lost + 1 >= MAX_LOST:
             return _moved(item, (ItemState.RUNNING,), ItemState.FAILED, lost=1, error=ABANDONED, ended_at=now)
         return _moved(item, (ItemState.RUNNING,), ItemState.WAITING, lost=1, due=now)
+
+    async def _sweep(
+        self, batch: Batch, find: Callable[[], Awaitable[Sequence[Item]]], move: Callable[[Item], Move]
+    ) -> bool:
+        """Whether nothing is left to be found."""
+        while found := await find():
+            moved = await self.mover.move_all([move(item) for item in found], batch.mode)
+            if all(item is None for item in moved):
+                return False
+        return True
 
     async def _open(self, batch: Batch, states: Sequence[ItemState]) -> Sequence[Item]:
         return await self.store.due(batch.organisation, batch.id, states=states, now=_ANY_TIME, limit=AT_ONCE)

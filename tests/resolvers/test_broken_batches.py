@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from persistence.batch_records import Batch, BatchMode, BatchState, Counts, ItemState, Text
+from persistence.batch_records import Batch, BatchMode, BatchState, Counts, Item, ItemState, Move, Text
 from providers.errors import (
     ProviderAuthError,
     ProviderError,
@@ -174,3 +174,48 @@ async def test_a_batch_that_is_cancelled_as_its_end_is_told_ends_as_it_was_told(
         ended = await stage.ended(batch)
     assert [each.state for each in stage.events.told] == [ended.state] == [BatchState.COMPLETED]
     assert {item.state for item in stage.items(batch)} == {ItemState.SUCCEEDED}
+
+
+MARKED_S = 20.0
+
+
+async def cancelled(stage: BatchStage, batch: Batch) -> None:
+    await stage.batches.cancel(ACME, batch.id)
+
+
+async def late(stage: BatchStage, batch: Batch) -> None:
+    stage.store.batches["acme", batch.id] = replace(batch, deadline=stage.batches.now())
+
+
+async def tried_anew(stage: BatchStage, batch: Batch) -> None:
+    for index in range(2):
+        change(stage, batch, index, state=ItemState.FAILED, due=None)
+    ended = {"state": BatchState.COMPLETED, "counts": Counts(failed=2), "ended_at": stage.batches.now()}
+    stage.store.batches["acme", batch.id] = replace(batch, **ended)
+    await stage.batches.retry(ACME, batch.id, only_failed=True)
+
+
+@pytest.mark.parametrize(
+    ("begins", "then"),
+    [(cancelled, ItemState.CANCELLED), (late, ItemState.FAILED), (tried_anew, ItemState.QUEUED)],
+)
+async def test_what_another_has_marked_is_looked_for_now_and_then(
+    stage: BatchStage, monkeypatch: pytest.MonkeyPatch, begins: Any, then: ItemState
+) -> None:
+    """Until its mark is gone, as that of a process that was killed is after a while."""
+    batch, move, refused = await stage.submit(2), stage.store.move, 0
+
+    async def marked(moves: Sequence[Move]) -> Sequence[Item | None]:
+        nonlocal refused
+        free = [
+            each for each in moves if each.index or refused >= 10_000 or asyncio.get_running_loop().time() > MARKED_S
+        ]
+        refused += len(moves) - len(free)
+        done = iter(await move(free))
+        return [next(done) if each in free else None for each in moves]
+
+    monkeypatch.setattr(stage.store, "move", marked)
+    await begins(stage, batch)
+    async with stage.dispatcher():
+        await until(lambda: {item.state for item in stage.items(batch)} == {then})
+    assert 1 <= refused <= 10 * MARKED_S + 10

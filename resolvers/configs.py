@@ -241,6 +241,10 @@ class Configs:
         Raises ForbiddenError, and BadUserInputError for a config that is archived or was never published and for wrong
         variables, its path from `input` on.
         """
+        return command_of(await self.called(principal, call), call)
+
+    async def called(self, principal: Principal, call: ConfigCall) -> ConfigVersion:
+        """The version that `resolve` fills in. Raises as that does, but for the variables."""
         check_config_permitted(principal, call)
         ref = call.config
         path = ("input", "config")
@@ -256,7 +260,7 @@ class Configs:
             version = await self.cache.version(principal.organisation, head.id, number)
         if version is None:
             raise NotFoundError(f"the config {ref.slug!r} has no version {number}")
-        return command_of(version, call)
+        return version
 
     async def _archive(
         self, principal: Principal, by: ConfigBy, *, archived: bool, expected_revision: int | None

@@ -10,6 +10,7 @@ from persistence.batch_records import BatchMode
 
 from ..checks import MAX_KEY_LENGTH, check_range
 from ..errors import BadUserInputError
+from ..query_costs import Meter
 from ..types import CompleteCommand, ConfigCall
 
 MAX_ITEMS = 100_000
@@ -122,12 +123,13 @@ async def listed(given: Sequence[Given]) -> AsyncGenerator[Given, None]:
         yield each
 
 
-async def lines_of(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The lines of a JSON Lines file (https://jsonlines.org), without their ends; those that are blank are passed over.
-    Raises BadUserInputError for one that is too long."""
+async def lines_of(chunks: AsyncIterator[bytes], meter: Meter) -> AsyncGenerator[bytes, None]:
+    """The lines of a JSON Lines file (https://jsonlines.org), without their ends, the blank ones too. One that is too
+    long is the last, and cut."""
     rest = b""
     async for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n") if b"\n" in chunk else (rest + chunk,)
+        with meter.working():
+            *whole, rest = (rest + chunk).split(b"\n") if b"\n" in chunk else (rest + chunk,)
         for line in whole:
             yield line
         if len(rest) > MAX_LINE_BYTES:

@@ -9,6 +9,7 @@ from persistence.batch_records import BatchMode
 from providers.prices import BATCH_SHARES
 
 from ..checks import check_command
+from ..config_content import command_of
 from ..configs import Configs
 from ..errors import BadUserInputError, DomainError, ForbiddenError, NotFoundError
 from ..permits import check_permitted
@@ -67,16 +68,19 @@ class Reader:
         if asked.custom_id is not None and not 1 <= len(asked.custom_id) <= MAX_CUSTOM_ID_LENGTH:
             raise BadUserInputError(f"customId has 1 to {MAX_CUSTOM_ID_LENGTH} characters", path=("input", "customId"))
         call = asked.call
-        command = await self.configs.resolve(self.principal, call) if isinstance(call, ConfigCall) else call
+        if not isinstance(call, ConfigCall):
+            with self.meter.working():
+                return self._checked(number, given.raw, asked.custom_id, call)
+        version = await self.configs.called(self.principal, call)
+        with self.meter.working():
+            return self._checked(number, given.raw, asked.custom_id, command_of(version, call))
+
+    def _checked(self, number: int, raw: bytes, custom_id: str | None, command: CompleteCommand) -> ReadLine:
         if command.idempotency_key is not None:
             raise BadUserInputError(
                 "an input of a batch has no idempotencyKey of its own: give the batch one",
                 path=("input", "idempotencyKey"),
             )
-        with self.meter.working():
-            return self._checked(number, given.raw, asked.custom_id, command)
-
-    def _checked(self, number: int, raw: bytes, custom_id: str | None, command: CompleteCommand) -> ReadLine:
         labels = {**self.asked.labels, **command.labels, LABEL: self.batch_id}
         command = replace(command, labels=labels)
         check_command(command, self.vendors)

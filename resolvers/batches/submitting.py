@@ -138,8 +138,9 @@ class Submitting:
 
     async def _filled(self, batch: Batch, principal: Principal, asked: BatchAsked, source: Source) -> Batch:
         """With all its items. Raises BadUserInputError for the first line that is wrong."""
-        filling = _Filling(self.store, Texts(self.objects), batch, asked)
-        async with aclosing(self._lines(principal, asked, source, batch.id, self._meter(principal))) as lines:
+        meter = self._meter(principal)
+        filling = _Filling(self.store, Texts(self.objects), batch, asked, meter)
+        async with aclosing(self._lines(principal, asked, source, batch.id, meter)) as lines:
             async for line in lines:
                 if isinstance(line, Problem):
                     raise refusal(line, file=asked.file is not None)
@@ -161,10 +162,15 @@ class Submitting:
         return _same(standing, standing.digest, digest)
 
     async def _digest(self, principal: Principal, asked: BatchAsked, source: Source) -> str:
-        digest = _digest_of(asked)
-        async with aclosing(self._given(principal, asked, source)) as given:
-            async for each in given:
-                digest.update(each.raw + b"\n")
+        digest, meter = _digest_of(asked), self._meter(principal)
+        try:
+            async with aclosing(self._given(principal, asked, source, meter)) as given:
+                async for each in given:
+                    await meter.turn()
+                    with meter.working():
+                        digest.update(each.raw + b"\n")
+        finally:
+            meter.pay()
         return digest.hexdigest()
 
     async def _lines(
@@ -173,7 +179,8 @@ class Submitting:
         vendors = await self.configs.vendors(principal.organisation)
         reader = Reader(self.configs, vendors, principal, asked, batch_id, meter)
         try:
-            async with aclosing(self._given(principal, asked, source)) as given, aclosing(reader.read(given)) as lines:
+            given = self._given(principal, asked, source, meter)
+            async with aclosing(given), aclosing(reader.read(given)) as lines:
                 async for line in lines:
                     yield line
         finally:
@@ -182,7 +189,9 @@ class Submitting:
     def _meter(self, principal: Principal) -> Meter:
         return Meter(self.buckets, caller_of(principal))
 
-    async def _given(self, principal: Principal, asked: BatchAsked, source: Source) -> AsyncGenerator[Given, None]:
+    async def _given(
+        self, principal: Principal, asked: BatchAsked, source: Source, meter: Meter
+    ) -> AsyncGenerator[Given, None]:
         if not callable(source):
             async with aclosing(listed(source)) as given:
                 async for each in given:
@@ -191,7 +200,7 @@ class Submitting:
         number = 0
         try:
             chunks = self.objects.get(principal.organisation, asked.file or "")
-            async with aclosing(chunks), aclosing(lines_of(chunks)) as lines:
+            async with aclosing(chunks), aclosing(lines_of(chunks, meter)) as lines:
                 async for line in lines:
                     number += 1
                     check_line(line, number)
@@ -204,21 +213,23 @@ class Submitting:
 class _Filling:
     """Puts items into the store, many at once."""
 
-    def __init__(self, store: BatchStore, texts: Texts, batch: Batch, asked: BatchAsked) -> None:
+    def __init__(self, store: BatchStore, texts: Texts, batch: Batch, asked: BatchAsked, meter: Meter) -> None:
         self.count = 0
         self.digest = _digest_of(asked)
         self._store = store
         self._texts = texts
         self._batch = batch
+        self._meter = meter
         self._items: list[Item] = []
         self._size = 0
 
     async def take(self, line: ReadLine) -> None:
-        text, index = command_text(line.command), self.count
+        with self._meter.working():
+            text, index = command_text(line.command), self.count
+            self.digest.update(line.raw + b"\n")
         organisation, batch = self._batch.organisation, self._batch.id
         kept = await self._texts.keep(organisation, input_name(batch, index), text)
         self._items.append(Item(organisation, batch, index, kept, line.custom_id, due=self._batch.created_at))
-        self.digest.update(line.raw + b"\n")
         self.count += 1
         self._size += len(text)
         if len(self._items) >= AT_ONCE or self._size >= AT_ONCE_BYTES:

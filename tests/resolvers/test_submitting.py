@@ -6,19 +6,23 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from persistence.batch_records import BatchMode, Counts
+from persistence.config_records import Config, ConfigVersion, encoded
+from persistence.ports import ConfigStore
 from providers.types import Message, Role
-from resolvers import query_costs
+from resolvers import config_content, query_costs
 from resolvers.batches import submitting
 from resolvers.batches.asked import MAX_LINE_BYTES, MAX_LISTED, BatchAsked, Given, ItemAsked, lines_of
+from resolvers.batches.cases import Batches
 from resolvers.batches.json_texts import INLINE_BYTES, input_name
+from resolvers.config_cache import ConfigCache
 from resolvers.errors import (
     BadUserInputError,
     ConflictError,
@@ -27,10 +31,12 @@ from resolvers.errors import (
     ServiceUnavailableError,
 )
 from resolvers.principal import Limits
-from resolvers.query_costs import CostBuckets, caller_of
+from resolvers.query_costs import CostBuckets, Meter, caller_of
+from resolvers.templates import rendered
 from resolvers.types import Target
 
 from .batch_stage import BatchStage, given, inputs, open_batch_stage
+from .config_stage import CALL, CONTENT
 from .scene import ACME, BETA, GLOBEX, command
 
 
@@ -126,15 +132,65 @@ async def test_who_has_lines_read_pays_for_it(
     stage: BatchStage, monkeypatch: pytest.MonkeyPatch, last: bytes, rehearsed: bool
 ) -> None:
     """Also as they are only rehearsed, and as often as one likes."""
-    ticks = count()
+    ticks, batches = count(), paid(stage)
     monkeypatch.setattr(query_costs, "thread_time", lambda: next(ticks) / 100)  # each piece of work takes 10 ms
-    buckets = CostBuckets(10_000, 1, asyncio.get_running_loop().time)
-    batches = replace(stage.batches, buckets=buckets)
     stage.objects.files["acme", "f"] = b"a\nb\nc\n" + last
     with suppress(BadUserInputError):
         await (batches.rehearse if rehearsed else batches.submit)(ACME, BatchAsked(file="f"), read)
-    pieces = (9 if rehearsed else 6) + (1 if last else 0)
-    assert buckets.throttle(caller_of(ACME)).currently_available == 10_000 - 100 * pieces
+    assert points(batches) == 100 * (1 + 3 * 3 + (1 if last else 0))
+
+
+async def test_who_has_a_file_read_that_was_submitted_before_pays_too(
+    stage: BatchStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, ticks = BatchAsked(file="f", idempotency_key="k"), count()
+    stage.objects.files["acme", "f"] = b"a\nb\nc\n"
+    batch, batches = await stage.batches.submit(ACME, asked, read), paid(stage)
+    monkeypatch.setattr(query_costs, "thread_time", lambda: next(ticks) / 100)
+    assert await batches.submit(ACME, asked, read) == batch
+    assert points(batches) == 100 * (1 + 3)
+
+
+@pytest.mark.parametrize("rehearsed", [False, True])
+async def test_who_has_templates_filled_in_pays_for_it(
+    stage: BatchStage, monkeypatch: pytest.MonkeyPatch, rehearsed: bool
+) -> None:
+    """A line of 60 bytes may have a megabyte written."""
+    seconds = 0.0
+
+    def slow(*given: Any, **named: Any) -> str:
+        nonlocal seconds
+        seconds += 0.01
+        return rendered(*given, **named)
+
+    monkeypatch.setattr(config_content, "rendered", slow)
+    monkeypatch.setattr(query_costs, "thread_time", lambda: seconds)
+    cache = ConfigCache(cast("ConfigStore", Greeting()), asyncio.get_running_loop().time)
+    batches = replace(paid(stage), configs=replace(stage.batches.configs, cache=cache))
+    asked = [Given(b"", lambda: ItemAsked(CALL))] * 5
+    await (batches.rehearse if rehearsed else batches.submit)(ACME, BatchAsked(), asked)
+    assert points(batches) == 5 * 2 * 100
+
+
+class Greeting:
+    """A store of one config."""
+
+    async def by_slug(self, organisation: str, slug: str) -> Config:
+        at = datetime(2026, 3, 1, tzinfo=UTC)
+        return Config("cfg_1", organisation, slug, 1, encoded(CONTENT), at, at, published=1)
+
+    async def version(self, organisation: str, config_id: str, number: int) -> ConfigVersion:
+        return ConfigVersion(organisation, config_id, number, encoded(CONTENT), datetime(2026, 3, 1, tzinfo=UTC), "")
+
+
+def paid(stage: BatchStage) -> Batches:
+    """By buckets in which next to nothing comes back."""
+    return replace(stage.batches, buckets=CostBuckets(10_000, 1, asyncio.get_running_loop().time))
+
+
+def points(batches: Batches) -> int:
+    assert batches.buckets is not None
+    return 10_000 - batches.buckets.throttle(caller_of(ACME)).currently_available
 
 
 @pytest.mark.parametrize("name", ["nowhere", "../etc"])
@@ -296,4 +352,9 @@ async def test_lines_are_the_same_however_they_come(size: int) -> None:
         for start in range(0, len(content), size):
             yield content[start : start + size]
 
-    assert [line async for line in lines_of(chunks())] == [b"a", b"", "bé🔑".encode(), b"last"]
+    assert [line async for line in lines_of(chunks(), Meter(None, caller_of(ACME)))] == [
+        b"a",
+        b"",
+        "bé🔑".encode(),
+        b"last",
+    ]

@@ -106,9 +106,17 @@ class Fold:
     @property
     def produced_bytes(self) -> int:
         """UTF-8 bytes of everything the model has written so far: what an estimate of its tokens rests on."""
-        pieces: Iterable[str] = (*self._text, *self._reasoning)
         tools = (piece for call in self._tools.values() for piece in (call.name, *call.arguments))
-        return sum(len(piece.encode()) for piece in (*pieces, *tools))
+        return _bytes(self._text) + _bytes(tools) + self.thought_bytes
+
+    @property
+    def thought_bytes(self) -> int:
+        """Those of its thoughts, or of what the vendor shows of them."""
+        return _bytes(self._reasoning)
+
+
+def _bytes(pieces: Iterable[str]) -> int:
+    return sum(len(piece.encode()) for piece in pieces)
 
 
 def fold(events: Iterable[StreamEvent]) -> ProviderCompletion:

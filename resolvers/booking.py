@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -24,6 +24,17 @@ MEDIA_BYTES = 4_000
 BYTES_PER_TOKEN = 4  # English text, by OpenAI's rule of thumb; https://help.openai.com/en/articles/4936856
 
 Answer = ProviderCompletion | ProviderEmbeddings
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """An answer that is not whole: what was `seen` of it, and how many tokens it may have (`unseen.written_tokens`)."""
+
+    seen: Fold
+    written_tokens: int
+    latency_ms: int
+    first_token_ms: int | None
+
 
 _NO_PRICE = PricedCost(None, "unknown", None)
 
@@ -99,14 +110,15 @@ def succeeded(
     answer: Answer,
     *,
     prices: PriceBook,
+    most_output: int | None,
     latency_ms: int,
     first_token_ms: int | None,
     batched: bool = False,
 ) -> LedgerEntry:
-    """A whole answer. Where the vendor sent no usage, it is estimated from what went in and came out. `batched`: it
-    came by the vendor's batch API."""
+    """A whole answer. Where the vendor sent no usage, it is estimated from what went in and came out, as no more than
+    `most_output` tokens. `batched`: it came by the vendor's batch API."""
     written = answer if isinstance(answer, ProviderCompletion) else ProviderCompletion()
-    usage = answer.usage or Usage(entry.input_tokens, estimate_tokens(_output_bytes(written)))
+    usage = answer.usage or Usage(entry.input_tokens, _estimated_output(written, most_output))
     return _with_usage(
         entry,
         usage,
@@ -120,49 +132,21 @@ def succeeded(
     )
 
 
-def failed(
-    entry: LedgerEntry,
-    error: ProviderError,
-    *,
-    prices: PriceBook,
-    latency_ms: int,
-    fold: Fold,
-    unseen_tokens: int,
-    first_token_ms: int | None,
-) -> LedgerEntry:
+def failed(entry: LedgerEntry, error: ProviderError, fragment: Fragment, *, prices: PriceBook) -> LedgerEntry:
     """An error. One that came as an HTTP status cost nothing; one that cut an answer off cost what was produced, and
-    what nobody has seen of it (see `unseen`)."""
+    what nobody has seen of it."""
     billed = error.sent and (error.status is None or error.status < 300)
-    booked = _cut_short(entry, fold, unseen_tokens, prices) if billed else _not_billed(entry)
-    return replace(
-        booked,
-        outcome=Outcome.FAILED,
-        error_code=error.code,
-        latency_ms=latency_ms,
-        time_to_first_token_ms=first_token_ms,
-    )
+    booked = _cut_short(entry, fragment, prices) if billed else _not_billed(entry)
+    return _ended(booked, Outcome.FAILED, error.code, fragment)
 
 
 def interrupted(
-    entry: LedgerEntry,
-    *,
-    error_code: str | None,
-    prices: PriceBook,
-    latency_ms: int,
-    sent: bool,
-    fold: Fold,
-    unseen_tokens: int,
-    first_token_ms: int | None,
+    entry: LedgerEntry, fragment: Fragment, *, error_code: str | None, prices: PriceBook, sent: bool
 ) -> LedgerEntry:
     """Our side ended it: the deadline (`error_code`), or the caller (no code). What was produced is booked, and what
     nobody has seen of it."""
-    return replace(
-        _cut_short(entry, fold, unseen_tokens, prices) if sent else _not_billed(entry),
-        outcome=Outcome.FAILED if error_code else Outcome.CANCELLED,
-        error_code=error_code,
-        latency_ms=latency_ms,
-        time_to_first_token_ms=first_token_ms,
-    )
+    booked = _cut_short(entry, fragment, prices) if sent else _not_billed(entry)
+    return _ended(booked, Outcome.FAILED if error_code else Outcome.CANCELLED, error_code, fragment)
 
 
 def unsent(entry: LedgerEntry) -> LedgerEntry:
@@ -170,14 +154,23 @@ def unsent(entry: LedgerEntry) -> LedgerEntry:
     return replace(_not_billed(entry), outcome=Outcome.CANCELLED)
 
 
-def _cut_short(entry: LedgerEntry, fold: Fold, unseen_tokens: int, prices: PriceBook) -> LedgerEntry:
+def _ended(entry: LedgerEntry, outcome: Outcome, error_code: str | None, fragment: Fragment) -> LedgerEntry:
+    return replace(
+        entry,
+        outcome=outcome,
+        error_code=error_code,
+        latency_ms=fragment.latency_ms,
+        time_to_first_token_ms=fragment.first_token_ms,
+    )
+
+
+def _cut_short(entry: LedgerEntry, fragment: Fragment, prices: PriceBook) -> LedgerEntry:
     """Exact where the vendor's final figures had already come; else its input figure, or ours, and what we counted."""
-    seen = fold.usage
-    if seen and fold.finish_reason:
+    seen = fragment.seen.usage
+    if seen and fragment.seen.finish_reason:
         return _with_usage(entry, seen, prices, estimated=False)
-    produced = estimate_tokens(fold.produced_bytes) + unseen_tokens
     usage = seen or Usage(input_tokens=entry.input_tokens)
-    return _with_usage(entry, replace(usage, output_tokens=max(usage.output_tokens, produced)), prices, estimated=True)
+    return _with_usage(entry, replace(usage, output_tokens=fragment.written_tokens), prices, estimated=True)
 
 
 def _not_billed(entry: LedgerEntry) -> LedgerEntry:
@@ -209,9 +202,10 @@ def _with_usage(
     )
 
 
-def _output_bytes(answer: ProviderCompletion) -> int:
+def _estimated_output(answer: ProviderCompletion, most: int | None) -> int:
     tools = (call.name + call.arguments for call in answer.tool_calls)
-    return sum(len(text.encode()) for text in (answer.content or "", answer.reasoning or "", *tools))
+    size = sum(len(text.encode()) for text in (answer.content or "", answer.reasoning or "", *tools))
+    return estimate_tokens(size) if most is None else min(estimate_tokens(size), most)
 
 
 def attempt_of(entry: LedgerEntry) -> Attempt:

@@ -235,9 +235,10 @@ async def _relay(emitter: _Emitter, scope: AttemptScope) -> ProviderCompletion:
             for event in events:
                 scope.fold.add(event)
                 if not isinstance(event, Finished):
-                    scope.produced()
+                    scope.produced(event)
                 emitter.delta(event)
             if emitter.mailbox.full:
+                scope.held = True
                 await emitter.mailbox.room()
     answer = scope.fold.completion()
     scope.succeeded(answer)

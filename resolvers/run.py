@@ -13,11 +13,13 @@ from persistence.records import LedgerEntry
 from providers.errors import ProviderError, ProviderTimeoutError, UnsendableRequestError
 from providers.fold import Fold
 from providers.ports import Dispatch, Transport, current_dispatch
+from providers.types import ReasoningDelta, StreamEvent
 
 from . import booking
 from .alert_feed import AlertFeed
 from .api_keys import ApiKeys
 from .batches.cases import Batches
+from .bounds import most_output
 from .configs import Configs
 from .errors import CompletionFailedError, DomainError, LimitDetail, LimitError
 from .health import Health
@@ -38,7 +40,7 @@ from .shared_keys import SharedKeys
 from .siblings import Siblings
 from .tokens import TokenMaker
 from .types import Command, Target
-from .unseen import unseen_tokens
+from .unseen import Sight, written_tokens
 from .usage_links import UsageLinks
 from .webhooks import Webhooks
 
@@ -305,6 +307,8 @@ class AttemptScope:
         self.step = step
         self.fold = Fold()
         self.first_token_ms: int | None = None
+        self.held = False
+        self._thinking_ms: int | None = None
         self._run = run
         self._entry = opening
         self._prices = run.prices
@@ -323,11 +327,13 @@ class AttemptScope:
         run.attempts_begun += 1
         return self
 
-    def produced(self) -> None:
-        """The first delta arrived: from here on there is no second try."""
+    def produced(self, event: StreamEvent) -> None:
+        """A delta: from the first one on there is no second try."""
         if self.first_token_ms is None:
             self.first_token_ms = self._elapsed_ms()
             self._run.first_token_ms = self._run.elapsed_ms()
+        if self._thinking_ms is None and not isinstance(event, ReasoningDelta):
+            self._thinking_ms = self._elapsed_ms()
 
     def succeeded(self, answer: booking.Answer) -> None:
         latency_ms = self._elapsed_ms()
@@ -339,6 +345,7 @@ class AttemptScope:
                 self._entry,
                 answer,
                 prices=self._prices,
+                most_output=most_output(self._run.command, self.step.target),
                 latency_ms=latency_ms,
                 first_token_ms=self.first_token_ms,
             )
@@ -359,17 +366,8 @@ class AttemptScope:
         if isinstance(error, UnsendableRequestError):
             self._run.services.ledger.forget(self._entry)
         elif isinstance(error, ProviderError):
-            self._run.book(
-                booking.failed(
-                    self._entry,
-                    error,
-                    prices=self._prices,
-                    latency_ms=self._elapsed_ms(),
-                    fold=self.fold,
-                    unseen_tokens=self._unseen_tokens(left=isinstance(error, ProviderTimeoutError)),
-                    first_token_ms=self.first_token_ms,
-                )
-            )
+            fragment = self._fragment(left=isinstance(error, ProviderTimeoutError))
+            self._run.book(booking.failed(self._entry, error, fragment, prices=self._prices))
         else:
             self._book_interrupted(error)
 
@@ -381,20 +379,19 @@ class AttemptScope:
         self._run.book(
             booking.interrupted(
                 self._entry,
+                self._fragment(left=True),
                 error_code=code or None,
                 prices=self._prices,
-                latency_ms=self._elapsed_ms(),
                 sent=not self._dispatch.waiting,
-                fold=self.fold,
-                unseen_tokens=self._unseen_tokens(left=True),
-                first_token_ms=self.first_token_ms,
             )
         )
 
-    def _unseen_tokens(self, *, left: bool) -> int:
-        silent_ms = self._elapsed_ms() if self.first_token_ms is None else self.first_token_ms
-        run, target = self._run, self.step.target
-        return unseen_tokens(run.command, target, self.fold, streamed=run.streamed, silent_ms=silent_ms, left=left)
+    def _fragment(self, *, left: bool) -> booking.Fragment:
+        elapsed_ms = self._elapsed_ms()
+        thinking_ms = elapsed_ms if self._thinking_ms is None else self._thinking_ms
+        sight = Sight(self._run.streamed, elapsed_ms, thinking_ms, self.held, left)
+        written = written_tokens(self._run.command, self.step.target, self.fold, sight)
+        return booking.Fragment(self.fold, written, elapsed_ms, self.first_token_ms)
 
     def _elapsed_ms(self) -> int:
         return round((self._run.services.clock() - self._started) * 1000)

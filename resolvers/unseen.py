@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from providers.capabilities import FACTS, STREAMS_GO_ON, ModelCapability
 from providers.fold import Fold
 
@@ -15,16 +17,39 @@ GOES_ON_TOKENS = 4_000
 """What is yet to come of an answer that its vendor writes to the end for nobody: few are longer."""
 
 
-def unseen_tokens(command: Command, target: Target, seen: Fold, *, streamed: bool, silent_ms: int, left: bool) -> int:
-    """Of output, besides what was `seen`; together never more than what is reserved. `silent_ms`: from the call to the
-    first that was seen of its answer, or to its end. `left`: our side ended it."""
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """How much of an answer could be seen as it was written. `elapsed_ms`: from the call to its end; `thinking_ms`: to
+    the first of its answer that is no thought, of which vendors show a summary, or nothing. `held`: its reader stalled,
+    so that it waited unread. `left`: our side ended it."""
+
+    streamed: bool
+    elapsed_ms: int
+    thinking_ms: int
+    held: bool
+    left: bool
+
+
+def written_tokens(command: Command, target: Target, seen: Fold, sight: Sight) -> int:
+    """Of an answer that is not whole: what was `seen`, and what may have come to it. Never more than what is reserved,
+    unless the vendor says so."""
     if isinstance(command, EmbedCommand):
         return 0
-    facts = FACTS.get((target.provider, target.model))
-    tokens = 0
-    if not streamed or facts is None or ModelCapability.REASONING in facts.capabilities:
-        tokens += silent_ms * ((facts and facts.tokens_per_s) or TOKENS_PER_S) // 1000
-    if left and seen.finish_reason is None and not (streamed and target.provider not in STREAMS_GO_ON):
-        tokens += GOES_ON_TOKENS
+    told = seen.usage.output_tokens if seen.usage else 0
+    written = max(told, estimate_tokens(seen.produced_bytes) + _hidden(target, seen, sight))
+    if sight.left and seen.finish_reason is None and not (sight.streamed and target.provider not in STREAMS_GO_ON):
+        written += GOES_ON_TOKENS
     most = most_output(command, target)
-    return tokens if most is None else min(tokens, max(0, most - estimate_tokens(seen.produced_bytes)))
+    return written if most is None else max(told, min(written, most))
+
+
+def _hidden(target: Target, seen: Fold, sight: Sight) -> int:
+    """By the time in which it was written, less what was seen of that."""
+    facts = FACTS.get((target.provider, target.model))
+    if seen.finish_reason is None and (sight.held or not sight.streamed):
+        ms, shown = sight.elapsed_ms, seen.produced_bytes
+    elif facts is None or ModelCapability.REASONING in facts.capabilities:
+        ms, shown = sight.thinking_ms, seen.thought_bytes
+    else:
+        return 0
+    return max(0, ms * ((facts and facts.tokens_per_s) or TOKENS_PER_S) // 1000 - estimate_tokens(shown))

@@ -14,6 +14,7 @@ from providers.fold import Fold
 from providers.types import CompletionRequest, FinishReason, ProviderCompletion
 
 from .. import booking, structured
+from ..bounds import most_output
 from ..ids import time_of
 from ..price_book import PriceBook
 from ..principal import Principal
@@ -77,15 +78,8 @@ class Judge:
             return self._answered(item, command, result.answer)
         if result.error is None:
             return Outcome(None, self.undone(item))
-        entry = booking.failed(
-            self._opening(item, command),
-            result.error,
-            prices=self.prices,
-            latency_ms=0,
-            fold=Fold(),
-            unseen_tokens=0,
-            first_token_ms=None,
-        )
+        nothing = booking.Fragment(Fold(), 0, latency_ms=0, first_token_ms=None)
+        entry = booking.failed(self._opening(item, command), result.error, nothing, prices=self.prices)
         return Outcome(entry, self.failed(item, result.error))
 
     def failed(self, item: Item, error: ProviderError) -> Move:
@@ -105,7 +99,13 @@ class Judge:
 
     def _answered(self, item: Item, command: CompleteCommand, answer: ProviderCompletion) -> Outcome:
         entry = booking.succeeded(
-            self._opening(item, command), answer, prices=self.prices, latency_ms=0, first_token_ms=None, batched=True
+            self._opening(item, command),
+            answer,
+            prices=self.prices,
+            most_output=most_output(command, command.target),
+            latency_ms=0,
+            first_token_ms=None,
+            batched=True,
         )
         spent = {"cost": entry.cost, "unpriced": entry.cost is None}
         try:

@@ -39,6 +39,7 @@ from providers.types import (
 from resolvers import booking
 from resolvers.price_book import NO_RULES
 from resolvers.types import Attempt, Target, TokenUsage
+from resolvers.unseen import Sight, written_tokens
 from tests.persistence.entries import entries, entry
 
 from .scene import ACME, command
@@ -69,33 +70,25 @@ def folded(*events: StreamEvent) -> Fold:
     return fold
 
 
-def answered(answer: ProviderCompletion, target: Target = UNPRICED) -> LedgerEntry:
-    return booking.succeeded(opening(target), answer, prices=NO_RULES, latency_ms=30, first_token_ms=10)
-
-
-def failed(error: ProviderError, *events: StreamEvent, unseen: int = 0) -> LedgerEntry:
-    return booking.failed(
-        opening(),
-        error,
-        prices=NO_RULES,
-        latency_ms=30,
-        fold=folded(*events),
-        unseen_tokens=unseen,
-        first_token_ms=None,
+def answered(answer: ProviderCompletion, target: Target = UNPRICED, most: int | None = None) -> LedgerEntry:
+    return booking.succeeded(
+        opening(target), answer, prices=NO_RULES, most_output=most, latency_ms=30, first_token_ms=10
     )
 
 
-def interrupted(*events: StreamEvent, code: str | None = None, sent: bool = True, unseen: int = 0) -> LedgerEntry:
-    return booking.interrupted(
-        opening(),
-        error_code=code,
-        prices=NO_RULES,
-        latency_ms=30,
-        sent=sent,
-        fold=folded(*events),
-        unseen_tokens=unseen,
-        first_token_ms=10,
-    )
+def fragment(*events: StreamEvent, ms: int = 0) -> booking.Fragment:
+    """Of a stream of a model that is not known, which was silent for so long, and was not left."""
+    seen = folded(*events)
+    sight = Sight(streamed=True, elapsed_ms=ms, thinking_ms=ms, held=False, left=False)
+    return booking.Fragment(seen, written_tokens(command(), UNPRICED, seen, sight), latency_ms=30, first_token_ms=10)
+
+
+def failed(error: ProviderError, *events: StreamEvent, ms: int = 0) -> LedgerEntry:
+    return booking.failed(opening(), error, fragment(*events, ms=ms), prices=NO_RULES)
+
+
+def interrupted(*events: StreamEvent, code: str | None = None, sent: bool = True, ms: int = 0) -> LedgerEntry:
+    return booking.interrupted(opening(), fragment(*events, ms=ms), error_code=code, prices=NO_RULES, sent=sent)
 
 
 def tokens(booked: LedgerEntry) -> tuple[int, int, bool]:
@@ -175,6 +168,7 @@ def test_the_vendors_own_cost_wins_over_the_table() -> None:
 def test_an_answer_without_figures_is_estimated_from_all_that_was_written() -> None:
     answer = ProviderCompletion("äöäö", "12345678", (ToolCall("id", "f", '{"q":1}'),))
     assert tokens(answered(answer)) == (10, 6, True)
+    assert tokens(answered(answer, most=5)) == (10, 5, True), "no more than it was asked for"
 
 
 def test_a_model_without_a_price_has_no_cost() -> None:
@@ -193,7 +187,7 @@ def test_a_model_without_a_price_has_no_cost() -> None:
     ],
 )
 def test_an_error_in_place_of_an_answer_costs_nothing(error: ProviderError) -> None:
-    booked = failed(error, unseen=100)
+    booked = failed(error, ms=1_000)
     assert (booked.outcome, booked.error_code, tokens(booked)) == (Outcome.FAILED, error.code, (0, 0, False))
     assert (booked.cost, booked.cost_source, booked.price_version) == (0, CostSource.NOT_BILLED, None)
 
@@ -240,7 +234,7 @@ def test_what_is_cut_off_is_booked_as_far_as_it_is_known(
 )
 def test_what_nobody_saw_is_booked_too(events: tuple[StreamEvent, ...], figures: tuple[int, int, bool]) -> None:
     error = ProviderUnavailableError("cut", provider="alpha")
-    for booked in (interrupted(*events, unseen=100), failed(error, *events, unseen=100)):
+    for booked in (interrupted(*events, ms=1_000), failed(error, *events, ms=1_000)):
         assert tokens(booked) == figures
 
 
@@ -259,7 +253,7 @@ def test_who_ended_it_is_in_the_outcome() -> None:
 
 
 def test_what_no_vendor_saw_costs_nothing() -> None:
-    booked = interrupted(code="DEADLINE_EXCEEDED", sent=False, unseen=100)
+    booked = interrupted(code="DEADLINE_EXCEEDED", sent=False, ms=1_000)
     assert (booked.cost, booked.cost_source) == (Decimal(0), CostSource.NOT_BILLED)
     assert tokens(booked) == (0, 0, False)
     assert (booked.outcome, booked.error_code) == (Outcome.FAILED, "DEADLINE_EXCEEDED")
@@ -323,5 +317,6 @@ def test_an_attempt_is_told_as_it_was_booked(booked: LedgerEntry) -> None:
 def test_booking_changes_no_entry_in_place() -> None:
     note = opening()
     before = replace(note)
-    booking.succeeded(note, ProviderCompletion("hi"), prices=NO_RULES, latency_ms=1, first_token_ms=None)
+    whole = ProviderCompletion("hi")
+    booking.succeeded(note, whole, prices=NO_RULES, most_output=None, latency_ms=1, first_token_ms=None)
     assert note == before

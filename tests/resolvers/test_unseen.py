@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from decimal import Decimal
 from typing import Any
 
@@ -11,30 +12,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from persistence.records import Outcome
-from providers.errors import ProviderTimeoutError
+from providers.errors import ProviderTimeoutError, ProviderUnavailableError
 from providers.fold import Fold
-from providers.types import Finished, FinishReason, TextDelta
+from providers.types import Finished, FinishReason, ReasoningDelta, StreamEvent, TextDelta, Usage
 from resolvers.booking import estimate_tokens
 from resolvers.bounds import most_output
 from resolvers.embeddings import embed
 from resolvers.errors import BudgetExceededError, CompletionFailedError
-from resolvers.types import EmbedCommand, Target
-from resolvers.unseen import GOES_ON_TOKENS, unseen_tokens
+from resolvers.mailbox import MAX_WAITING_CHARACTERS
+from resolvers.types import EmbedCommand, Target, TextProduced
+from resolvers.unseen import GOES_ON_TOKENS, Sight, written_tokens
 
 from .clockwork import idle
-from .scene import ACME, ALPHA, Hold, Scene, command, texts, unavailable
+from .scene import ACME, ALPHA, Hold, Scene, Step, collected, command, texts, unavailable
 from .test_limits import limit, priced
 
 PLAIN = Target("openai", "gpt-4o")
 THINKING = Target("openai", "gpt-5")
 FAST = Target("groq", "llama-3.3-70b-versatile")  # 280 tokens a second
+ROUTED = Target("openrouter", "google/gemini-2.5-flash")
 UNKNOWN = Target("alpha", "a-1")
 
 
-def unseen(target: Target, *, streamed: bool, left: bool = True, seen: str = "", **changes: Any) -> int:
+def sight(*, streamed: bool = True, ms: int = 2_500, held: bool = False, left: bool = True) -> Sight:
+    return Sight(streamed, elapsed_ms=ms, thinking_ms=ms, held=held, left=left)
+
+
+def written(target: Target, of_it: Sight, *seen: StreamEvent, **changes: Any) -> int:
     fold = Fold()
-    fold.add(TextDelta(seen))
-    return unseen_tokens(command(**changes), target, fold, streamed=streamed, silent_ms=2_500, left=left)
+    for event in seen:
+        fold.add(event)
+    return written_tokens(command(**changes), target, fold, of_it)
 
 
 @pytest.mark.parametrize(
@@ -49,35 +57,57 @@ def unseen(target: Target, *, streamed: bool, left: bool = True, seen: str = "",
         pytest.param(UNKNOWN, True, True, 250, id="and who knows whether this one thinks"),
         pytest.param(FAST, True, True, GOES_ON_TOKENS, id="a stream that goes on for nobody"),
         pytest.param(FAST, True, False, 0, id="unless it broke off"),
+        pytest.param(ROUTED, True, True, 250 + GOES_ON_TOKENS, id="OpenRouter passes it on to such as do"),
     ],
 )
 def test_by_the_time_and_by_what_the_vendor_does(target: Target, streamed: bool, left: bool, tokens: int) -> None:
-    assert unseen(target, streamed=streamed, left=left) == tokens
+    assert written(target, sight(streamed=streamed, left=left)) == tokens
 
 
 def test_what_has_come_to_its_end_goes_on_no_more() -> None:
-    fold = Fold()
-    fold.add(Finished(FinishReason.STOP))
-    assert unseen_tokens(command(), FAST, fold, streamed=True, silent_ms=2_500, left=True) == 0
+    assert written(FAST, sight(), Finished(FinishReason.STOP)) == 0
+    assert written(FAST, sight(held=True), TextDelta("four"), Finished(FinishReason.STOP)) == 1
+
+
+@pytest.mark.parametrize(("shown", "tokens"), [(0, 250), (400, 250), (2_000, 500)])
+def test_of_thoughts_vendors_show_a_summary(shown: int, tokens: int) -> None:
+    """It is less than what they bill: https://platform.claude.com/docs/en/build-with-claude/extended-thinking, under
+    "Summarized thinking"."""
+    assert written(THINKING, sight(), ReasoningDelta("x" * shown), TextDelta("four")) == tokens + 1
+    assert written(PLAIN, sight(), ReasoningDelta("x" * shown), TextDelta("four")) == shown // 4 + 1
+
+
+@pytest.mark.parametrize(("seen", "tokens"), [(0, 250), (400, 250), (2_000, 500)])
+def test_a_stream_that_nobody_read_goes_by_its_time(seen: int, tokens: int) -> None:
+    assert written(PLAIN, sight(held=True), TextDelta("x" * seen)) == tokens
+
+
+def test_what_is_yet_to_come_comes_to_what_the_vendor_told() -> None:
+    """Google counts with every piece."""
+    gemini = Target("google", "gemini-2.5-pro")
+    told = Finished(usage=Usage(7, 30_000, reasoning_tokens=29_000))
+    assert written(gemini, sight(), told, TextDelta("four")) == 30_000 + GOES_ON_TOKENS
+    assert written(gemini, sight(), told, TextDelta("four"), max_tokens=20_000) == 30_000
 
 
 @given(
-    target=st.sampled_from([PLAIN, THINKING, FAST, UNKNOWN]),
-    streamed=st.booleans(),
-    left=st.booleans(),
-    silent_ms=st.integers(0, 300_000),
+    target=st.sampled_from([PLAIN, THINKING, FAST, ROUTED, UNKNOWN]),
+    of_it=st.builds(
+        Sight,
+        streamed=st.booleans(),
+        elapsed_ms=st.integers(0, 300_000),
+        thinking_ms=st.integers(0, 300_000),
+        held=st.booleans(),
+        left=st.booleans(),
+    ),
     seen=st.integers(0, 5_000),
     most=st.none() | st.integers(1, 100_000),
 )
-def test_never_more_than_what_is_reserved(
-    target: Target, streamed: bool, left: bool, silent_ms: int, seen: int, most: int | None
-) -> None:
-    asked, fold = command(max_tokens=most), Fold()
-    fold.add(TextDelta("x" * seen))
-    found = unseen_tokens(asked, target, fold, streamed=streamed, silent_ms=silent_ms, left=left)
-    bound = most_output(asked, target)
-    assert found >= 0
-    assert bound is None or found == 0 or found + estimate_tokens(seen) <= bound
+def test_never_more_than_what_is_reserved(target: Target, of_it: Sight, seen: int, most: int | None) -> None:
+    bound = most_output(command(max_tokens=most), target)
+    found = written(target, of_it, TextDelta("x" * seen), max_tokens=most)
+    assert found == bound if bound is not None and found < estimate_tokens(seen) else found >= estimate_tokens(seen)
+    assert bound is None or found <= bound
 
 
 async def test_a_completion_that_is_left_is_booked_with_what_it_may_come_to(scene: Scene) -> None:
@@ -127,3 +157,43 @@ async def test_a_budget_can_t_be_overrun_by_leaving(scene: Scene) -> None:
     with pytest.raises(BudgetExceededError):
         await scene.complete(max_tokens=4, timeout_ms=1)
     assert [cost for (cost,) in scene.booked("cost")] == [2 * 1 + 4 * 10] * 5
+
+
+@pytest.mark.parametrize("ending", [Hold(), ProviderUnavailableError("cut", provider="alpha"), "whole"])
+async def test_long_words_can_t_pass_what_was_reserved(scene: Scene, ending: Step | str) -> None:
+    """Some tokens have ten bytes: by its bytes the answer would be of more tokens than it may have."""
+    priced(scene)
+    limit(scene, usd_per_day=Decimal(10_000))
+    words = (TextDelta("internationalization " * 10),)
+    scene.alpha.will([words, ending if not isinstance(ending, str) else (Finished(FinishReason.STOP),)])
+    async with aclosing(scene.stream(max_tokens=20)) as events:
+        while (event := await anext(events, None)) is not None and not isinstance(event, TextProduced):
+            pass
+        if not isinstance(ending, Hold):
+            await collected(events)
+    assert scene.booked("output_tokens", "estimated") == [(20, True)]
+
+
+async def test_who_does_not_read_saves_nothing(scene: Scene) -> None:
+    """The vendor writes on into what buffers there are."""
+    pieces = [(TextDelta("x" * MAX_WAITING_CHARACTERS),), (TextDelta("x"),), Hold()]
+    scene.alpha.will(pieces)
+    async with aclosing(scene.stream()) as events:
+        await anext(events)
+        await asyncio.sleep(100)
+    assert scene.booked("output_tokens", "estimated") == [(10_000, True)]
+
+
+async def test_thoughts_last_until_the_answer_begins(scene: Scene) -> None:
+    class Slow(Hold):
+        async def wait(self) -> None:
+            await asyncio.sleep(30)
+
+    scene.alpha.will(
+        [(ReasoningDelta("Let me see."),), Slow(), (TextDelta("four"),), Slow(), (TextDelta("four"),), Hold()]
+    )
+    async with aclosing(scene.stream()) as events:
+        while not isinstance(await anext(events), TextProduced):
+            pass
+        await anext(events)
+    assert scene.booked("output_tokens", "estimated") == [(3_000 + 2, True)]

@@ -18,7 +18,7 @@ from providers.types import Message, Part, ProviderCompletion, ProviderEmbedding
 
 from .price_book import UNKNOWN_RULES, PriceBook
 from .principal import Principal
-from .types import Attempt, Command, Target, TokenUsage
+from .types import Attempt, Command, CompleteCommand, Target, TokenUsage
 
 MEDIA_BYTES = 4_000
 BYTES_PER_TOKEN = 4  # English text, by OpenAI's rule of thumb; https://help.openai.com/en/articles/4936856
@@ -28,9 +28,11 @@ Answer = ProviderCompletion | ProviderEmbeddings
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """An answer that is not whole: what was `seen` of it, and how many tokens it may have (`unseen.written_tokens`)."""
+    """An answer that is not whole: what was `seen` of it, and how many tokens its model may have read and written, as
+    `unseen` has it."""
 
     seen: Fold
+    read_tokens: int
     written_tokens: int
     latency_ms: int
     first_token_ms: int | None
@@ -44,8 +46,14 @@ def estimate_tokens(size: int) -> int:
     return -(-size // BYTES_PER_TOKEN)
 
 
-def input_bytes(messages: Iterable[Message], tools: Iterable[Tool]) -> int:
+def input_size(command: CompleteCommand) -> int:
     """UTF-8 bytes of all that the model reads; of an image or a file, what has about as many tokens."""
+    asked = command.response_format
+    schema = 0 if asked is None or asked.schema is None else len(orjson.dumps(asked.schema))
+    return input_bytes(command.messages, command.tools) + schema
+
+
+def input_bytes(messages: Iterable[Message], tools: Iterable[Tool]) -> int:
     size = 0
     for message in messages:
         size += _size(message.content) + sum(map(_part_size, message.parts))
@@ -169,7 +177,7 @@ def _cut_short(entry: LedgerEntry, fragment: Fragment, prices: PriceBook) -> Led
     seen = fragment.seen.usage
     if seen and fragment.seen.finish_reason:
         return _with_usage(entry, seen, prices, estimated=False)
-    usage = seen or Usage(input_tokens=entry.input_tokens)
+    usage = seen or Usage(input_tokens=fragment.read_tokens)
     return _with_usage(entry, replace(usage, output_tokens=fragment.written_tokens), prices, estimated=True)
 
 

@@ -28,8 +28,7 @@ class CompletionRun(Run):
         *,
         streamed: bool,
     ) -> None:
-        input_size = booking.input_bytes(command.messages, command.tools)
-        super().__init__(services, vendors, principal, command, input_size, streamed=streamed)
+        super().__init__(services, vendors, principal, command, booking.input_size(command), streamed=streamed)
 
     def request(self, target: Target) -> CompletionRequest:
         command = self.command

@@ -40,7 +40,7 @@ from .shared_keys import SharedKeys
 from .siblings import Siblings
 from .tokens import TokenMaker
 from .types import Command, Target
-from .unseen import Sight, written_tokens
+from .unseen import Sight, read_tokens, written_tokens
 from .usage_links import UsageLinks
 from .webhooks import Webhooks
 
@@ -390,8 +390,10 @@ class AttemptScope:
         elapsed_ms = self._elapsed_ms()
         thinking_ms = elapsed_ms if self._thinking_ms is None else self._thinking_ms
         sight = Sight(self._run.streamed, elapsed_ms, thinking_ms, self.held, left)
-        written = written_tokens(self._run.command, self.step.target, self.fold, sight)
-        return booking.Fragment(self.fold, written, elapsed_ms, self.first_token_ms)
+        command, target = self._run.command, self.step.target
+        read = read_tokens(command, target, self._run.input_size, left=left)
+        written = written_tokens(command, target, self.fold, sight)
+        return booking.Fragment(self.fold, read, written, elapsed_ms, self.first_token_ms)
 
     def _elapsed_ms(self) -> int:
         return round((self._run.services.clock() - self._started) * 1000)

@@ -1,4 +1,5 @@
-"""What a model may have written that nobody has seen: it is billed all the same. Estimates, for entries that say so."""
+"""What a model may have read and written that nobody has seen: it is billed all the same. Estimates, for entries that
+say so."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from providers.capabilities import FACTS, STREAMS_GO_ON, ModelCapability
 from providers.fold import Fold
 
 from .booking import estimate_tokens
-from .bounds import most_output
+from .bounds import has_files, most_input, most_output
 from .types import Command, EmbedCommand, Target
 
 TOKENS_PER_S = 100
@@ -28,6 +29,12 @@ class Sight:
     thinking_ms: int
     held: bool
     left: bool
+
+
+def read_tokens(command: Command, target: Target, input_size: int, *, left: bool) -> int:
+    """Where the vendor does not say. Of a file nobody knows before how many it has: it counts with what is reserved,
+    where our side ended it (`left`)."""
+    return most_input(command, input_size, target) if left and has_files(command) else estimate_tokens(input_size)
 
 
 def written_tokens(command: Command, target: Target, seen: Fold, sight: Sight) -> int:

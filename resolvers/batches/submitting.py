@@ -17,7 +17,7 @@ from persistence.batch_records import Batch, BatchMode, BatchState, Counts, Item
 from persistence.ports import BatchStore, ObjectStore, StoreUnavailableError
 
 from ..audit_fields import audit_of_batch
-from ..booking import input_bytes
+from ..booking import input_size
 from ..bounds import has_media, most_cost, most_input, most_output
 from ..configs import Configs
 from ..errors import BadUserInputError, ConflictError, NotFoundError
@@ -260,7 +260,7 @@ class _Pricing:
     def add(self, command: CompleteCommand, most: Callable[..., Decimal | None]) -> None:
         """The dearest of its targets."""
         self._items += 1
-        size, media = input_bytes(command.messages, command.tools), has_media(command)
+        size, media = input_size(command), has_media(command)
         costs: list[Decimal | None] = []
         for target in (command.target, *command.fallbacks):
             out = most_output(command, target)

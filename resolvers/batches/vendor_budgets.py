@@ -14,7 +14,7 @@ from persistence.ports import BatchStore
 from persistence.reservation_records import Kept, Refused
 
 from ..allowances import Need, budgets_of, refusal, units
-from ..booking import input_bytes
+from ..booking import input_size
 from ..bounds import most_tokens, most_usd
 from ..limits import Limiter
 from ..price_book import PriceBook
@@ -39,7 +39,7 @@ class Room:
         no room."""
         if not self.budgets:
             return 0
-        tokens = most_tokens(command, input_bytes(command.messages, command.tools), command.target)
+        tokens = most_tokens(command, input_size(command), command.target)
         amount = units(most_usd(self.prices, command, command.target, tokens, self.at, batched=True))
         for need, used in zip(self.budgets, self.used, strict=True):
             if amount > need.asked.limit - used - self.taken:

@@ -78,8 +78,9 @@ class Judge:
             return self._answered(item, command, result.answer)
         if result.error is None:
             return Outcome(None, self.undone(item))
-        nothing = booking.Fragment(Fold(), 0, latency_ms=0, first_token_ms=None)
-        entry = booking.failed(self._opening(item, command), result.error, nothing, prices=self.prices)
+        opening = self._opening(item, command)
+        nothing = booking.Fragment(Fold(), opening.input_tokens, 0, latency_ms=0, first_token_ms=None)
+        entry = booking.failed(opening, result.error, nothing, prices=self.prices)
         return Outcome(entry, self.failed(item, result.error))
 
     def failed(self, item: Item, error: ProviderError) -> Move:
@@ -149,7 +150,7 @@ class Judge:
             created_at=time_of(completion_id),
             attempt=1,
             target=command.target,
-            input_size=booking.input_bytes(command.messages, command.tools),
+            input_size=booking.input_size(command),
             streamed=False,
         )
 

@@ -28,6 +28,7 @@ from providers.types import (
     Message,
     ProviderCompletion,
     ReasoningDelta,
+    ResponseFormat,
     Role,
     StreamEvent,
     TextDelta,
@@ -80,7 +81,8 @@ def fragment(*events: StreamEvent, ms: int = 0) -> booking.Fragment:
     """Of a stream of a model that is not known, which was silent for so long, and was not left."""
     seen = folded(*events)
     sight = Sight(streamed=True, elapsed_ms=ms, thinking_ms=ms, held=False, left=False)
-    return booking.Fragment(seen, written_tokens(command(), UNPRICED, seen, sight), latency_ms=30, first_token_ms=10)
+    written = written_tokens(command(), UNPRICED, seen, sight)
+    return booking.Fragment(seen, opening().input_tokens, written, latency_ms=30, first_token_ms=10)
 
 
 def failed(error: ProviderError, *events: StreamEvent, ms: int = 0) -> LedgerEntry:
@@ -107,7 +109,11 @@ def test_all_that_the_model_reads_counts_in_bytes() -> None:
         Message(Role.TOOL, "four", tool_call_id="id is not read"),
     )
     assert booking.input_bytes(messages, ()) == 6 + 7 + 7 + 4
-    tool = Tool("look_up", "Finds it.", {"type": "object"})
+    schema = {"type": "object"}
+    plain, asked = command(), command(response_format=ResponseFormat(schema))
+    assert booking.input_size(asked) == booking.input_size(plain) + len('{"type":"object"}')
+    assert booking.input_size(command(response_format=ResponseFormat())) == booking.input_size(plain) == len("hello")
+    tool = Tool("look_up", "Finds it.", schema)
     assert booking.input_bytes((), (tool,)) >= len("look_upFinds it.") + len("object")
 
 

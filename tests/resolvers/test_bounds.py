@@ -23,6 +23,7 @@ from providers.types import (
     ToolCall,
     Usage,
 )
+from resolvers.booking import input_size
 from resolvers.bounds import UNKNOWN_WINDOW, has_media, most_cost, most_input, most_output
 from resolvers.errors import ServiceUnavailableError
 from resolvers.price_book import NO_RULES, UNKNOWN_RULES, PriceBook
@@ -125,7 +126,9 @@ def test_schemas_may_be_written_anew() -> None:
     plain, tools = command(Message(Role.USER, "x")), command(Message(Role.USER, "x"), tools=(tool,))
     assert most_input(tools, 600, tools.target) >= most_input(plain, 600, plain.target) + 1000 + 500
     answer = command(Message(Role.USER, "x"), response_format=ResponseFormat(tool.parameters))
-    assert most_input(answer, 1, answer.target) >= most_input(plain, 1, plain.target) + 1000 + 1000
+    size = input_size(answer)
+    assert size > 500
+    assert most_input(answer, size, answer.target) >= most_input(plain, 1, plain.target) + 1000 + 2 * 500
 
 
 @pytest.mark.parametrize(("model", "window"), [("gpt-4o", 128_000), ("nobody-knows", UNKNOWN_WINDOW)])

@@ -14,9 +14,20 @@ from hypothesis import strategies as st
 from persistence.records import Outcome
 from providers.errors import ProviderTimeoutError, ProviderUnavailableError
 from providers.fold import Fold
-from providers.types import Finished, FinishReason, ReasoningDelta, StreamEvent, TextDelta, Usage
+from providers.types import (
+    FilePart,
+    Finished,
+    FinishReason,
+    Media,
+    Message,
+    ReasoningDelta,
+    Role,
+    StreamEvent,
+    TextDelta,
+    Usage,
+)
 from resolvers.booking import estimate_tokens
-from resolvers.bounds import most_output
+from resolvers.bounds import UNKNOWN_WINDOW, most_output
 from resolvers.embeddings import embed
 from resolvers.errors import BudgetExceededError, CompletionFailedError
 from resolvers.mailbox import MAX_WAITING_CHARACTERS
@@ -197,3 +208,19 @@ async def test_thoughts_last_until_the_answer_begins(scene: Scene) -> None:
             pass
         await anext(events)
     assert scene.booked("output_tokens", "estimated") == [(3_000 + 2, True)]
+
+
+async def test_a_file_whose_call_was_left_counts_with_all_that_it_may_be(scene: Scene) -> None:
+    """A few bytes, or an address, may stand for a thousand pages."""
+    priced(scene)
+    limit(scene, usd_per_day=Decimal(2_000_000))
+    messages = (Message(Role.USER, parts=(FilePart(Media(url="https://example.com/a.pdf")),)),)
+    scene.alpha.will(texts("hi"), [unavailable(status=None, retryable=False)], [Hold()])
+    await scene.complete(messages=messages, max_tokens=4)
+    with pytest.raises(CompletionFailedError, match="overloaded"):
+        await scene.complete(messages=messages, max_tokens=4)
+    with pytest.raises(CompletionFailedError, match="no answer within 1 ms"):
+        await scene.complete(messages=messages, max_tokens=4, timeout_ms=1)
+    with pytest.raises(BudgetExceededError):
+        await scene.complete(messages=messages, max_tokens=4)
+    assert scene.booked("input_tokens", "estimated") == [(7, False), (1_000, True), (UNKNOWN_WINDOW, True)]

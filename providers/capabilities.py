@@ -74,9 +74,9 @@ ROWS: tuple[ModelFacts, ...] = (
     ModelFacts("groq", _MAVERICK, 8_192, _STRICT, _GROQ + _MAVERICK),
 )
 
-STREAMS_GO_ON = frozenset({"google", "groq", "mistral", "openrouter"})
-"""Vendors that write a stream to its end, and bill it, when nobody reads it any more, or that may pass it on to such as
-do; the page says of none that it breaks off what is not streamed:
+STREAMS_END = frozenset({"openai", "azure", "anthropic", "scripted"})
+"""Vendors that break off a stream that nobody reads any more. Others write it to its end, and bill it, or may pass it
+on to such as do; the page says of none that it breaks off what is not streamed:
 https://openrouter.ai/docs/api-reference/streaming, under "Stream Cancellation"."""
 
 FACTS: Mapping[tuple[str, str], ModelFacts] = {(row.provider, row.model): row for row in ROWS}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from providers.capabilities import FACTS, STREAMS_GO_ON, ModelCapability
+from providers.capabilities import FACTS, STREAMS_END, ModelCapability
 from providers.fold import Fold
 
 from .booking import estimate_tokens
@@ -44,7 +44,7 @@ def written_tokens(command: Command, target: Target, seen: Fold, sight: Sight) -
         return 0
     told = seen.usage.output_tokens if seen.usage else 0
     written = max(told, estimate_tokens(seen.produced_bytes) + _hidden(target, seen, sight))
-    if sight.left and seen.finish_reason is None and not (sight.streamed and target.provider not in STREAMS_GO_ON):
+    if sight.left and seen.finish_reason is None and not (sight.streamed and target.provider in STREAMS_END):
         written += GOES_ON_TOKENS
     most = most_output(command, target)
     return written if most is None else max(told, min(written, most))

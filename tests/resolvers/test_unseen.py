@@ -65,7 +65,7 @@ def written(target: Target, of_it: Sight, *seen: StreamEvent, **changes: Any) ->
         pytest.param(PLAIN, False, False, 250, id="a whole answer that broke off"),
         pytest.param(PLAIN, True, True, 0, id="a stream is seen as it is written"),
         pytest.param(THINKING, True, True, 250, id="thoughts are not"),
-        pytest.param(UNKNOWN, True, True, 250, id="and who knows whether this one thinks"),
+        pytest.param(UNKNOWN, True, True, 250 + GOES_ON_TOKENS, id="and who knows whether this one thinks, or goes on"),
         pytest.param(FAST, True, True, GOES_ON_TOKENS, id="a stream that goes on for nobody"),
         pytest.param(FAST, True, False, 0, id="unless it broke off"),
         pytest.param(ROUTED, True, True, 250 + GOES_ON_TOKENS, id="OpenRouter passes it on to such as do"),
@@ -146,8 +146,7 @@ async def test_what_breaks_off_is_booked_by_its_time(scene: Scene, streamed: boo
     silent = ProviderTimeoutError("silent", provider="alpha")
     scene.alpha.will([Slow(), unavailable(status=None)], [Slow(), silent], texts("hi"))
     await (scene.events() if streamed else scene.complete())
-    goes_on = 0 if streamed else GOES_ON_TOKENS
-    assert [tokens for (tokens,) in scene.booked("output_tokens")] == [300, 300 + goes_on, 2]
+    assert [tokens for (tokens,) in scene.booked("output_tokens")] == [300, 300 + GOES_ON_TOKENS, 2]
 
 
 async def test_texts_that_become_vectors_have_no_output(scene: Scene) -> None:
@@ -192,7 +191,7 @@ async def test_who_does_not_read_saves_nothing(scene: Scene) -> None:
     async with aclosing(scene.stream()) as events:
         await anext(events)
         await asyncio.sleep(100)
-    assert scene.booked("output_tokens", "estimated") == [(10_000, True)]
+    assert scene.booked("output_tokens", "estimated") == [(10_000 + GOES_ON_TOKENS, True)]
 
 
 async def test_thoughts_last_until_the_answer_begins(scene: Scene) -> None:
@@ -207,7 +206,7 @@ async def test_thoughts_last_until_the_answer_begins(scene: Scene) -> None:
         while not isinstance(await anext(events), TextProduced):
             pass
         await anext(events)
-    assert scene.booked("output_tokens", "estimated") == [(3_000 + 2, True)]
+    assert scene.booked("output_tokens", "estimated") == [(3_000 + 2 + GOES_ON_TOKENS, True)]
 
 
 async def test_a_file_whose_call_was_left_counts_with_all_that_it_may_be(scene: Scene) -> None:

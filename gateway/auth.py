@@ -141,13 +141,13 @@ class Authenticator:
         return principal
 
     async def check_standing(self, principal: Principal, address: str | None, what: str = "token") -> None:
-        """Whether what was signed here for the principal opens, from this address, and its key still does. Raises as
-        `from_header`."""
+        """Whether what was signed here for the principal opens, from this address, and its key still opens as much.
+        Raises as `from_header`."""
         networks = principal.limits.networks
         if networks is not None and not lies_in(address, networks):
             raise UnusableTokenError(f"the {what} may not be used from this address")
         if principal.key_id is not None and self._keys is not None:
-            await self._keys.check_maker(principal.organisation, principal.key_id)
+            await self._keys.check_maker(principal, principal.key_id)
 
     def principal(self, token: str, *, margin_s: float = 0.0) -> Principal:
         """Of a token that is known, or signed with the secret. Raises UnusableTokenError, also for a token that expires

@@ -21,7 +21,10 @@ from .beside import beside
 from .errors import ServiceUnavailableError, UnauthenticatedError
 from .grants import limits_of
 from .key_cache import KeyCache, Name
-from .principal import Principal, scopes_of
+from .permits import lies_within
+from .principal import Limits, Principal, Scope, scopes_of
+
+_ASKING = frozenset({Scope.COMPLETIONS_WRITE, Scope.BATCHES_WRITE})
 
 NOTED_EVERY_S = 30.0
 MAX_NOTED = 10_000
@@ -69,12 +72,17 @@ class KeyEntrance:
             key_id=presented.id,
         )
 
-    async def check_maker(self, organisation: str, key_id: str) -> None:
-        """Of a minted token, or a link, which opens nothing once the key that made it does not. Raises as
-        `principal`."""
-        presented = (await self._found([(organisation, key_id)])).key
+    async def check_maker(self, made: Principal, key_id: str) -> None:
+        """Of a minted token, or a link, which opens nothing once the key that made it does not, or may no longer do all
+        that it may. Raises as `principal`."""
+        presented = (await self._found([(made.organisation, key_id)])).key
         if not presented.opens(self.now()):
             raise UnauthenticatedError("the API key that it was made by is revoked, or has expired")
+        scopes, limits = _scopes(presented.grant.scopes, presented.grant.roles), limits_of(presented.grant)
+        if not made.scopes & _ASKING:  # a link names no models
+            limits = Limits(networks=limits.networks)
+        if not made.scopes <= scopes or lies_within(made.limits, limits):
+            raise UnauthenticatedError("the API key that it was made by may no longer do all that it may: make another")
 
     async def _found(self, names: Sequence[Name]) -> PresentedKey:
         try:

@@ -49,8 +49,8 @@ async def mint_token(
     now: Callable[[], datetime],
 ) -> MintedToken:
     """Narrower than its maker, whose subject it bears, and with no right to make more. It outlives neither its maker's
-    own end nor MAX_LIFETIME_S; revoked with its maker's key, see `KeyEntrance.check_maker`. Raises BadUserInputError,
-    ForbiddenError, and ServiceUnavailableError: none is handed out that the audit log has not."""
+    own end nor MAX_LIFETIME_S; it ends as its maker's key is revoked or narrowed, see `KeyEntrance.check_maker`. Raises
+    BadUserInputError, ForbiddenError, and ServiceUnavailableError: none is handed out that the audit log has not."""
     if not MIN_LIFETIME_S <= lifetime_s <= MAX_LIFETIME_S:
         raise BadUserInputError(
             f"a token lives for {MIN_LIFETIME_S} to {MAX_LIFETIME_S} seconds, not {lifetime_s}",

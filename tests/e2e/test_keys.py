@@ -99,7 +99,7 @@ def test_a_limited_key_uses_what_it_may(server: Server, organisation: str) -> No
 
 
 def test_a_browser_s_token_is_narrow(server: Server, organisation: str) -> None:
-    key, _ = made(server, organisation)
+    key, about = made(server, organisation)
     asked = {"grant": {"scopes": ["completions:write"], "models": ["scripted/*"]}, "lifetimeSeconds": 60}
     token = post(server, key, MINT, {"input": asked})["data"]["mintToken"]["token"]
     assert "errors" not in post(server, token, COMPLETE, {"input": ECHO})
@@ -107,6 +107,9 @@ def test_a_browser_s_token_is_narrow(server: Server, organisation: str) -> None:
     assert code(post(server, token, MINT, {"input": asked})) == "FORBIDDEN"
     beyond = {**asked, "grant": {"scopes": ["usage:read"]}}
     assert code(post(server, key, MINT, {"input": beyond})) == "FORBIDDEN"
+    narrower = {"id": about["id"], "grant": {**CALLS, "models": ["openai/*"]}}
+    assert "errors" not in post(server, server.token(organisation), UPDATE, {"input": narrower})
+    assert code(post(server, token, COMPLETE, {"input": ECHO})) == "UNAUTHENTICATED", "its key may no longer do that"
 
 
 def test_another_organisation_s_key_is_none(server: Server, organisation: str) -> None:

@@ -24,7 +24,7 @@ from resolvers.errors import (
 )
 from resolvers.key_cache import KeyCache
 from resolvers.key_entrance import KeyEntrance
-from resolvers.principal import Limits, Principal, Role, Scope, scopes_of
+from resolvers.principal import UNLIMITED, Limits, Principal, Role, Scope, scopes_of
 from tests.persistence.api_keys import MemoryApiKeys
 from tests.persistence.entries import NOON
 
@@ -53,6 +53,14 @@ class Desk:
         return caught.value.message
 
 
+def minted(
+    organisation: str = "acme",
+    scopes: Sequence[Scope] = (Scope.COMPLETIONS_WRITE,),
+    limits: Limits = UNLIMITED,
+) -> Principal:
+    return Principal("key_1", organisation, frozenset(scopes), inf, limits)
+
+
 @pytest.fixture
 def desk() -> Desk:
     return Desk()
@@ -78,18 +86,41 @@ async def test_who_presents_a_key_is_its_principal(desk: Desk) -> None:
 async def test_what_a_key_has_minted_ends_with_it(desk: Desk) -> None:
     (_, revoked), (_, short) = await desk.made(), await desk.made(expires_at=NOON + timedelta(minutes=5))
     for key in (revoked, short):
-        await desk.door.check_maker("acme", key.id)
+        await desk.door.check_maker(minted(), key.id)
     await desk.keys.revoke(ADMIN, revoked.id)
     for organisation, key_id in (("acme", revoked.id), ("globex", short.id), ("acme", "key_none")):
         with pytest.raises(UnauthenticatedError):
-            await desk.door.check_maker(organisation, key_id)
+            await desk.door.check_maker(minted(organisation), key_id)
     desk.time += timedelta(minutes=4)
-    await desk.door.check_maker("acme", short.id)
+    await desk.door.check_maker(minted(), short.id)
     desk.store.down = True
-    await desk.door.check_maker("acme", short.id)
+    await desk.door.check_maker(minted(), short.id)
     desk.time += timedelta(minutes=1)
     with pytest.raises(UnauthenticatedError):
-        await desk.door.check_maker("acme", short.id)
+        await desk.door.check_maker(minted(), short.id)
+
+
+async def test_what_a_key_has_minted_may_no_more_than_it_may_now(desk: Desk) -> None:
+    caller = Grant(roles=("caller", "billing"))
+    _, key = await desk.made(grant=caller)
+    report = minted(scopes=(Scope.USAGE_READ,))
+    of_one_model = minted(limits=Limits(models=("openai/gpt-4.1",), networks=("192.0.2.1",)))
+    for narrower, refused in (
+        (caller, []),
+        (replace(caller, models=("openai/*",), networks=("192.0.2.0/24",)), [minted(), report]),
+        (replace(caller, models=("openai/gpt-4.1",)), [minted()]),
+        (replace(caller, configs=("greet",)), [minted(), of_one_model]),
+        (replace(caller, roles=("billing",)), [minted(), of_one_model]),
+        (replace(caller, roles=("caller",)), [report]),
+        (caller, []),
+    ):
+        await desk.keys.change(ADMIN, key.id, KeyChange(grant=narrower))
+        for made in (minted(), of_one_model, report):
+            if made in refused:
+                with pytest.raises(UnauthenticatedError, match="may no longer do all that it may"):
+                    await desk.door.check_maker(made, key.id)
+            else:
+                await desk.door.check_maker(made, key.id)
 
 
 async def test_the_key_itself_is_kept_nowhere(desk: Desk) -> None:

@@ -79,4 +79,9 @@ STREAMS_END = frozenset({"openai", "azure", "anthropic", "scripted"})
 on to such as do; the page says of none that it breaks off what is not streamed:
 https://openrouter.ai/docs/api-reference/streaming, under "Stream Cancellation"."""
 
+BILL_REFUSALS = frozenset({"azure"})
+"""Vendors that bill what they have processed of a request that they refuse for its content or its length, or that ran
+out of time (408): https://learn.microsoft.com/azure/ai-services/openai/how-to/manage-costs, under "HTTP Error response
+code and billing status"."""
+
 FACTS: Mapping[tuple[str, str], ModelFacts] = {(row.provider, row.model): row for row in ROWS}

@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 
 from persistence.records import CostSource, LedgerEntry, Outcome
-from providers.errors import ProviderError
+from providers.capabilities import BILL_REFUSALS
+from providers.errors import ProviderContentFilteredError, ProviderContextLengthError, ProviderError
 from providers.fold import Fold
 from providers.prices import PricedCost, cost_of
 from providers.types import Message, Part, ProviderCompletion, ProviderEmbeddings, TextPart, Tool, Usage
@@ -141,11 +142,17 @@ def succeeded(
 
 
 def failed(entry: LedgerEntry, error: ProviderError, fragment: Fragment, *, prices: PriceBook) -> LedgerEntry:
-    """An error. One that came as an HTTP status cost nothing; one that cut an answer off cost what was produced, and
-    what nobody has seen of it."""
-    billed = error.sent and (error.status is None or error.status < 300)
-    booked = _cut_short(entry, fragment, prices) if billed else _not_billed(entry)
+    """An error. One that came as an HTTP status cost nothing, at most vendors; one that cut an answer off cost what was
+    produced, and what nobody has seen of it."""
+    booked = _cut_short(entry, fragment, prices) if _may_be_billed(entry.provider, error) else _not_billed(entry)
     return _ended(booked, Outcome.FAILED, error.code, fragment)
+
+
+def _may_be_billed(provider: str, error: ProviderError) -> bool:
+    if not error.sent or error.status is None or error.status < 300:
+        return error.sent
+    processed = isinstance(error, ProviderContentFilteredError | ProviderContextLengthError) or error.status == 408
+    return processed and provider in BILL_REFUSALS
 
 
 def interrupted(

@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from persistence.records import CostSource, LedgerEntry, Outcome
 from providers.errors import (
     ProviderAuthError,
+    ProviderContentFilteredError,
+    ProviderContextLengthError,
     ProviderError,
+    ProviderInvalidRequestError,
     ProviderRateLimitedError,
     ProviderTimeoutError,
     ProviderUnavailableError,
@@ -85,8 +88,8 @@ def fragment(*events: StreamEvent, ms: int = 0) -> booking.Fragment:
     return booking.Fragment(seen, opening().input_tokens, written, latency_ms=30, first_token_ms=10)
 
 
-def failed(error: ProviderError, *events: StreamEvent, ms: int = 0) -> LedgerEntry:
-    return booking.failed(opening(), error, fragment(*events, ms=ms), prices=NO_RULES)
+def failed(error: ProviderError, *events: StreamEvent, ms: int = 0, target: Target = UNPRICED) -> LedgerEntry:
+    return booking.failed(opening(target), error, fragment(*events, ms=ms), prices=NO_RULES)
 
 
 def interrupted(*events: StreamEvent, code: str | None = None, sent: bool = True, ms: int = 0) -> LedgerEntry:
@@ -196,6 +199,24 @@ def test_an_error_in_place_of_an_answer_costs_nothing(error: ProviderError) -> N
     booked = failed(error, ms=1_000)
     assert (booked.outcome, booked.error_code, tokens(booked)) == (Outcome.FAILED, error.code, (0, 0, False))
     assert (booked.cost, booked.cost_source, booked.price_version) == (0, CostSource.NOT_BILLED, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "billed"),
+    [
+        (ProviderContentFilteredError("flagged", provider="azure", status=400), True),
+        (ProviderContextLengthError("too long", provider="azure", status=400), True),
+        (ProviderTimeoutError("too slow", provider="azure", status=408), True),
+        (ProviderInvalidRequestError("no such field", provider="azure", status=400), False),
+        (ProviderAuthError("no", provider="azure", status=401), False),
+        (ProviderRateLimitedError("no", provider="azure", status=429), False),
+        (ProviderTimeoutError("no connection", provider="azure", sent=False), False),
+    ],
+)
+def test_azure_bills_what_it_has_processed_before_it_refuses(error: ProviderError, billed: bool) -> None:
+    booked = failed(error, target=Target("azure", "mine"))
+    assert tokens(booked) == ((10, 0, True) if billed else (0, 0, False))
+    assert tokens(failed(error, target=Target("openai", "gpt-4.1"))) == (0, 0, False)
 
 
 @pytest.mark.parametrize("status", [None, 200])

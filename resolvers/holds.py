@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from persistence.ports import Reservations
@@ -30,9 +30,9 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The attempt that is to be made. `opening`: the entry that it begins with. `first`: the completion's first at this
-    target counts as a request, the first of all as the organisation's and the key's. `background`: it leaves the last
-    fifth of what a minute allows to others."""
+    """The attempt that is to be made. `opening`: the entry that it begins with. `earlier`: where the completion was
+    before; where one of these counted already, it is no other request. `background`: it leaves the last fifth of what a
+    minute allows to others."""
 
     principal: Principal
     command: Command
@@ -41,5 +41,4 @@ class Call:
     opening: LedgerEntry
     background: bool
     prices: PriceBook
-    first: bool
-    first_at_target: bool
+    earlier: Collection[Target]

@@ -36,16 +36,25 @@ class Rules:
         """To calls by this API key, or none, to this model, under whatever of its names."""
         if not self._by_subject:
             return ()
-        models = {model: None, model_itself(provider, model): None, "*": None}
         subjects = (
             (Limited.ORGANISATION, ""),
             (Limited.API_KEY, key_id),
-            *((Limited.MODEL, f"{provider}/{each}") for each in models),
+            *((Limited.MODEL, name) for name in _names(provider, model)),
         )
         return [rule for each in subjects if (rule := self._by_subject.get(each)) is not None]  # type: ignore[arg-type]
 
 
 NO_RULES = Rules()
+
+
+def counts_for(rule: LimitRule, provider: str, model: str) -> bool:
+    """Whether the rule, if it applies to a call, is of this model's too."""
+    return rule.limited is not Limited.MODEL or rule.name in _names(provider, model)
+
+
+def _names(provider: str, model: str) -> Iterable[str]:
+    """Of the rules that are of the model: by its name, by that of the model itself, and by its provider's."""
+    return dict.fromkeys(f"{provider}/{each}" for each in (model, model_itself(provider, model), "*"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from .errors import DomainError, ServiceUnavailableError
 from .holds import Call, Hold
 from .leases import LEASE_S, Lease, LeaseKeeper, reservation_of
 from .ledger import Ledger
-from .limit_cache import LimitCache, Rules
+from .limit_cache import LimitCache, Rules, counts_for
 from .settling import Settlement, Settler, open_settler
 from .taking import HELD_S, Outstanding, Taker
 
@@ -254,8 +254,8 @@ class Limiter:
         holder = call.opening.completion_id if call.opening.streamed else None
         asked: list[Need] = []
         for rule in rules:
-            counts = call.first_at_target if rule.limited == "model" else call.first
-            asked += needs([rule], Most(int(counts), tokens, cost, holder), call.opening.time)
+            counted = any(counts_for(rule, each.provider, each.model) for each in call.earlier)
+            asked += needs([rule], Most(int(not counted), tokens, cost, holder), call.opening.time)
         return asked
 
     def _most(self, rules: Sequence[LimitRule], call: Call) -> tuple[int, Decimal]:

@@ -198,8 +198,7 @@ class Run:
             opening=opening,
             background=self.background,
             prices=self.prices,
-            first=not self._targets,
-            first_at_target=step.target not in self._targets,
+            earlier=frozenset(self._targets),
         )
 
     async def _counted(self) -> None:

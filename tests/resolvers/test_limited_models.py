@@ -6,10 +6,14 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from persistence.limit_records import Limited
+from resolvers.errors import RateLimitedError
+from resolvers.limit_cache import counts_for
+from resolvers.types import Target
 from tests.persistence.entries import entry
+from tests.persistence.limits import limit_rule
 
-from .scene import ACME, Scene
-from .test_limits import limit
+from .scene import ACME, Scene, texts, unavailable
+from .test_limits import limit, refusal
 
 
 async def test_a_model_s_limit_holds_under_whatever_name_it_is_routed_by(scene: Scene) -> None:
@@ -38,3 +42,17 @@ async def test_a_budget_begins_with_what_was_spent_under_each_of_a_model_s_names
         await scene.services.ledger.book(booked)
     (state,) = await scene.services.limit_rules.states_for(ACME)
     assert state.used == 20
+
+
+async def test_a_completion_is_one_request_to_a_provider_whatever_its_models(scene: Scene) -> None:
+    limit(scene, limited=Limited.MODEL, name="alpha/*", requests_per_minute=1)
+    scene.alpha.will([unavailable(retryable=False)], texts("hi"))
+    found = await scene.complete(fallbacks=(Target("alpha", "a-2"),))
+    assert [each.model for each in found.attempts] == ["a-1", "a-2"]
+    await refusal(scene, RateLimitedError)
+
+
+def test_a_name_and_what_it_stands_for_count_once_for_one_rule() -> None:
+    rule = limit_rule(limited=Limited.MODEL, name="openrouter/z/m")
+    assert counts_for(rule, "openrouter", "z/m:nitro")
+    assert not counts_for(rule, "openrouter", "z/m:free")

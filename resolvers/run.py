@@ -365,7 +365,8 @@ class AttemptScope:
         if isinstance(error, UnsendableRequestError):
             self._run.services.ledger.forget(self._entry)
         elif isinstance(error, ProviderError):
-            fragment = self._fragment(left=isinstance(error, ProviderTimeoutError))
+            ours = isinstance(error, ProviderTimeoutError) and error.vendor_code is None
+            fragment = self._fragment(left=ours)
             self._run.book(booking.failed(self._entry, error, fragment, prices=self._prices))
         else:
             self._book_interrupted(error)

@@ -143,8 +143,8 @@ async def test_what_breaks_off_is_booked_by_its_time(scene: Scene, streamed: boo
         async def wait(self) -> None:
             await asyncio.sleep(3)
 
-    silent = ProviderTimeoutError("silent", provider="alpha")
-    scene.alpha.will([Slow(), unavailable(status=None)], [Slow(), silent], texts("hi"))
+    told, silent = (ProviderTimeoutError("silent", provider="alpha", vendor_code=code) for code in ("timeout", None))
+    scene.alpha.will([Slow(), told], [Slow(), silent], texts("hi"))
     await (scene.events() if streamed else scene.complete())
     assert [tokens for (tokens,) in scene.booked("output_tokens")] == [300, 300 + GOES_ON_TOKENS, 2]
 

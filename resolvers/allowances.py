@@ -123,7 +123,7 @@ def counted_as(rule: LimitRule) -> UsageFilter:
     provider, _, model = rule.name.partition("/")
     if model == "*":
         return UsageFilter({UsageField.PROVIDER: [provider]})
-    return UsageFilter({UsageField.PROVIDER: [provider], UsageField.MODEL: names_of(provider, model)})
+    return UsageFilter({UsageField.PROVIDER: [provider], UsageField.MODEL: names_of(model)})
 
 
 def budgets_of(rules: Sequence[LimitRule], cost: Decimal, at: datetime) -> Sequence[Need]:

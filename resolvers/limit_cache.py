@@ -54,7 +54,7 @@ def counts_for(rule: LimitRule, provider: str, model: str) -> bool:
 
 def _names(provider: str, model: str) -> Iterable[str]:
     """Of the rules that are of the model: by its name, by that of the model itself, and by its provider's."""
-    return dict.fromkeys(f"{provider}/{each}" for each in (model, model_itself(provider, model), "*"))
+    return dict.fromkeys(f"{provider}/{each}" for each in (model, model_itself(model), "*"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from math import inf
 
 import structlog
 
-from persistence.key_records import PresentedKey
+from persistence.key_records import Grant, PresentedKey
 from persistence.ports import ApiKeyStore, StoreUnavailableError
 
 from .api_keys import KeyMaker
@@ -78,10 +78,7 @@ class KeyEntrance:
         presented = (await self._found([(made.organisation, key_id)])).key
         if not presented.opens(self.now()):
             raise UnauthenticatedError("the API key that it was made by is revoked, or has expired")
-        scopes, limits = _scopes(presented.grant.scopes, presented.grant.roles), limits_of(presented.grant)
-        if not made.scopes & _ASKING:  # a link names no models
-            limits = Limits(networks=limits.networks)
-        if not made.scopes <= scopes or lies_within(made.limits, limits):
+        if not _may_still(presented.grant, made.scopes, made.limits):
             raise UnauthenticatedError("the API key that it was made by may no longer do all that it may: make another")
 
     async def _found(self, names: Sequence[Name]) -> PresentedKey:
@@ -134,6 +131,15 @@ def lies_in(address: str | None, networks: Sequence[str]) -> bool:
 @lru_cache(maxsize=1024)
 def _scopes(scopes: tuple[str, ...], roles: tuple[str, ...]) -> frozenset[str]:
     return scopes_of(scopes, roles)
+
+
+@lru_cache(maxsize=1024)
+def _may_still(grant: Grant, scopes: frozenset[str], limits: Limits) -> bool:
+    """Whether the grant allows all of these. Remembered: to compare networks takes a while."""
+    allowed = limits_of(grant)
+    if not scopes & _ASKING:  # a link names no models
+        allowed = Limits(networks=allowed.networks)
+    return scopes <= _scopes(grant.scopes, grant.roles) and lies_within(limits, allowed) is None
 
 
 def _whole(time: datetime) -> datetime:

@@ -58,6 +58,7 @@ from resolvers.siblings import Siblings, open_siblings
 from resolvers.sinks import LEDGER_JOB
 from resolvers.tracing import Tracer
 from resolvers.trusted_documents import TrustedDocuments
+from resolvers.upstream import Upstream, share_of
 from resolvers.worker import Handler, working
 
 from .auth import Authenticator, TokenMint
@@ -90,6 +91,8 @@ if TYPE_CHECKING:
     from .metrics.opening import ServerProcess
 
 IDENTITY_PROVIDER = "the identity provider"
+CONNECTIONS_BESIDE = 50
+"""To vendors' batches, and to the identity provider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +231,10 @@ async def _open_services(
     return Services(
         vendors=ready,
         transport=transport,
+        upstream=Upstream(settings.MAX_UPSTREAM_CONNECTIONS),
         ledger=ledger,
         configs=(configs := _configs(documents, caches, partial(provider_keys.vendors, deployment=ready))),
         prices=(prices := Prices(documents.prices, caches.prices, _names(rows, ready), _now)),
-        circuits=circuits,
         health=Health([row.name for row in rows], ready, circuits, time.monotonic),
         live_usage=await stack.enter_async_context(open_live_usage(ledger, _now)),
         usage_links=SignedLinks(keys.signing_secret),
@@ -333,8 +336,10 @@ async def _open_key_set(settings: Settings, transport: HttpTransport, stack: Asy
 
 
 async def _open_transport(settings: Settings, stack: AsyncExitStack) -> HttpTransport:
+    limit = settings.MAX_UPSTREAM_CONNECTIONS
+    opening = open_transport(max_connections=limit + share_of(limit) + CONNECTIONS_BESIDE)
     try:
-        return await stack.enter_async_context(open_transport(max_connections=settings.MAX_UPSTREAM_CONNECTIONS))
+        return await stack.enter_async_context(opening)
     except ValueError as error:  # the proxy variables of the environment
         raise SettingsError(str(error)) from None
 
@@ -363,6 +368,7 @@ async def _open_buckets(settings: Settings, redis: RedisServer | None, stack: As
 
 class _Between(TypedDict):
     running: RunningCompletions
+    circuits: Circuits
     siblings: Siblings | None
     keys: SharedKeys | None
 
@@ -372,11 +378,11 @@ async def _open_shared(
 ) -> _Between:
     """What runs here, and what ties this process to the others, where there are any."""
     if redis is None:
-        return {"running": running, "siblings": None, "keys": None}
+        return {"running": running, "circuits": circuits, "siblings": None, "keys": None}
     await stack.enter_async_context(sharing_circuits(redis.events, circuits))
     siblings = await stack.enter_async_context(open_siblings(redis.events, running))
     keys = await stack.enter_async_context(open_shared_keys(redis.values))
-    return {"running": running, "siblings": siblings, "keys": keys}
+    return {"running": running, "circuits": circuits, "siblings": siblings, "keys": keys}
 
 
 def _now() -> datetime:

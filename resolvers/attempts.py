@@ -10,8 +10,9 @@ from typing import Protocol, TypeVar
 from persistence.ports import StoreUnavailableError
 from providers.errors import ProviderError
 
-from .errors import ConflictError, ServiceUnavailableError
+from .errors import ConflictError, DomainError, ServiceUnavailableError
 from .price_book import UNKNOWN_RULES, PriceBook
+from .routing import Step
 from .run import AttemptScope, Run, Services
 from .running import Running
 
@@ -116,7 +117,8 @@ async def within_deadline(run: Run, work: Callable[[], Awaitable[Answer]], cut_s
 async def try_targets(
     run: Run, call: Callable[[AttemptScope], Awaitable[Answer]], follower: Follower | None = None
 ) -> Answer:
-    """Attempts along the route until one answers. Raises CompletionFailedError, and as `Limiter.reserve`."""
+    """Attempts along the route until one answers. Raises CompletionFailedError, and as `Limiter.reserve` and
+    `Upstream.take`."""
     step = run.route.first()
     if step is None:
         raise run.blocked()
@@ -126,6 +128,7 @@ async def try_targets(
         if step.delay_s:
             run.upstream_s += step.delay_s
             await asyncio.sleep(step.delay_s)
+        await _place(run, step)
         try:
             async with run.reserving(step) as opening:
                 with run.attempt(step, opening) as scope:
@@ -140,3 +143,17 @@ async def try_targets(
                 if follower:
                     follower.switched(following.target.provider, following.target.model, error.code)
             step = following
+        finally:
+            run.services.upstream.leave(run.principal.organisation)
+
+
+async def _place(run: Run, step: Step) -> None:
+    """One among all calls to vendors. Raises ServiceUnavailableError; CompletionFailedError where attempts were made
+    before."""
+    try:
+        await run.services.upstream.take(run.principal.organisation)
+    except BaseException as error:  # whatever it is: this may be the circuit's probe, and its place must be free
+        run.services.circuits.undecided(step.circuit, run.route)
+        if isinstance(error, DomainError) and run.entries:
+            raise run.refused(error) from error
+        raise

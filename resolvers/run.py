@@ -41,6 +41,7 @@ from .siblings import Siblings
 from .tokens import TokenMaker
 from .types import Command, Target
 from .unseen import Sight, read_tokens, written_tokens
+from .upstream import Upstream
 from .usage_links import UsageLinks
 from .webhooks import Webhooks
 
@@ -55,6 +56,7 @@ class Services:
 
     vendors: Mapping[str, Vendor]
     transport: Transport
+    upstream: Upstream
     ledger: Ledger
     configs: Configs
     prices: Prices
@@ -365,8 +367,7 @@ class AttemptScope:
         if isinstance(error, UnsendableRequestError):
             self._run.services.ledger.forget(self._entry)
         elif isinstance(error, ProviderError):
-            ours = isinstance(error, ProviderTimeoutError) and error.vendor_code is None
-            fragment = self._fragment(left=ours)
+            fragment = self._fragment(left=isinstance(error, ProviderTimeoutError) and error.vendor_code is None)
             self._run.book(booking.failed(self._entry, error, fragment, prices=self._prices))
         else:
             self._book_interrupted(error)

@@ -80,7 +80,12 @@ class _Process(Source):
         "organisations may lead: those of webhooks, images and files. What the operator sets is not limited.",
     )
     MAX_BODY_BYTES: int = Field(default=4 * 1024 * 1024, ge=1024, description="The largest request body.")
-    MAX_UPSTREAM_CONNECTIONS: int = Field(default=1000, ge=1, description="Connections to vendors, all together.")
+    MAX_UPSTREAM_CONNECTIONS: int = Field(
+        default=1000,
+        ge=1,
+        description="Calls to vendors that a process has under way at once; one more waits for up to 5 s. A tenth "
+        "besides is for organisations that have less than that under way, so that none shuts out the others.",
+    )
     PROVIDERS_FILE: Path | None = Field(
         default=None, description="A YAML file that declares more providers; see [Providers](#providers)."
     )

@@ -12,10 +12,14 @@ import pytest
 
 from gateway.object_files import MAX_UPLOADS
 
-from .processes import Server, Vendor, running_server, server_environment
+from .documents import COMPLETE
+from .processes import Server, Vendor, post, running_server, server_environment
 from .raw_socket import RawSocket, raw_socket
 from .scraping import scrape
+from .test_cancellation import open_calls, own_model, until
 from .test_endpoint import TYPENAME, error_of
+from .test_many import MANY
+from .test_providers import asked
 from .test_sockets import DATA, LONG, a_stream, subscribe
 
 MOST = 3
@@ -24,7 +28,11 @@ SOCKETS = 2
 
 @pytest.fixture(scope="module")
 def small(vendor: Vendor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    bounds = {"MAX_OPERATIONS_IN_FLIGHT": str(MOST), "MAX_SOCKETS_PER_PRINCIPAL": str(SOCKETS)}
+    bounds = {
+        "MAX_OPERATIONS_IN_FLIGHT": str(MOST),
+        "MAX_SOCKETS_PER_PRINCIPAL": str(SOCKETS),
+        "MAX_UPSTREAM_CONNECTIONS": str(MOST),
+    }
     with running_server(server_environment(tmp_path_factory.mktemp("small"), vendor, **bounds)) as started:
         yield started
 
@@ -145,6 +153,22 @@ async def test_large_bodies_are_bounded_all_together(
         await eventually(partial(answered, large, 503))
         assert await answered(TYPENAME, 200), "there is still a place for it"
     await eventually(partial(answered, large, 200))
+
+
+async def test_who_has_all_calls_to_vendors_under_way_shuts_out_nobody(
+    small: Server, vendor: Vendor, client: httpx.AsyncClient, organisation: str
+) -> None:
+    """One operation is enough for that, with many inputs."""
+    silent = {**asked("openai", "[[hang=0]]"), "model": own_model("openai", organisation)}
+    many = {"query": MANY, "variables": {"inputs": [silent] * (2 * MOST)}}
+    waiting = asyncio.create_task(client.post(small.url, json=many))
+    await until(lambda: open_calls(vendor, "openai", organisation) == MOST)
+    another = small.token(f"{organisation}-other")
+    answer = await asyncio.to_thread(post, small, another, COMPLETE, {"input": asked("openai", "[[tokens=2]]")})
+    assert answer["data"]["complete"]["usage"]["outputTokens"] == 2
+    assert open_calls(vendor, "openai", organisation) == MOST
+    waiting.cancel()
+    await until(lambda: not open_calls(vendor, "openai", organisation))
 
 
 async def test_so_are_uploads(small: Server, client: httpx.AsyncClient) -> None:

@@ -57,6 +57,7 @@ from resolvers.run import Services
 from resolvers.running import RunningCompletions
 from resolvers.sessions import Sessions
 from resolvers.types import CompleteCommand, Completion, CompletionEvent, CompletionRef, Target
+from resolvers.upstream import Upstream
 from tests.persistence.api_keys import MemoryApiKeys
 from tests.persistence.leases import MemoryLeases
 from tests.persistence.limits import MemoryLimits
@@ -373,6 +374,7 @@ async def open_scene(leases: MemoryLeases | None = None) -> AsyncIterator[Scene]
         services = Services(
             vendors=vendors,
             transport=cast("Transport", None),
+            upstream=Upstream(1_000),
             ledger=ledger,
             configs=configs,
             prices=prices,

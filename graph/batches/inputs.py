@@ -66,8 +66,8 @@ class SubmitBatchInput:
         default=strawberry.UNSET,
         description="The name of a file of the organisation's in object storage, as uploadBatchFile tells it: JSON "
         "Lines, of which each is a CompleteInput, with a `customId` of your own beside its fields if you like. Up to "
-        "100000 lines of 8 MiB and 10000 values at most. To read it, and to fill in the configs that it names, costs "
-        "the CPU that it takes.",
+        "100000 lines of 8 MiB and 10000 values at most, 2 GiB in all with what their configs say. To read it, and to "
+        "fill in the configs that it names, costs the CPU that it takes.",
     )
     model: str | None = strawberry.field(
         default=strawberry.UNSET, description='Of inputs that name neither model nor config: "provider/model".'

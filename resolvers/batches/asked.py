@@ -19,6 +19,8 @@ MAX_LINES = 2 * MAX_ITEMS
 MAX_LISTED = 1_000
 """Inputs in the call itself; more come as a file."""
 MAX_LINE_BYTES = 8 * 1024 * 1024
+MAX_INPUT_BYTES = 2 * 1024**3
+"""Of all inputs, with what their configs say: a short line may name a long one."""
 MAX_CONCURRENCY = 10_000
 MAX_PRIORITY = 9
 MAX_LABELS = 19

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from persistence.batch_records import BatchMode
 from providers.prices import BATCH_SHARES
 
+from ..booking import input_size
 from ..checks import check_command
 from ..config_content import command_of
 from ..configs import Configs
@@ -17,17 +18,18 @@ from ..principal import Principal
 from ..query_costs import Meter
 from ..routing import Vendor
 from ..types import CompleteCommand, ConfigCall
-from .asked import LABEL, MAX_CUSTOM_ID_LENGTH, MAX_ITEMS, BatchAsked, Given, Problem
+from .asked import LABEL, MAX_CUSTOM_ID_LENGTH, MAX_INPUT_BYTES, MAX_ITEMS, BatchAsked, Given, Problem
 
 
 @dataclass(frozen=True, slots=True)
 class ReadLine:
-    """`number` counts from 1."""
+    """`number` counts from 1; `size`: of what the model is to read, in bytes."""
 
     number: int
     raw: bytes
     custom_id: str | None
     command: CompleteCommand
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +44,9 @@ class Reader:
     meter: Meter
 
     async def read(self, source: AsyncIterator[Given]) -> AsyncGenerator[ReadLine | Problem, None]:
-        """Every line, or what is wrong with it. Raises BadUserInputError for too many, or none at all; and what is no
-        fault of a line, as ServiceUnavailableError."""
-        count = 0
+        """Every line, or what is wrong with it. Raises BadUserInputError for too many, too much, or none at all; and
+        what is no fault of a line, as ServiceUnavailableError."""
+        count = size = 0
         async for given in source:
             count += 1
             number = given.line or count
@@ -52,13 +54,21 @@ class Reader:
                 raise BadUserInputError(f"a batch has at most {MAX_ITEMS} inputs", path=("input",))
             await self.meter.turn()
             try:
-                yield await self._line(number, given)
+                line = await self._line(number, given)
             except BadUserInputError as error:
                 yield Problem(number, tuple(error.path[1:]), error.message)
             except DomainError as error:
                 if error.retryable:
                     raise
                 yield Problem(number, (), error.message, error.code)
+            else:
+                size += line.size
+                if size > MAX_INPUT_BYTES:
+                    raise BadUserInputError(
+                        f"the inputs of a batch have at most {MAX_INPUT_BYTES} bytes, with what their configs say",
+                        path=("input",),
+                    )
+                yield line
         if not count:
             raise BadUserInputError("a batch has at least one input", path=("input",))
 
@@ -87,7 +97,7 @@ class Reader:
         check_permitted(self.principal, command)
         if self.asked.mode is BatchMode.PROVIDER:
             _check_for_vendor(command)
-        return ReadLine(number, raw, custom_id, command)
+        return ReadLine(number, raw, custom_id, command, input_size(command))
 
 
 def _check_for_vendor(command: CompleteCommand) -> None:

@@ -33,7 +33,7 @@ from resolvers.errors import (
 from resolvers.principal import Limits
 from resolvers.query_costs import CostBuckets, Meter, caller_of
 from resolvers.templates import rendered
-from resolvers.types import Target
+from resolvers.types import ConfigCall, ConfigRef, Target
 
 from .batch_stage import BatchStage, given, inputs, open_batch_stage
 from .config_stage import CALL, CONTENT
@@ -217,6 +217,18 @@ async def test_there_are_inputs_and_not_too_many(stage: BatchStage, monkeypatch:
     assert (await refused(stage, read, file="f"))[0] == ("input", "file", 2)
     monkeypatch.setattr("resolvers.batches.reading.MAX_ITEMS", 2)
     assert "at most 2 inputs" in (await refused(stage, inputs(3)))[1]
+
+
+async def test_short_lines_can_t_name_more_text_than_a_batch_may_have(
+    stage: BatchStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resolvers.batches.reading.MAX_INPUT_BYTES", 100)
+    cache = ConfigCache(cast("ConfigStore", Greeting()), asyncio.get_running_loop().time)
+    stage.batches = replace(stage.batches, configs=replace(stage.batches.configs, cache=cache))
+    long = ConfigCall(ConfigRef("greet", variables={"name": "x" * 40}))
+    assert "at most 100 bytes" in (await refused(stage, [Given(b"", lambda: ItemAsked(long))] * 3))[1]
+    with pytest.raises(BadUserInputError, match="at most 100 bytes"):
+        await stage.batches.rehearse(ACME, BatchAsked(), [Given(b"", lambda: ItemAsked(long))] * 3)
 
 
 async def test_a_limited_key_submits_what_it_may_use(stage: BatchStage) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import Protocol
 
 from uuid_utils import uuid7
@@ -16,7 +17,7 @@ from persistence.key_records import ApiKey, ApiKeyFilter, Grant
 from persistence.ports import ApiKeyStore, StoreConflictError, StoreUnavailableError
 
 from .audit_fields import audit_of_key
-from .errors import BadUserInputError, ConflictError, NotFoundError, ServiceUnavailableError
+from .errors import BadUserInputError, ConflictError, ForbiddenError, NotFoundError, ServiceUnavailableError
 from .grants import check_grant, check_within
 from .key_cache import KeyCache
 from .principal import Principal
@@ -74,7 +75,8 @@ class ApiKeys:
     """The use cases, each within the principal's organisation. All raise ServiceUnavailableError; NotFoundError, the
     same for what does not exist and what another organisation has; and what they say themselves. `now` is aware UTC.
 
-    Nobody gives, changes or rotates a key that may do more than himself: ForbiddenError.
+    Nobody gives, changes or rotates a key that may do more than himself: ForbiddenError. Nor does a key give, prolong
+    or rotate one that opens for longer than itself.
     """
 
     store: ApiKeyStore
@@ -89,6 +91,8 @@ class ApiKeys:
         check_grant(asked.grant)
         check_within(asked.grant, principal)
         now = self._time()
+        end = _end(now, asked.expires_at)
+        _check_end(end, principal)
         secret, hint = self.maker.make()
         key = ApiKey(
             id=ID_PREFIX + uuid7().hex,
@@ -100,7 +104,7 @@ class ApiKeys:
             created_at=now,
             created_by=principal.subject,
             updated_at=now,
-            expires_at=_end(now, asked.expires_at),
+            expires_at=end,
         )
         audit = audit_of_key(principal, Action.API_KEY_CREATE, key.id)
         with _told():
@@ -122,6 +126,8 @@ class ApiKeys:
             updated_at=now,
         )
         _check_name(changed.name)
+        if changed.expires_at != standing.expires_at:
+            _check_end(changed.expires_at, principal)
         if change.grant is not None:
             check_grant(change.grant)
             check_within(change.grant, principal)
@@ -139,6 +145,7 @@ class ApiKeys:
             )
         standing = await self.get(principal, key_id)
         check_within(standing.grant, principal)
+        _check_end(standing.expires_at, principal)
         secret, hint = self.maker.make()
         now = self._time()
         until = now + timedelta(seconds=overlap_s)
@@ -214,6 +221,12 @@ def _found(key: ApiKey | None) -> ApiKey:
 def _check_name(name: str) -> None:
     if not 1 <= len(name.strip()) <= len(name) <= MAX_NAME_LENGTH or not name.isprintable():
         raise BadUserInputError(f"a key's name has 1 to {MAX_NAME_LENGTH} printable characters", path=("input", "name"))
+
+
+def _check_end(end: datetime | None, principal: Principal) -> None:
+    """Raises ForbiddenError. One that was replaced ends with its overlap: who has it by theft must not outlast that."""
+    if principal.key_id is not None and principal.expires_at < (inf if end is None else end.timestamp()):
+        raise ForbiddenError("your own key ends before that one would: give it an earlier end")
 
 
 def _end(now: datetime, given: datetime | None) -> datetime | None:

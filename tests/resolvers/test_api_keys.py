@@ -293,6 +293,34 @@ async def test_another_organisation_has_none_of_it(desk: Desk) -> None:
     assert (await desk.keys.page(stranger, first=9, after=None, active=False)).keys == ()
 
 
+async def test_a_key_gives_none_that_outlasts_itself(desk: Desk) -> None:
+    """Nor does it prolong itself; and what was replaced does not replace what has come in its place."""
+    week = NOON + timedelta(days=7)
+    secret, key = await desk.made(grant=Grant(roles=("admin",)), expires_at=week)
+    _, endless = await desk.made()
+    short = await desk.door.principal(secret, None)
+    later = week + timedelta(milliseconds=1)
+    attempts: list[Any] = [
+        desk.made(short),
+        desk.made(short, expires_at=later),
+        desk.keys.change(short, key.id, KeyChange(endless=True)),
+        desk.keys.change(short, key.id, KeyChange(expires_at=later)),
+        desk.keys.rotate(short, endless.id, overlap_s=0),
+    ]
+    for attempt in attempts:
+        with pytest.raises(ForbiddenError, match="your own key ends before"):
+            await attempt
+    await desk.made(short, expires_at=week)
+    await desk.keys.change(short, endless.id, KeyChange(name="Another name"))
+    await desk.keys.change(short, endless.id, KeyChange(expires_at=week))
+    newest, _ = await desk.keys.rotate(short, key.id, overlap_s=3600)
+    replaced = await desk.door.principal(secret, None)
+    with pytest.raises(ForbiddenError, match="your own key ends before"):
+        await desk.keys.rotate(replaced, key.id, overlap_s=0)
+    await desk.door.principal(newest, None)
+    await desk.made(replace(short, key_id=None))
+
+
 async def test_so_many_and_no_more(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_KEYS", 2)
     made = [await desk.made() for _ in range(2)]

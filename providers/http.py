@@ -36,6 +36,8 @@ from .ports import TransportResponse, current_dispatch
 CONNECT_TIMEOUT_S = 5.0
 POOL_TIMEOUT_S = 5.0
 IDLE_TIMEOUT_S = 120.0
+ANSWER_TIMEOUT_S = 300.0
+"""Of a whole answer nothing comes before it is written to its end: as long as the longest deadline of a caller."""
 MAX_CONNECTIONS = 1000
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
@@ -57,17 +59,15 @@ class HttpTransport:
         proxies: Mapping[str, AiohttpTransport],
         *,
         idle_timeout_s: float,
+        answer_timeout_s: float,
         max_body_bytes: int,
         outbound: OutboundAddresses | None = None,
     ) -> None:
         self._direct = direct
         self._proxies = proxies
         self._outbound = outbound
-        self._idle_timeout_s = idle_timeout_s
         self._max_body_bytes = max_body_bytes
-        self._timeouts = {
-            "timeout": {"connect": CONNECT_TIMEOUT_S, "pool": POOL_TIMEOUT_S, "read": idle_timeout_s},
-        }
+        self._timeouts, self._answer_timeouts = map(_timeouts, (idle_timeout_s, answer_timeout_s))
         self._route = lru_cache(_ROUTES)(self._find_route)
 
     def _find_route(self, url: str) -> tuple[httpx.URL, AiohttpTransport]:
@@ -86,7 +86,7 @@ class HttpTransport:
 
         Raises ProviderTimeoutError, ProviderUnavailableError, and ProviderBadResponseError for too large a body.
         """
-        async with self.stream(url, headers=headers, body=body, provider=provider) as answer:
+        async with _Call(self, url, headers, body, provider, None, self._answer_timeouts) as answer:
             return TransportResponse(answer.status, answer.headers, await answer.read())
 
     def stream(
@@ -94,19 +94,29 @@ class HttpTransport:
     ) -> _Call:
         """An answer whose body is still arriving; without a body of ours, to a GET, with one, unless `method` is given,
         to a POST. Raises as `post` does; leaving by an exception hangs up at once."""
-        return _Call(self, url, headers, body, provider, method)
+        return _Call(self, url, headers, body, provider, method, self._timeouts)
 
     async def send(
-        self, url: str, headers: Mapping[str, str], body: bytes | None, provider: str, method: str | None
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        provider: str,
+        method: str | None,
+        timeouts: Mapping[str, Any],
     ) -> Answer:
         if (dispatch := current_dispatch.get()) is not None:
             dispatch.waiting = True
         try:
             parsed, transport = self._route(url)
-            response = await transport.handle_async_request(_request(parsed, headers, body, self._timeouts, method))
+            response = await transport.handle_async_request(_request(parsed, headers, body, timeouts, method))
         except _CLIENT_ERRORS as error:
             raise _typed(error, provider) from error
         return Answer(response, provider, self._max_body_bytes)
+
+
+def _timeouts(read_s: float) -> Mapping[str, Any]:
+    return {"timeout": {"connect": CONNECT_TIMEOUT_S, "pool": POOL_TIMEOUT_S, "read": read_s}}
 
 
 def _request(
@@ -203,9 +213,10 @@ class _Call:
         body: bytes | None,
         provider: str,
         method: str | None,
+        timeouts: Mapping[str, Any],
     ) -> None:
         self._transport = transport
-        self._arguments = (url, headers, body, provider, method)
+        self._arguments = (url, headers, body, provider, method, timeouts)
 
     async def __aenter__(self) -> Answer:
         self._answer = await self._transport.send(*self._arguments)
@@ -310,6 +321,7 @@ async def open_transport(
     *,
     max_connections: int = MAX_CONNECTIONS,
     idle_timeout_s: float = IDLE_TIMEOUT_S,
+    answer_timeout_s: float = ANSWER_TIMEOUT_S,
     max_body_bytes: int = MAX_BODY_BYTES,
     trust_env: bool = True,
     outbound: OutboundAddresses | None = None,
@@ -333,6 +345,7 @@ async def open_transport(
             AiohttpTransport(client=session, verify=tls),
             {name: AiohttpTransport(client=to_proxies, verify=tls, proxy=proxy) for name, proxy in proxies.items()},
             idle_timeout_s=idle_timeout_s,
+            answer_timeout_s=answer_timeout_s,
             max_body_bytes=max_body_bytes,
             outbound=outbound,
         )

@@ -5,6 +5,7 @@ import gzip
 import os
 import socket
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
 import psutil
 import pytest
@@ -20,8 +21,12 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nX-Thing: Yes\r\n\r\n{}"
 
 @pytest.fixture
 async def transport() -> AsyncIterator[HttpTransport]:
-    async with open_transport(trust_env=False, idle_timeout_s=0.3, max_body_bytes=1000) as opened:
-        yield opened
+    async with opened() as transport:
+        yield transport
+
+
+def opened(*, answer_timeout_s: float = 30) -> AbstractAsyncContextManager[HttpTransport]:
+    return open_transport(trust_env=False, idle_timeout_s=0.3, answer_timeout_s=answer_timeout_s, max_body_bytes=1000)
 
 
 async def post(transport: HttpTransport, url: str) -> TransportResponse:
@@ -95,8 +100,21 @@ async def test_an_address_that_is_none(transport: HttpTransport, url: str) -> No
     assert not raised.value.retryable
 
 
-async def test_no_answer_in_time(transport: HttpTransport) -> None:
-    async with serving(silent) as server:
+async def test_a_whole_answer_takes_its_time(transport: HttpTransport) -> None:
+    """The silence before it is no sign of illness, as it is in a stream."""
+
+    async def late(body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.5)
+        writer.write(OK)
+
+    async with serving(late) as server:
+        assert (await post(transport, server.url)).status == 200
+        with pytest.raises(ProviderTimeoutError):
+            await read(transport, server.url)
+
+
+async def test_no_answer_in_time() -> None:
+    async with serving(silent) as server, opened(answer_timeout_s=0.3) as transport:
         with pytest.raises(ProviderTimeoutError) as raised:
             await post(transport, server.url)
         assert raised.value.sent

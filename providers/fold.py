@@ -42,7 +42,8 @@ class _PartialToolCall:
 
 @dataclass(slots=True)
 class Fold:
-    """Accumulates one stream. `completion()` may be asked at any moment: a cut stream folds to what was produced."""
+    """Accumulates one stream. `completion()` may be asked at any moment: a cut stream folds to what was produced.
+    `pieces`: in how many the model's text came, none of which is less than a token."""
 
     _text: list[str] = field(default_factory=list)
     _reasoning: list[str] = field(default_factory=list)
@@ -54,11 +55,13 @@ class Fold:
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     model: str | None = None
+    pieces: int = 0
 
     def add(self, event: StreamEvent) -> None:
         match event:
             case TextDelta(text):
                 _append(self._text, text)
+                self.pieces += bool(text)
             case ReasoningDelta(text, signature):
                 self._add_reasoning(text, signature)
             case ToolCallDelta(index):
@@ -74,6 +77,7 @@ class Fold:
 
     def _add_reasoning(self, text: str, signature: str | None) -> None:
         if text:
+            self.pieces += 1
             _append(self._reasoning, text)
             _append(self._unsigned, text)
         if signature is not None:
@@ -86,6 +90,7 @@ class Fold:
         call.name = call.name or delta.name or ""
         call.signature = call.signature or delta.signature
         _append(call.arguments, delta.arguments)
+        self.pieces += bool(delta.arguments)
 
     def completion(self) -> ProviderCompletion:
         return ProviderCompletion(

@@ -43,7 +43,7 @@ def written_tokens(command: Command, target: Target, seen: Fold, sight: Sight) -
     if isinstance(command, EmbedCommand):
         return 0
     told = seen.usage.output_tokens if seen.usage else 0
-    written = max(told, estimate_tokens(seen.produced_bytes) + _hidden(target, seen, sight))
+    written = max(told, max(estimate_tokens(seen.produced_bytes), seen.pieces) + _hidden(target, seen, sight))
     if sight.left and seen.finish_reason is None and not (sight.streamed and target.provider in STREAMS_END):
         written += GOES_ON_TOKENS
     most = most_output(command, target)

@@ -71,6 +71,7 @@ def test_produced_bytes_count_utf8_of_everything_written() -> None:
     for event in (TextDelta("ü"), ReasoningDelta("🌸"), ToolCallDelta(0, id="ignored", name="ab", arguments="{}")):
         partial.add(event)
     assert partial.produced_bytes == 2 + 4 + 2 + 2
+    assert (partial.thought_bytes, partial.pieces) == (4, 3)
 
 
 @given(st.text(), st.lists(st.integers(0, 50), max_size=10))

@@ -286,10 +286,18 @@ def test_what_no_vendor_saw_costs_nothing() -> None:
     assert (booked.outcome, booked.error_code) == (Outcome.FAILED, "DEADLINE_EXCEEDED")
 
 
-@given(st.lists(st.one_of(st.text().map(TextDelta), st.text().map(ReasoningDelta)), max_size=10))
+@given(st.lists(st.one_of(st.text(min_size=4).map(TextDelta), st.text(min_size=4).map(ReasoningDelta)), max_size=10))
 def test_a_plain_answer_and_its_cut_stream_are_estimated_alike(events: list[StreamEvent]) -> None:
+    """But for pieces of fewer bytes than a token usually has."""
     plain = answered(folded(*events).completion())
     assert tokens(plain) == tokens(interrupted(*events))
+
+
+def test_each_piece_of_a_stream_is_a_token_at_least() -> None:
+    """Else whoever leaves a stream of short ones before its figures come has it for a part of its price."""
+    pieces = [TextDelta(""), *map(TextDelta, "1 2 3"), ReasoningDelta("a"), ToolCallDelta(0, "id", "f", "{"), FINAL]
+    assert tokens(interrupted(*pieces[:-1])) == (10, 7, True)
+    assert tokens(interrupted(*pieces)) == (7, 90, False)
 
 
 def test_a_completion_is_the_sum_of_its_attempts() -> None:

@@ -10,7 +10,7 @@ import orjson
 
 from providers.capabilities import FACTS
 from providers.prices import context_window, cost_of
-from providers.types import FilePart, TextPart, Usage
+from providers.types import TextPart, Usage
 
 from .booking import input_bytes
 from .errors import BadUserInputError, ServiceUnavailableError
@@ -50,12 +50,6 @@ def most_input(command: Command, input_size: int, target: Target) -> int:
     if has_media(command):
         return max(tokens, context_window(target.provider, target.model) or UNKNOWN_WINDOW)
     return tokens
-
-
-def has_files(command: Command) -> bool:
-    return isinstance(command, CompleteCommand) and any(
-        isinstance(part, FilePart) for message in command.messages for part in message.parts
-    )
 
 
 def has_media(command: Command) -> bool:

@@ -3,14 +3,16 @@ say so."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from providers.capabilities import FACTS, STREAMS_END, ModelCapability
 from providers.fold import Fold
+from providers.types import FilePart
 
 from .booking import estimate_tokens
-from .bounds import has_files, most_input, most_output
-from .types import Command, EmbedCommand, Target
+from .bounds import most_input, most_output
+from .types import Command, CompleteCommand, EmbedCommand, Target
 
 TOKENS_PER_S = 100
 """Of models whose vendor does not say; about what those of 2025 write."""
@@ -32,9 +34,27 @@ class Sight:
 
 
 def read_tokens(command: Command, target: Target, input_size: int, *, left: bool) -> int:
-    """Where the vendor does not say. Of a file nobody knows before how many it has: it counts with what is reserved,
-    where our side ended it (`left`)."""
-    return most_input(command, input_size, target) if left and has_files(command) else estimate_tokens(input_size)
+    """Where the vendor does not say. `left`: our side ended it; then files count by their size, and where that is not
+    known, with what is reserved."""
+    expected = estimate_tokens(input_size)
+    files = [part.media for part in _files(command)] if left else []
+    if not files:
+        return expected
+    most = most_input(command, input_size, target)
+    if any(media.data is None for media in files):
+        return most
+    return min(most, expected + sum(_file_tokens(media.data or "") for media in files))
+
+
+def _files(command: Command) -> Iterator[FilePart]:
+    if isinstance(command, CompleteCommand):
+        for message in command.messages:
+            yield from (part for part in message.parts if isinstance(part, FilePart))
+
+
+def _file_tokens(data: str) -> int:
+    """Of base64: a page of text has about as many as it has bytes for."""
+    return estimate_tokens(len(data) * 3 // 4)
 
 
 def written_tokens(command: Command, target: Target, seen: Fold, sight: Sight) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from contextlib import aclosing
 from decimal import Decimal
 from typing import Any
@@ -26,13 +27,13 @@ from providers.types import (
     TextDelta,
     Usage,
 )
-from resolvers.booking import estimate_tokens
+from resolvers.booking import MEDIA_BYTES, estimate_tokens
 from resolvers.bounds import UNKNOWN_WINDOW, most_output
 from resolvers.embeddings import embed
 from resolvers.errors import BudgetExceededError, CompletionFailedError
 from resolvers.mailbox import MAX_WAITING_CHARACTERS
 from resolvers.types import EmbedCommand, Target, TextProduced
-from resolvers.unseen import GOES_ON_TOKENS, Sight, written_tokens
+from resolvers.unseen import GOES_ON_TOKENS, Sight, read_tokens, written_tokens
 
 from .clockwork import idle
 from .scene import ACME, ALPHA, Hold, Scene, Step, collected, command, texts, unavailable
@@ -209,8 +210,18 @@ async def test_thoughts_last_until_the_answer_begins(scene: Scene) -> None:
     assert scene.booked("output_tokens", "estimated") == [(3_000 + 2 + GOES_ON_TOKENS, True)]
 
 
-async def test_a_file_whose_call_was_left_counts_with_all_that_it_may_be(scene: Scene) -> None:
-    """A few bytes, or an address, may stand for a thousand pages."""
+@pytest.mark.parametrize(
+    ("size", "left", "tokens"), [(399_999, True, 101_000), (399_999, False, 1_000), (10**7, True, 1_000_000)]
+)
+def test_a_file_in_a_call_that_was_left_counts_by_its_size(size: int, left: bool, tokens: int) -> None:
+    """Up to the model's window."""
+    part = FilePart(Media(data=b64encode(b"x" * size).decode(), media_type="application/pdf"))
+    asked = command(messages=(Message(Role.USER, parts=(part,)),))
+    assert read_tokens(asked, UNKNOWN, MEDIA_BYTES, left=left) == tokens
+
+
+async def test_a_file_at_an_address_counts_with_all_that_it_may_be(scene: Scene) -> None:
+    """It may have a thousand pages."""
     priced(scene)
     limit(scene, usd_per_day=Decimal(2_000_000))
     messages = (Message(Role.USER, parts=(FilePart(Media(url="https://example.com/a.pdf")),)),)

@@ -28,6 +28,7 @@ from ..ports import StoreUnavailableError
 
 TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
+GIVEN_BACK_INTERVAL_S = 0.01
 BLOCKED = "RabbitMQ: it takes no messages, for its memory or its disk is short"
 _AT_ONCE = 200  # messages that wait for their confirms
 _UNKNOWN_USER = (AuthenticationError, ProbableAuthenticationError)
@@ -96,21 +97,27 @@ class Link:
             await queue.consume(take, timeout=TIMEOUT_S)
 
     async def taken(self, name: str) -> AsyncGenerator[AbstractIncomingMessage, None]:
-        """What is in a queue now. What was not acknowledged is given back by `give_back`, or with the link, later."""
+        """What is in a queue. What was not acknowledged is given back by `give_back`, or with the link, later."""
         queue = await asked(self._channel.get_queue(name, ensure=False))
-        for _ in range(await self.count(name)):
-            message = await asked(queue.get(no_ack=False, fail=False, timeout=TIMEOUT_S))
-            if message is None:
-                return
+        while (message := await asked(queue.get(no_ack=False, fail=False, timeout=TIMEOUT_S))) is not None:
             yield message
 
-    async def give_back(self, name: str) -> None:
-        """Who looks at the queue from now on finds what was taken and not acknowledged."""
+    async def give_back(self, name: str, count: int) -> None:
+        """So many were taken and not acknowledged. Who looks at the queue from now on finds them; but where that takes
+        longer than TIMEOUT_S, or others take some meanwhile, it is not waited for."""
         channel = await self._channel.get_underlay_channel()
         await asked(channel.basic_nack(0, multiple=True, requeue=True))  # 0: all of them
-        await self.count(name)  # which is answered after that is done
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TIMEOUT_S):
+                while await self._told_count(name) < count:  # noqa: ASYNC110  # the broker tells nobody
+                    await asyncio.sleep(GIVEN_BACK_INTERVAL_S)
 
     async def count(self, name: str) -> int:
+        """A quorum queue whose leader does not answer within a quarter of a second is told as empty (RabbitMQ's
+        `rabbit_quorum_queue:stat`): what seems empty is asked once more."""
+        return await self._told_count(name) or await self._told_count(name)
+
+    async def _told_count(self, name: str) -> int:
         queue = await asked(self._channel.declare_queue(name, passive=True, timeout=TIMEOUT_S))
         return queue.declaration_result.message_count or 0
 

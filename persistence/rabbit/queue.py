@@ -76,7 +76,7 @@ class RabbitQueue:
                 found.append(job_of(message))
                 if len(found) >= limit:
                     break
-            await link.give_back(self.parking)
+            await link.give_back(self.parking, len(found))
         return sorted(found, key=lambda job: job.id)
 
     async def replay(self, job_ids: Collection[str]) -> Set[str]:
@@ -135,7 +135,7 @@ class RabbitQueue:
 
     async def _unpark(self, job_ids: Collection[str], end: Callable[[Job], Awaitable[None]]) -> Set[str]:
         """In one look at all that is parked."""
-        wanted, found = frozenset(job_ids), set[str]()
+        wanted, found, others = frozenset(job_ids), set[str](), 0
         async with self._link(confirms=False) as link:
             async for message in link.taken(self.parking):
                 job = job_of(message)
@@ -143,7 +143,9 @@ class RabbitQueue:
                     await end(job)
                     await asked(message.ack())
                     found.add(job.id)
-            await link.give_back(self.parking)
+                else:
+                    others += 1
+            await link.give_back(self.parking, others)
         return found
 
     async def _publishing(self) -> Link:

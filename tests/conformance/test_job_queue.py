@@ -20,6 +20,7 @@ from persistence.rabbit.queue import open_rabbit
 from persistence.sqlite.database import open_database
 from persistence.sqlite.job_failures import SQLiteJobFailures
 from persistence.sqlite.queue import SQLiteQueue
+from tests.servers.queue_depth import until_depth
 from tests.servers.rabbit import rabbit_or_skip
 
 
@@ -142,7 +143,7 @@ async def test_what_failed_rests_and_comes_again_with_its_reason(queue: JobQueue
     began = asyncio.get_running_loop().time()
     async with asyncio.timeout(20), queue.work(prefetch=1) as batches, aclosing(batches):
         await (await anext(batches))[0].failed("no room" + "!" * MAX_REASON)
-        assert (await queue.depth()).resting == 1
+        await until_depth(queue, QueueDepth(0, 1, 0))
         again = (await anext(batches))[0]
         await again.done()
     assert asyncio.get_running_loop().time() - began >= RETRY_DELAYS_S[0] * 0.9
@@ -181,7 +182,7 @@ async def test_what_can_never_be_done_is_parked_at_once_and_can_be_dropped(queue
     assert await queue.drop([jobs[1].id, "never was"]) == {jobs[1].id}
     assert not await queue.drop([jobs[1].id])
     assert [each.id for each in await queue.parked(limit=10)] == [jobs[0].id, jobs[2].id]
-    assert await queue.depth() == QueueDepth(0, 0, 2)
+    await until_depth(queue, QueueDepth(0, 0, 2))
 
 
 async def test_a_job_published_while_a_worker_waits_comes_soon(queue: JobQueue) -> None:

@@ -17,6 +17,7 @@ from persistence.ports import Delivery
 from persistence.queue_records import RETRY_DELAYS_S, Job, QueueDepth
 from persistence.rabbit import queue as module
 from persistence.rabbit.queue import RabbitQueue, open_rabbit
+from tests.servers.queue_depth import until_depth
 from tests.servers.rabbit import rabbit_or_skip
 
 from .job_failures import MemoryJobFailures
@@ -96,7 +97,7 @@ async def test_a_job_that_is_there_twice_has_one_count(queue: RabbitQueue) -> No
     twice = job(failures=LAST - 1)
     await queue.publish([twice, twice])
     await fail(queue, 2)
-    assert await queue.depth() == QueueDepth(ready=0, resting=1, parked=1)
+    await until_depth(queue, QueueDepth(ready=0, resting=1, parked=1))
     (parked,) = await queue.parked(limit=9)
     assert parked.failures == LAST + 1
 

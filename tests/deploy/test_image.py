@@ -16,7 +16,7 @@ from tests.e2e.documents import COMPLETE
 from tests.e2e.processes import Server, Vendor, post, running_vendor, server_environment
 from tests.e2e.site import Site, running_site
 from tests.servers.missing import missing
-from tests.servers.redis import free_port
+from tests.servers.ports import free_port
 
 from .image import TAG, Container, Workshop, missing_tools
 

@@ -24,7 +24,7 @@ from tests.e2e.processes import Server, Vendor, running_server, running_vendor, 
 from tests.e2e.test_cancellation import LEAVES_WITHIN_S, closed_in
 from tests.servers.authority import new_authority
 from tests.servers.missing import missing
-from tests.servers.redis import free_port
+from tests.servers.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("app-1.internal", "app-2.internal")

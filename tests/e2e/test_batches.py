@@ -22,9 +22,9 @@ import orjson
 import pytest
 
 from tests.servers.mongo import migrated_database, shared_mongo
+from tests.servers.ports import free_port
 from tests.servers.postgres import new_database, rows, shared_postgres
 from tests.servers.rabbit import Broker, rabbit_or_skip, running_rabbit
-from tests.servers.redis import free_port
 
 from .processes import Server, Vendor, post, running_server, server_environment
 from .test_cli import command

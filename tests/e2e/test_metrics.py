@@ -15,7 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from gateway.metrics.catalogue import ROWS, Kind, Row
 from gateway.metrics.labels import MAX_UNLISTED, OTHER
-from tests.servers.redis import free_port
+from tests.servers.ports import free_port
 
 from .documents import COMPLETE, STREAM
 from .processes import Server, Vendor, post, running_server, server_environment

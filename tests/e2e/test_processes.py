@@ -16,7 +16,7 @@ import pytest
 
 from gateway.serving import NEEDED_BY_SEVERAL
 from persistence.inflight import FILE_NAME
-from tests.servers.redis import free_port
+from tests.servers.ports import free_port
 
 from .callers import asking
 from .documents import COMPLETE

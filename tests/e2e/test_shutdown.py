@@ -14,7 +14,7 @@ import aiohttp
 import httpx
 import pytest
 
-from tests.servers.redis import free_port
+from tests.servers.ports import free_port
 
 from .callers import GONE, asking, calling, close_of
 from .documents import RECORDS, STREAM

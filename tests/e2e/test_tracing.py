@@ -17,7 +17,7 @@ import pytest
 from gateway.metrics.catalogue import WORKER_ROWS
 from tests.servers.collector import HTTPSink, SentSpan, running_sink
 from tests.servers.mongo import migrated_database
-from tests.servers.redis import free_port
+from tests.servers.ports import free_port
 
 from .documents import COMPLETE, STREAM
 from .processes import Server, Vendor, post, running_server, server_environment

@@ -24,7 +24,7 @@ from uuid_utils import uuid7
 from persistence.queue_records import Job, QueueDepth
 from persistence.rabbit.messages import message_of
 from persistence.rabbit.queue import RabbitQueue, open_rabbit
-from tests.servers.redis import free_port, listens
+from tests.servers.ports import free_port, listens
 
 from .documents import COMPLETE
 from .load import entries

@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from tests.servers.redis import free_port
+from tests.servers.ports import free_port
 
 
 def exit_code(*ports: int) -> int:

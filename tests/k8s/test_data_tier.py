@@ -25,9 +25,10 @@ from tests.e2e.processes import post, running_server, server_environment
 from tests.e2e.test_cli import command
 from tests.e2e.test_mongo import readiness
 from tests.servers.mongo import running_mongo
+from tests.servers.ports import free_port, listens
 from tests.servers.postgres import Postgres, rows, running_postgres
 from tests.servers.rabbit import rabbit_or_skip
-from tests.servers.redis import Node, free_port, listens, redis_or_skip
+from tests.servers.redis import Node, redis_or_skip
 
 from .rendered import OVERLAYS, ROOT, objects
 

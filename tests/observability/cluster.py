@@ -12,9 +12,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from tests.servers.ports import free_port
 from tests.servers.postgres import new_database, shared_postgres
 from tests.servers.prometheus import Pod, found
-from tests.servers.redis import free_port, shared_redis
+from tests.servers.redis import shared_redis
 
 DOCUMENTED = Path(__file__).with_name("exporters")
 CADVISOR = "/metrics/cadvisor"

@@ -24,7 +24,7 @@ from tests.e2e.processes import post, running_server, running_vendor, server_env
 from tests.e2e.test_configs import publish
 from tests.e2e.test_providers import asked, stream
 from tests.e2e.test_tracing import ask
-from tests.servers.redis import free_port
+from tests.servers.ports import free_port
 
 from .written import FOLDER
 

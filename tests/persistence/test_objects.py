@@ -21,7 +21,7 @@ from persistence.objects.store import Objects, open_objects
 from persistence.objects.uploads import PART_BYTES
 from persistence.ports import StoreUnavailableError
 from tests.servers.authority import new_authority
-from tests.servers.redis import free_port
+from tests.servers.ports import free_port
 from tests.servers.s3 import KEY, SECRET, S3Server, running_s3, s3_or_skip
 
 LINKS = ObjectLinks("a-signing-secret-of-more-than-32-bytes")

@@ -18,8 +18,9 @@ from persistence.redis.keys import name_of
 from persistence.redis.server import RedisServer, open_redis
 from persistence.shared_records import Demand, Replayed
 from tests.servers.authority import new_authority
+from tests.servers.ports import free_port
 from tests.servers.proxy import proxy_to
-from tests.servers.redis import Certificates, Node, free_port, redis_or_skip, running_cluster, running_redis
+from tests.servers.redis import Certificates, Node, redis_or_skip, running_cluster, running_redis
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,8 @@ import pytest
 import redis
 
 from persistence.redis.server import RedisServer, open_redis
-from tests.servers.redis import free_port, redis_or_skip, running_redis
+from tests.servers.ports import free_port
+from tests.servers.redis import redis_or_skip, running_redis
 
 
 @pytest.fixture(autouse=True)

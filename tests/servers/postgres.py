@@ -10,7 +10,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from persistence.migrations.timescale import migrate
 
 from .freezing import frozen
 from .missing import missing
+from .ports import free_port
 
 PASSWORD = "not-for-any-log"
 T = TypeVar("T")
@@ -370,13 +370,6 @@ def _run(command: list[str], root: Path | None) -> None:
     )
     if done.returncode:
         raise NoPostgresError(f"{program} failed: {(done.stderr or b'').decode().strip()[-500:]}")
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 def _children(pid: int) -> list[int]:

@@ -19,7 +19,7 @@ import orjson
 import yaml
 
 from .missing import missing
-from .redis import free_port
+from .ports import free_port
 
 CONFIGURATION = Path(__file__).parents[2] / "k8s" / "observability"
 RULES = CONFIGURATION / "prometheus" / "rules"

@@ -21,7 +21,7 @@ import psutil
 from tests.servers.authority import new_authority
 from tests.servers.freezing import frozen
 from tests.servers.missing import missing
-from tests.servers.redis import free_port, listens
+from tests.servers.ports import free_port, listens
 
 INSTALL = "apt-get install rabbitmq-server"
 BINARIES = Path("/usr/lib/rabbitmq/bin")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,7 @@ import redis
 
 from .freezing import frozen
 from .missing import missing
+from .ports import free_port, listens
 
 INSTALL = "apt-get install redis-server"
 
@@ -158,16 +158,6 @@ def redis_or_skip() -> Node:
         return shared_redis()
     except NoRedisError as error:
         missing(error)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _settled(node: Node) -> None:

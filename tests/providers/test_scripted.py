@@ -136,7 +136,7 @@ async def test_the_shipped_one_paces_its_stream(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_a_long_run_of_blanks_costs_no_time() -> None:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         assert (await complete(ask("echo", "x" + " " * 200_000))).content == "You said: x"
 
 

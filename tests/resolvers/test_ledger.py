@@ -302,7 +302,7 @@ class TestOutage:
 
 async def until(condition: Callable[[], object]) -> None:
     """For what a task of the ledger's does at its own pace."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         await asyncio.sleep(0.005)

@@ -16,9 +16,9 @@ import asyncio
 import socket
 import ssl
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Self, cast
@@ -86,7 +86,7 @@ class HttpTransport:
 
         Raises ProviderTimeoutError, ProviderUnavailableError, and ProviderBadResponseError for too large a body.
         """
-        async with _Call(self, url, headers, body, provider, None, self._answer_timeouts) as answer:
+        async with _Call(partial(self._send, url, headers, body, provider, None, self._answer_timeouts)) as answer:
             return TransportResponse(answer.status, answer.headers, await answer.read())
 
     def stream(
@@ -94,9 +94,9 @@ class HttpTransport:
     ) -> _Call:
         """An answer whose body is still arriving; without a body of ours, to a GET, with one, unless `method` is given,
         to a POST. Raises as `post` does; leaving by an exception hangs up at once."""
-        return _Call(self, url, headers, body, provider, method, self._timeouts)
+        return _Call(partial(self._send, url, headers, body, provider, method, self._timeouts))
 
-    async def send(
+    async def _send(
         self,
         url: str,
         headers: Mapping[str, str],
@@ -203,23 +203,13 @@ class Answer:
 class _Call:
     """The context of one streamed call. A class: this is on the path of every token's stream."""
 
-    __slots__ = ("_answer", "_arguments", "_transport")
+    __slots__ = ("_answer", "_send")
 
-    def __init__(
-        self,
-        transport: HttpTransport,
-        url: str,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        provider: str,
-        method: str | None,
-        timeouts: Mapping[str, Any],
-    ) -> None:
-        self._transport = transport
-        self._arguments = (url, headers, body, provider, method, timeouts)
+    def __init__(self, send: Callable[[], Awaitable[Answer]]) -> None:
+        self._send = send
 
     async def __aenter__(self) -> Answer:
-        self._answer = await self._transport.send(*self._arguments)
+        self._answer = await self._send()
         return self._answer
 
     async def __aexit__(

@@ -48,13 +48,14 @@ def estimate_tokens(size: int) -> int:
 
 
 def input_size(command: CompleteCommand) -> int:
-    """UTF-8 bytes of all that the model reads; of an image or a file, what has about as many tokens."""
+    """As `input_bytes`, with the schema that its answer is to have."""
     asked = command.response_format
     schema = 0 if asked is None or asked.schema is None else len(orjson.dumps(asked.schema))
     return input_bytes(command.messages, command.tools) + schema
 
 
 def input_bytes(messages: Iterable[Message], tools: Iterable[Tool]) -> int:
+    """UTF-8 bytes of all that the model reads; of an image or a file, what has about as many tokens."""
     size = 0
     for message in messages:
         size += _size(message.content) + sum(map(_part_size, message.parts))
